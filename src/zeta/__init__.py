@@ -1,0 +1,36 @@
+"""Zeta: write an activation function once as a formula; everything else follows.
+
+Importing ``zeta`` imports no framework. The parts load when they are first touched:
+
+======================  =====================================================================
+``zeta.formula``        the decorator that turns a Python function into a :class:`Formula`
+``zeta.math``           the primitives a formula is written with
+``zeta.activations``    the catalogue: every activation once, as a formula
+``zeta.ops``            PyTorch functions
+``zeta.nn``             PyTorch modules
+``zeta.evaluate``       does an activation help? Paired trials, statistics and a report
+======================  =====================================================================
+"""
+
+import importlib
+from typing import Any
+
+from zeta._formula import Formula, formula
+
+__all__ = ["Formula", "activations", "evaluate", "formula", "math", "nn", "ops"]
+
+_SUBMODULES = frozenset(__all__) - {"Formula", "formula"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"zeta.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("zeta-nn")
+    raise AttributeError(f"module 'zeta' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

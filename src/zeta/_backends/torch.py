@@ -1,0 +1,135 @@
+"""PyTorch: the primitives on tensors, each differentiable twice."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeta._formula import Formula
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+exp = torch.exp
+expm1 = torch.expm1
+log = torch.log
+log1p = torch.log1p
+sqrt = torch.sqrt
+atan = torch.atan
+tanh = torch.tanh
+erf = torch.erf
+erfc = torch.erfc
+clip = F.hardtanh  # torch.clamp's gradient at the bounds is 1
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    # torch.sigmoid is 0 where e^-x overflows, though the result is no underflow yet; that far
+    # down, e^x is the sigmoid to the last bit.
+    return torch.where(x < -40, torch.exp(torch.clamp(x, max=-40)), torch.sigmoid(x))
+
+
+def sin(x: Tensor) -> Tensor:
+    return torch.sin(_finite(x))
+
+
+def cos(x: Tensor) -> Tensor:
+    return torch.cos(_finite(x))
+
+
+def softplus(x: Tensor) -> Tensor:
+    # F.softplus returns x itself above its threshold, which float64 can tell from the truth.
+    return -F.logsigmoid(-x)
+
+
+def minimum(x: Any, y: Any) -> Tensor:
+    return torch.minimum(*_tensors(x, y))
+
+
+def maximum(x: Any, y: Any) -> Tensor:
+    return torch.maximum(*_tensors(x, y))
+
+
+def piecewise(
+    x: Tensor, positive: Callable[[Tensor], Any], otherwise: Callable[[Tensor], Any]
+) -> Tensor:
+    branches = (positive(torch.clamp(x, min=0)), otherwise(torch.clamp(x, max=0)))
+    # A constant branch would swallow NaN.
+    above, below = (y if isinstance(y, Tensor) else torch.where(x.isnan(), x, y) for y in branches)
+    return torch.where(x > 0, above, below)
+
+
+def evaluate(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> Tensor:
+    """The formula by plain PyTorch operations, in float32 for half types."""
+    check_input(x, formula.name)
+    dtype = compute_dtype(x.dtype)
+    values = {
+        name: _checked_parameter(formula.name, name, value, x).to(dtype)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in parameters.items()
+    }
+    y = formula.function(_limits_defined(formula, x.to(dtype)), **values)
+    if not isinstance(y, Tensor) or y.shape != x.shape:
+        came = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(
+            f"formula {formula.name!r} must return one value per element of x, "
+            f"shape {tuple(x.shape)}; it returned {came}"
+        )
+    return y.to(x.dtype)
+
+
+def check_input(x: Any, function: str, argument: str = "input") -> None:
+    """Raise TypeError unless ``x`` is a tensor of a supported floating-point dtype."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{function}: {argument} must be a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in DTYPES:
+        accepted = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise TypeError(
+            f"{function}: {argument} must be a floating-point tensor ({accepted}), got {x.dtype}"
+        )
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that arithmetic runs in: float32 for the half types, else the dtype itself."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _checked_parameter(function: str, name: str, value: Tensor, x: Tensor) -> Tensor:
+    check_input(value, function, name)
+    fits = value.dim() <= x.dim() and all(
+        size in (1, whole)
+        for size, whole in zip(reversed(value.shape), reversed(x.shape), strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"{function}: {name} of shape {tuple(value.shape)} does not broadcast to the input's "
+            f"shape {tuple(x.shape)}; accepted: a number, a scalar tensor, or one value per "
+            "channel with size 1 in every other dimension"
+        )
+    return value
+
+
+# Decided by mpmath at first use, which torch.compile and torch.export need not trace.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _clamped_sides(formula: Formula) -> tuple[bool, bool]:
+    return formula.clamped_sides
+
+
+def _limits_defined(formula: Formula, x: Tensor) -> Tensor:
+    below, above = _clamped_sides(formula)
+    if not (below or above):
+        return x
+    largest = torch.finfo(x.dtype).max
+    return torch.clamp(x, min=-largest if below else None, max=largest if above else None)
+
+
+def _finite(x: Tensor) -> Tensor:
+    largest = torch.finfo(x.dtype).max
+    return torch.clamp(x, -largest, largest)
+
+
+def _tensors(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    like = x if isinstance(x, Tensor) else y
+    x, y = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in (x, y))
+    return x, y

@@ -1,0 +1,236 @@
+"""`Formula` and the decorator `formula`: an activation function, written once.
+
+The file is private since a submodule called ``formula`` would overwrite ``zeta.formula``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+if TYPE_CHECKING:
+    import mpmath
+    import sympy
+
+    from zeta.nn import FormulaModule
+
+Array = TypeVar("Array")
+
+
+class Formula:
+    """An elementwise function of ``x`` and named scalar parameters.
+
+    Made by the decorator :func:`formula`; calling it evaluates the formula on whatever ``x`` is:
+    a PyTorch tensor, a NumPy array, a Python number, a SymPy expression or an mpmath number.
+
+    Numerics, the same on every framework: the result has the dtype of ``x``; half-precision
+    inputs are computed in float32 and rounded once; ``x = ±inf`` gives the limit where there is
+    one; NaN gives NaN.
+
+    Attributes:
+        name: the function's name.
+        function: the plain Python function that was decorated.
+        parameters: parameter name -> default value, in the order of the signature.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], parameters: Mapping[str, float] | None = None
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name: str = function.__name__
+        self.parameters: Mapping[str, float] = _checked_parameters(function, parameters or {})
+
+    def __call__(self, x: Array, *args: Any, **kwargs: Any) -> Array:
+        """Evaluate at ``x``; parameters by position or name, a number or an array each."""
+        from zeta._backends import backend_for
+
+        values = self.bind(*args, **kwargs)
+        result: Array = backend_for(x, *values.values()).evaluate(self, x, values)
+        return result
+
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The value of every parameter: what was given, else its default.
+
+        Raises:
+            TypeError: too many values, or a name that is not a parameter.
+        """
+        if not args and not kwargs:
+            return dict(self.parameters)
+        names = tuple(self.parameters)
+        if len(args) > len(names):
+            raise TypeError(f"{self!r} takes {len(names)} parameters, got {len(args)}")
+        values = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in self.parameters or name in values:
+                problem = "given twice" if name in values else "not a parameter"
+                raise TypeError(f"{self!r}: {name!r} is {problem}")
+            values[name] = value
+        return {name: values.get(name, default) for name, default in self.parameters.items()}
+
+    @functools.cached_property
+    def clamped_sides(self) -> tuple[bool, bool]:
+        """Whether ``x`` must be kept finite below and above for f(-inf) and f(+inf) to be limits.
+
+        Written with plain products, a gated formula is 0·inf = NaN at one end although it tends
+        to a finite limit there: x·sigmoid(x) at -inf, say. On such a side, x is clamped to the
+        largest finite number. Decided at the default parameters.
+        """
+        import mpmath
+
+        def at(x: Any) -> Any:
+            return self.function(mpmath.mpf(x), **self.parameters)
+
+        try:
+            below, above = (
+                bool(mpmath.isnan(at(f"{sign}inf")) and mpmath.isfinite(at(f"{sign}1e30")))
+                for sign in "-+"
+            )
+        except Exception as error:
+            raise TypeError(
+                f"formula {self.name!r} must be written with arithmetic and zeta.math functions, "
+                f"which run on every framework; on an mpmath number it raised: {error}"
+            ) from error
+        return below, above
+
+    def symbolic(self) -> sympy.Expr:
+        """The formula as a SymPy expression in ``x`` and its parameters' names (all real).
+
+        Example:
+            >>> from zeta.activations import silu
+            >>> silu.symbolic()
+            x*sigmoid(x)
+        """
+        import sympy
+
+        symbols = {name: sympy.Symbol(name, real=True) for name in self.parameters}
+        return sympy.sympify(self.function(sympy.Symbol("x", real=True), **symbols))
+
+    def latex(self) -> str:
+        r"""The formula in LaTeX, constants to six digits.
+
+        Example:
+            >>> from zeta.activations import silu
+            >>> print(silu.latex())
+            x \sigma\left(x\right)
+        """
+        import sympy
+
+        expression = self.symbolic().expand(func=True, mul=False, multinomial=False)
+        constants = expression.atoms(sympy.Float)
+        short = {c: sympy.Integer(c) if int(c) == c else sympy.Float(c, 6) for c in constants}
+        names = {symbol: _latex_name(symbol.name) for symbol in expression.free_symbols}
+        text: str = sympy.latex(expression.xreplace(short), symbol_names=names)
+        return text
+
+    def reference(self, x: Any, *, digits: int = 50, **parameters: Any) -> mpmath.mpf:
+        """The value at one point, computed by mpmath with ``digits`` decimal digits.
+
+        What the tests compare every kernel and framework with.
+
+        Example:
+            >>> from zeta.activations import tanh
+            >>> float(tanh.reference(1))
+            0.7615941559557649
+        """
+        import mpmath
+
+        with mpmath.workdps(digits):
+            values = {k: mpmath.mpf(v) for k, v in self.bind(**parameters).items()}
+            return self(mpmath.mpf(x), **values)
+
+    def module(
+        self, learnable: bool = False, num_parameters: int = 1, channel_dim: int = 1
+    ) -> FormulaModule:
+        """This formula as a :class:`torch.nn.Module`.
+
+        Args:
+            learnable: make every parameter an ``nn.Parameter``, starting at its default.
+            num_parameters: 1, or the number of channels for one set of values per channel.
+            channel_dim: the dimension of the input that holds the channels.
+
+        Example:
+            >>> import torch
+            >>> from zeta.activations import elu
+            >>> elu.module(learnable=True)(torch.tensor([-1.0, 2.0]))
+            tensor([-0.6321,  2.0000], grad_fn=<WhereBackward0>)
+        """
+        from zeta.nn import FormulaModule
+
+        return FormulaModule(
+            self, learnable=learnable, num_parameters=num_parameters, channel_dim=channel_dim
+        )
+
+    def __repr__(self) -> str:
+        defaults = (f"{name}={value:g}" for name, value in self.parameters.items())
+        return f"{self.name}({', '.join(['x', *defaults])})"
+
+    def __reduce__(self) -> str:
+        # Pickled by name, as functions are.
+        return self.function.__qualname__
+
+
+@overload
+def formula(function: Callable[..., Any], /) -> Formula: ...
+
+
+@overload
+def formula(**parameters: float) -> Callable[[Callable[..., Any]], Formula]: ...
+
+
+def formula(
+    function: Callable[..., Any] | None = None, /, **parameters: float
+) -> Formula | Callable[[Callable[..., Any]], Formula]:
+    """Turn a function of ``x`` and scalar parameters into a :class:`Formula`.
+
+    The function's first argument is the input; each further one is a parameter, whose default is
+    given to the decorator. Its body uses arithmetic and the functions of :mod:`zeta.math`.
+
+    Raises:
+        TypeError: a parameter without a default, or a default without a parameter.
+
+    Example:
+        >>> from zeta import formula
+        >>> from zeta.math import sigmoid
+        >>> @formula(beta=1.0)
+        ... def swish(x, beta):
+        ...     return x * sigmoid(beta * x)
+        >>> swish
+        swish(x, beta=1)
+        >>> swish(2.0, beta=0.0)
+        1.0
+    """
+    if function is not None:
+        return Formula(function)
+    return lambda function: Formula(function, parameters)
+
+
+def _latex_name(name: str) -> str:
+    """A single letter or a Greek letter as itself, anything else as upright text."""
+    import sympy
+
+    latex: str = sympy.latex(sympy.Symbol(name.rstrip("_")))
+    is_letter = len(latex) == 1 or latex.startswith("\\")
+    return latex if is_letter else r"\mathrm{{{}}}".format(name.replace("_", r"\_"))
+
+
+def _checked_parameters(
+    function: Callable[..., Any], parameters: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Defaults in the order of the signature, which must name exactly these parameters."""
+    where = f"formula {function.__name__!r}"
+    arguments = list(inspect.signature(function).parameters)
+    if not arguments:
+        raise TypeError(f"{where} must take the input as its first argument")
+    names = arguments[1:]
+    if missing := [name for name in names if name not in parameters]:
+        raise TypeError(f"{where}: no default for {missing[0]!r}; @formula({missing[0]}=1.0)")
+    if unknown := [name for name in parameters if name not in names]:
+        raise TypeError(f"{where}: {unknown[0]!r} has a default but is not an argument")
+    for name, value in parameters.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{where}: the default of {name!r} must be a number, got {value!r}")
+    return MappingProxyType({name: float(parameters[name]) for name in names})

@@ -1,0 +1,106 @@
+"""The one table of cases that drives the shared tests, derived from the catalogue.
+
+A formula that is added to the catalogue is tested everywhere the moment it exists.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import mpmath
+import numpy as np
+import torch
+
+from zeta import activations
+from zeta._formula import Formula
+
+FORMULAS = list(activations.CATALOGUE.values())
+HALF_DTYPES = [torch.float16, torch.bfloat16]
+FULL_DTYPES = [torch.float32, torch.float64]
+DTYPES = HALF_DTYPES + FULL_DTYPES
+
+# f(-inf) and f(+inf); None where there is no limit.
+LIMITS = {
+    "exo": (-1.0, math.inf),
+    "learnable_selu_variation": (None, math.inf),
+    "laplace": (0.0, 1.0),
+    "relu": (0.0, math.inf),
+    "leaky_relu": (-math.inf, math.inf),
+    "elu": (-1.0, math.inf),
+    "selu": (-activations.SELU_ALPHA * activations.SELU_SCALE, math.inf),
+    "gelu": (0.0, math.inf),
+    "gelu_tanh": (0.0, math.inf),
+    "silu": (0.0, math.inf),
+    "mish": (0.0, math.inf),
+    "softplus": (0.0, math.inf),
+    "tanh": (-1.0, 1.0),
+    "sigmoid": (0.0, 1.0),
+    "hardswish": (0.0, math.inf),
+    "squared_relu": (0.0, math.inf),
+}
+
+
+def name(value) -> str:
+    """A readable test id."""
+    return getattr(value, "name", str(value).removeprefix("torch."))
+
+
+@functools.cache
+def grid(dtype: torch.dtype) -> torch.Tensor:
+    """Points over the whole range: moderate, ±1e4, ±88…±104, subnormal, tiny and the largest."""
+    info = torch.finfo(dtype)
+    magnitudes = [
+        *np.logspace(-8, 4, 37),
+        *np.linspace(0.07, 12, 37),
+        *range(88, 105, 4),
+        *(info.smallest_normal, info.smallest_normal / 8, info.eps, info.max / 3, info.max),
+        *(0.0, 3.0, 3.25),
+    ]
+    x = torch.tensor([*magnitudes, *(-m for m in magnitudes)], dtype=torch.float64).to(dtype)
+    return x[x.isfinite()].unique()
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What mpmath says at one point: value, slopes, and how far rounding x and them may go."""
+
+    value: mpmath.mpf
+    slopes: dict[str, mpmath.mpf]  # by "x" and parameter name
+    kinks: dict[str, bool]  # where the slopes of the two sides differ
+    condition: float  # relative change of the value per relative change of x and parameters
+
+
+@functools.cache
+def truths(formula: Formula, dtype: torch.dtype) -> list[Truth]:
+    """The truth at every point of the grid, parameters at their defaults."""
+    return [truth(formula, x) for x in grid(dtype).tolist()]
+
+
+def truth(formula: Formula, x: float) -> Truth:
+    """Value and central differences at 50 digits, more for a tiny x, whose step is tinier."""
+    with mpmath.workdps(50 - min(0, math.frexp(x)[1])):
+        at = {"x": mpmath.mpf(x)} | {k: mpmath.mpf(v) for k, v in formula.parameters.items()}
+        value = formula(*at.values())
+        slopes, kinks = {}, {}
+        for key in at:
+            slopes[key], kinks[key] = _slope(formula, at, key)
+        moved = sum(abs(at[key] * slope) for key, slope in slopes.items())
+        condition = float(moved / abs(value)) if value else 0.0
+        return Truth(value, slopes, kinks, condition)
+
+
+def _slope(formula: Formula, at: dict[str, mpmath.mpf], key: str) -> tuple[mpmath.mpf, bool]:
+    """The central difference, and whether the two sides' slopes differ."""
+    step = mpmath.ldexp(1, -60) * (abs(at[key]) or mpmath.mpf(1))
+    above, here, below = (
+        formula(*(at | {key: at[key] + shift}).values()) for shift in (step, 0, -step)
+    )
+    return (above - below) / (2 * step), abs(above - 2 * here + below) > step / 1000
+
+
+def ulps(error: mpmath.mpf, at: mpmath.mpf, dtype: torch.dtype) -> float:
+    """An error in units in the last place of a number of that size."""
+    info = torch.finfo(dtype)
+    exponent = mpmath.frexp(at)[1] - 1 if at else -10_000
+    exponent = max(exponent, math.frexp(info.smallest_normal)[1] - 1)
+    return float(abs(error) / mpmath.ldexp(mpmath.mpf(info.eps), exponent))

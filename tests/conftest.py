@@ -1,0 +1,21 @@
+"""Settings that every test shares."""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+hypothesis.settings.register_profile("zeta", deadline=None, print_blob=True, derandomize=True)
+hypothesis.settings.load_profile("zeta")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def clean_env():
+    """The environment for a fresh Python process that must find the package under test."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}

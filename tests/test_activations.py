@@ -1,0 +1,245 @@
+"""The catalogue against mpmath, at its limits, and against PyTorch's own functions."""
+
+import math
+
+import hypothesis
+import mpmath
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import strategies as st
+
+from cases import DTYPES, FORMULAS, FULL_DTYPES, HALF_DTYPES, LIMITS, grid, name, truths, ulps
+from zeta import activations, formula
+from zeta._errors import UnknownNameError
+
+# A result is right if it is within 4 ulp of the exact function at an input and parameters that
+# are off by rounding: 4 ulp where the function is well conditioned.
+ULPS = 4
+
+
+def value_errors(f, y, dtype, allowed):
+    """(x, error in ulp) wherever it exceeds ``allowed(condition)``."""
+    found = []
+    for x, got, truth in zip(grid(dtype).tolist(), y.tolist(), truths(f, dtype), strict=True):
+        with mpmath.workdps(50):
+            if abs(truth.value) > torch.finfo(dtype).max:
+                off = 0.0 if abs(got) >= torch.finfo(dtype).max else math.inf
+            else:
+                off = ulps(mpmath.mpf(got) - truth.value, truth.value, dtype)
+        if not off <= allowed(truth.condition):
+            found.append((x, off))
+    return found
+
+
+def full_precision_bound(condition):
+    return ULPS * max(1.0, condition)
+
+
+def half_precision_bound(dtype):
+    """One rounding of a float32 result."""
+    float32_ulp = torch.finfo(torch.float32).eps / torch.finfo(dtype).eps
+    return lambda condition: 0.5 + 2 * full_precision_bound(condition) * float32_ulp
+
+
+@pytest.mark.parametrize("dtype", FULL_DTYPES, ids=name)
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_values_are_within_four_ulp(f, dtype):
+    assert not value_errors(f, f(grid(dtype)), dtype, full_precision_bound)
+
+
+@pytest.mark.parametrize("dtype", HALF_DTYPES, ids=name)
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_half_precision_rounds_once(f, dtype):
+    y = f(grid(dtype))
+    assert y.dtype == dtype
+    assert not value_errors(f, y, dtype, half_precision_bound(dtype))
+
+
+def test_a_wrong_formula_is_found():
+    """The harness itself: a gate that is off by a hundred-thousandth turns it red."""
+
+    @formula(alpha=1.0)
+    def exo(x, alpha):
+        gate = activations.zm.sigmoid(1.00001 * alpha * x)
+        return gate * x + (1 - gate) * activations.zm.tanh(x)
+
+    right = activations.exo
+    for dtype, bound in [
+        (torch.float32, full_precision_bound),
+        (torch.float64, full_precision_bound),
+    ]:
+        y = exo(grid(dtype))
+        assert value_errors(right, y, dtype, bound)
+
+
+@pytest.mark.parametrize("dtype", FULL_DTYPES, ids=name)
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_gradients_match_mpmath(f, dtype):
+    """dx and every parameter's gradient, point by point, to rounding of the terms they sum."""
+    x = grid(dtype).clone().requires_grad_()
+    parameters = {
+        k: torch.full_like(x, v).requires_grad_() for k, v in f.parameters.items()
+    }  # one value per element: a gradient per point
+    # The truth is taken at the unrounded parameters; allow for their rounding as for x's.
+    gradients = torch.autograd.grad(f(x, **parameters).sum(), [x, *parameters.values()])
+    eps = torch.finfo(dtype).eps
+    largest = torch.finfo(dtype).max
+    for key, gradient in zip(["x", *f.parameters], gradients, strict=True):
+        assert not gradient.isnan().any(), key
+        for xi, got, truth in zip(x.tolist(), gradient.tolist(), truths(f, dtype), strict=True):
+            slope = truth.slopes[key]
+            if truth.kinks[key] or abs(slope) > largest or abs(xi) > 1e6:
+                continue
+            scale = max(1.0, abs(float(slope)), abs(xi))
+            assert abs(got - float(slope)) <= 16 * eps * scale, (key, xi)
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_numpy_gives_the_same_numbers(f):
+    for dtype in FULL_DTYPES:
+        y = f(grid(dtype).numpy())
+        assert y.dtype == grid(dtype).numpy().dtype
+        assert not value_errors(f, y, dtype, full_precision_bound)
+    half = f(grid(torch.float16).numpy())
+    assert half.dtype == np.float16
+    assert not value_errors(f, half, torch.float16, half_precision_bound(torch.float16))
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_python_numbers_give_a_float(f):
+    for x, truth in zip(grid(torch.float64).tolist(), truths(f, torch.float64), strict=True):
+        y = f(x)
+        assert type(y) is float
+        if abs(truth.value) < torch.finfo(torch.float64).max:
+            bound = full_precision_bound(truth.condition)
+            assert ulps(y - truth.value, truth.value, torch.float64) <= bound
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_symbolic_form_is_the_same_function(f):
+    import sympy
+
+    expression = f.symbolic().expand(func=True)
+    expression = expression.replace(
+        lambda e: type(e).__name__ in ("sigmoid", "softplus", "erfc", "clip"),
+        lambda e: {
+            "sigmoid": lambda z: 1 / (1 + sympy.exp(-z)),
+            "softplus": lambda z: sympy.log(1 + sympy.exp(z)),
+            "erfc": lambda z: 1 - sympy.erf(z),
+            "clip": lambda z, low, high: sympy.Min(sympy.Max(z, low), high),
+        }[type(e).__name__](*e.args),
+    )
+    values = {sympy.Symbol(k, real=True): v for k, v in f.parameters.items()}
+    for x in (-3.3, -0.7, 0.4, 2.9):
+        at = expression.subs(values | {sympy.Symbol("x", real=True): x})
+        assert float(at) == pytest.approx(f(x), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_limits_and_nan(f, dtype):
+    x = torch.tensor([-math.inf, math.inf, math.nan], dtype=dtype)
+    at_minus, at_plus, at_nan = f(x).tolist()
+    assert math.isnan(at_nan)
+    expected = torch.tensor([math.nan if v is None else v for v in LIMITS[f.name]], dtype=dtype)
+    if LIMITS[f.name][0] is None:  # oscillates within λ(-α ± γ) for ever
+        assert -1.0507 * 1.78 <= at_minus <= -1.0507 * 1.57
+        at_minus = math.nan
+    got = torch.tensor([at_minus, at_plus], dtype=dtype)
+    torch.testing.assert_close(got, expected, equal_nan=True, rtol=torch.finfo(dtype).eps, atol=0)
+    on_numpy = f(np.array([-math.inf, math.inf, math.nan]))
+    np.testing.assert_allclose(on_numpy[1:], [LIMITS[f.name][1], math.nan], rtol=1e-15)
+    if LIMITS[f.name][0] is not None:
+        np.testing.assert_allclose(on_numpy[0], LIMITS[f.name][0], rtol=1e-15)
+        assert float(f.reference("-inf")) == pytest.approx(LIMITS[f.name][0])
+
+
+def finite(dtype):
+    largest = torch.finfo(dtype).max
+    width = {torch.float16: 16, torch.float64: 64}.get(dtype, 32)  # bfloat16: rounded afterwards
+    return st.floats(-largest, largest, width=width)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(data=st.data())
+def test_finite_input_never_gives_nan(f, dtype, data):
+    drawn = data.draw(st.lists(finite(dtype), min_size=1, max_size=8))
+    x = torch.tensor(drawn, dtype=dtype, requires_grad=True)
+    parameters = [torch.full_like(x, v).requires_grad_() for v in f.parameters.values()]
+    y = f(x, *parameters)
+    gradients = torch.autograd.grad(y.sum(), [x, *parameters])
+    for tensor in (y, *gradients):
+        assert not tensor.isnan().any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_the_largest_numbers_do_not_spoil_shared_parameters(f, dtype):
+    info = torch.finfo(dtype)
+    x = torch.tensor([-info.max, -1.0, 0.0, 1.0, info.max], dtype=dtype, requires_grad=True)
+    parameters = [torch.tensor(v, dtype=dtype, requires_grad=True) for v in f.parameters.values()]
+    gradients = torch.autograd.grad(f(x, *parameters).sum(), [x, *parameters])
+    assert not any(g.isnan().any() for g in gradients)
+
+
+POINTS = torch.tensor([-7.3, -2.1, -0.9, -0.2, 0.3, 0.8, 1.7, 4.2], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_gradcheck_and_gradgradcheck(f):
+    scalar = [
+        torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in f.parameters.values()
+    ]
+    per_channel = [
+        torch.tensor([[v], [1.1 * v]], dtype=torch.float64, requires_grad=True)
+        for v in f.parameters.values()
+    ]
+    for parameters in (scalar, per_channel):
+        x = POINTS.reshape(2, 4).clone().requires_grad_()
+        torch.autograd.gradcheck(f, (x, *parameters), check_forward_ad=True)
+        torch.autograd.gradgradcheck(f, (x, *parameters))
+
+
+TORCH_OWN = {
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "selu": F.selu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "mish": F.mish,
+    "softplus": F.softplus,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "hardswish": F.hardswish,
+    "squared_relu": lambda x: F.relu(x).square(),
+}
+
+
+def test_every_usual_activation_has_a_rival():
+    documents = {"exo", "learnable_selu_variation", "laplace"}
+    assert set(TORCH_OWN) | documents == set(activations.CATALOGUE)
+
+
+@pytest.mark.parametrize("own", TORCH_OWN)
+def test_usual_activations_equal_pytorchs(own):
+    """Values and gradients, within what rounding does to PyTorch's own in the same dtype."""
+    # To 20, where F.softplus starts to return x itself.
+    points = torch.cat([torch.linspace(-30, 20, 1001), torch.tensor([-3.0, 0.0, 3.0])])
+    for dtype in FULL_DTYPES:
+        x = points.to(dtype).requires_grad_()
+        ours, theirs = activations.get(own)(x), TORCH_OWN[own](x)
+        our_slope, their_slope = (torch.autograd.grad(y.sum(), x)[0] for y in (ours, theirs))
+        bound = 8 * torch.finfo(dtype).eps * torch.maximum(x.abs(), torch.ones(()))
+        assert ((ours - theirs).abs() <= bound).all()
+        assert ((our_slope - their_slope).abs() <= bound).all()
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"unknown activation 'gelo'; did you mean 'gelu'"):
+        activations.get("gelo")

@@ -1,0 +1,143 @@
+"""The decorator, what a formula refuses, and what follows from it."""
+
+import copy
+import pickle
+
+import mpmath
+import numpy as np
+import pytest
+import sympy
+import torch
+
+import zeta.math as zm
+from cases import FORMULAS, name
+from zeta import Formula, activations, formula
+
+
+@formula(beta=1.0)
+def swish(x, beta):
+    """A user's formula."""
+    return x * zm.sigmoid(beta * x)
+
+
+def test_the_decorator_keeps_the_functions_identity():
+    assert isinstance(swish, Formula)
+    assert swish.name == "swish"
+    assert swish.__doc__ == "A user's formula."
+    assert repr(swish) == "swish(x, beta=1)"
+    assert dict(swish.parameters) == {"beta": 1.0}
+
+
+def test_it_pickles_and_copies_by_name():
+    assert pickle.loads(pickle.dumps(activations.exo)) is activations.exo
+    assert copy.deepcopy(activations.exo) is activations.exo
+
+
+def test_one_call_for_every_framework():
+    x = torch.tensor([-1.5, 2.0], dtype=torch.float64)
+    expected = x * torch.sigmoid(2 * x)
+    torch.testing.assert_close(swish(x, 2.0), expected)
+    torch.testing.assert_close(swish(x, beta=torch.tensor(2.0)), expected)
+    np.testing.assert_allclose(swish(x.numpy(), 2.0), expected.numpy())
+    assert swish(2.0, 2.0) == pytest.approx(expected[1].item())
+    assert float(swish(mpmath.mpf(2), 2)) == pytest.approx(expected[1].item())
+    assert swish.symbolic().free_symbols == {sympy.Symbol(s, real=True) for s in ("x", "beta")}
+
+
+def test_a_tensor_parameter_decides_the_framework():
+    assert isinstance(swish.function(2.0, torch.tensor(1.0)), torch.Tensor)
+    with pytest.raises(TypeError, match=r"input must be a torch\.Tensor, got float"):
+        swish(2.0, torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((1.0, 2.0), {}, "takes 1 parameters, got 2"),
+        ((), {"gamma": 1.0}, "'gamma' is not a parameter"),
+        ((1.0,), {"beta": 1.0}, "'beta' is given twice"),
+    ],
+)
+def test_wrong_parameters_are_named(args, kwargs, message):
+    with pytest.raises(TypeError, match=message):
+        swish(1.0, *args, **kwargs)
+
+
+def test_definitions_that_do_not_fit_are_refused():
+    with pytest.raises(TypeError, match="no default for 'beta'"):
+        formula(lambda x, beta: x)
+    with pytest.raises(TypeError, match="'gamma' has a default but is not an argument"):
+        formula(gamma=1.0)(lambda x: x)
+    with pytest.raises(TypeError, match="the default of 'beta' must be a number"):
+        formula(beta="1")(lambda x, beta: x)
+    with pytest.raises(TypeError, match="must take the input"):
+        formula(lambda: 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_tensors_that_are_not_floating_point_are_refused(dtype):
+    with pytest.raises(TypeError, match=r"exo: input must be a floating-point tensor .* got torch"):
+        activations.exo(torch.ones(3).to(dtype))
+
+
+def test_arrays_that_are_not_floating_point_are_refused():
+    with pytest.raises(TypeError, match=r"exo: input must be a floating-point array .* got int64"):
+        activations.exo(np.arange(3))
+    with pytest.raises(TypeError, match=r"expected a number or an array of .* got builtins\.str"):
+        activations.exo("x")
+
+
+def test_parameters_that_do_not_broadcast_are_refused():
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"alpha of shape \(2,\) does not broadcast .* \(2, 3\)"):
+        activations.exo(x, torch.ones(2))
+    with pytest.raises(ValueError, match=r"alpha of shape \(4, 2, 3\) does not broadcast"):
+        activations.exo(x, torch.ones(4, 2, 3))
+    with pytest.raises(TypeError, match="exo: alpha must be a floating-point tensor"):
+        activations.exo(x, torch.ones(3, dtype=torch.int64))
+
+
+def test_a_formula_must_return_one_value_per_element():
+    constant = formula(lambda x: 1.0)
+    with pytest.raises(ValueError, match=r"one value per element of x, shape \(3,\); .* float"):
+        constant(torch.ones(3))
+    wider = formula(lambda x: x * torch.ones(2, 1) if isinstance(x, torch.Tensor) else x)
+    with pytest.raises(ValueError, match=r"it returned shape \(2, 3\)"):
+        wider(torch.ones(3))
+
+
+def test_a_body_tied_to_one_framework_is_refused():
+    total = formula(lambda x: x.relu())
+    with pytest.raises(TypeError, match=r"written with arithmetic and zeta\.math .*'relu'"):
+        total(torch.ones(3))
+
+
+def test_the_result_has_the_inputs_dtype():
+    x = torch.ones(3, 2)
+    parameter = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    y = swish(x, parameter)
+    assert y.dtype == torch.float32
+    y.sum().backward()
+    assert parameter.grad.dtype == torch.float64
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_latex_is_short_and_complete(f):
+    text = f.latex()
+    assert "x" in text
+    for parameter in f.parameters:
+        assert sympy.latex(sympy.Symbol(parameter.rstrip("_"))).split("_")[0] in text
+    assert "0.7071067" not in text
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_torch_compile_export_and_functorch_take_the_formula(f):
+    x = torch.randn(4, 3)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: f(x), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), f(x))
+    exported = torch.export.export(f.module(), (x,)).module()
+    torch.testing.assert_close(exported(x), f(x))
+    slope = torch.func.vmap(torch.func.vmap(torch.func.grad(lambda x: f(x))))(x)
+    _, tangent = torch.func.jvp(f, (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(slope, tangent)

@@ -1,0 +1,88 @@
+"""The primitives: every backend defines them all, and they agree."""
+
+import importlib
+import math
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+
+import zeta.math as zm
+
+UNARY = sorted(set(zm.__all__) - {"minimum", "maximum", "clip", "piecewise"})
+
+
+@pytest.mark.parametrize("backend", ["torch", "numpy", "number", "sympy", "mpmath"])
+def test_a_backend_defines_every_primitive(backend):
+    module = importlib.import_module(f"zeta._backends.{backend}")
+    assert not [p for p in [*zm.__all__, "evaluate"] if not hasattr(module, p)]
+
+
+@pytest.mark.parametrize("primitive", UNARY)
+def test_frameworks_agree(primitive):
+    function = getattr(zm, primitive)
+    points = [0.3, 1.7, 4.2] if primitive in ("log", "sqrt") else [-0.9, 0.3, 1.7]
+    expected = [float(function(mpmath.mpf(x))) for x in points]
+    assert [function(x) for x in points] == pytest.approx(expected, rel=1e-14)
+    on_torch = function(torch.tensor(points, dtype=torch.float64))
+    assert on_torch.tolist() == pytest.approx(expected, rel=1e-14)
+    assert function(np.array(points)).tolist() == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("primitive", UNARY)
+def test_symbolic_derivative_is_autograds(primitive):
+    import sympy
+
+    function = getattr(zm, primitive)
+    x = sympy.Symbol("x", real=True)
+    derivative = function(x).diff(x)
+    at = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(function(at), at)
+    own = {"sigmoid": lambda z: 1 / (1 + math.exp(-z))}
+    value = sympy.lambdify(x, derivative, [own, "math"])(0.7)
+    assert value == pytest.approx(expected.item(), rel=1e-14)
+
+
+def test_minimum_maximum_and_clip():
+    x = torch.tensor([-1.0, 0.5, 2.0, math.nan])
+    for array, wrap in ((x, torch.Tensor.tolist), (x.numpy(), np.ndarray.tolist)):
+        np.testing.assert_array_equal(wrap(zm.minimum(array, 0.5)), [-1, 0.5, 0.5, math.nan])
+        np.testing.assert_array_equal(wrap(zm.maximum(0.5, array)), [0.5, 0.5, 2, math.nan])
+        np.testing.assert_array_equal(wrap(zm.clip(array, 0, 1)), [0, 0.5, 1, math.nan])
+    assert zm.minimum(mpmath.mpf(1), 2) == 1
+    assert mpmath.isnan(zm.maximum(mpmath.nan, 2))
+
+
+def test_clip_stops_the_gradient_at_its_bounds():
+    x = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.1], requires_grad=True)
+    zm.clip(x, 0, 1).sum().backward()
+    assert x.grad.tolist() == [0, 0, 1, 0, 0]
+
+
+def test_an_unselected_branch_cannot_overflow():
+    """What a plain torch.where does wrong: exp overflows where it is not even selected."""
+    x = torch.tensor([1e4, -1.0], requires_grad=True)
+    scale = torch.tensor(1.0, requires_grad=True)
+    y = zm.piecewise(x, positive=lambda x: x, otherwise=lambda x: zm.expm1(scale * x))
+    y.sum().backward()
+    assert x.grad.isfinite().all()
+    assert scale.grad.isfinite()
+
+    careless = torch.where(x > 0, x, torch.expm1(scale * x))
+    (grad,) = torch.autograd.grad(careless.sum(), scale)
+    assert grad.isnan()
+
+
+def test_piecewise_constant_branches_keep_nan():
+    x = torch.tensor([-1.0, 1.0, math.nan])
+    y = zm.piecewise(x, positive=lambda x: 1, otherwise=lambda x: 0)
+    np.testing.assert_array_equal(y.tolist(), [0, 1, math.nan])
+    y = zm.piecewise(x.numpy(), positive=lambda x: 1, otherwise=lambda x: 0)
+    np.testing.assert_array_equal(y, [0, 1, math.nan])
+
+
+def test_sine_of_an_overflowed_argument_stays_within_one():
+    x = torch.tensor([-3e38, 3e38]) * 2
+    for y in (zm.sin(x), zm.cos(x), torch.tensor(zm.sin(x.numpy()))):
+        assert (y.abs() <= 1).all()
