@@ -1,0 +1,31 @@
+"""PyTorch modules.
+
+==========================  =====================================================
+``Exo``                     sigmoid gate between the identity and tanh
+``LearnableSELUVariation``  SELU with a sine, five learnable parameters
+``LaplaceActivation``       MEGA's attention activation
+``SELUSoftmax``             SELU, then softmax
+``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
+``FormulaModule``           any formula as a module; see ``Formula.module``
+==========================  =====================================================
+"""
+
+from zeta._errors import missing_extra
+
+try:
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise missing_extra("zeta.nn", "PyTorch", extra="torch") from error
+
+from zeta.nn.activations import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation
+from zeta.nn.mixture import MixtureOfSoftmaxes
+from zeta.nn.selu_softmax import SELUSoftmax
+
+__all__ = [
+    "Exo",
+    "FormulaModule",
+    "LaplaceActivation",
+    "LearnableSELUVariation",
+    "MixtureOfSoftmaxes",
+    "SELUSoftmax",
+]

@@ -1,0 +1,287 @@
+"""Activation functions as modules: one class for every formula, and the documents' three."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from zeta import activations
+from zeta._formula import Formula
+
+
+class FormulaModule(nn.Module):
+    """A formula as a module, its parameters fixed, learnable, or learnable per channel.
+
+    Usually made by :meth:`zeta.Formula.module`.
+
+    Args:
+        formula: the formula.
+        values: starting values by parameter name; the formula's defaults where left out.
+        learnable: make every parameter an ``nn.Parameter``: a scalar, or one value per channel.
+        num_parameters: 1, or the number of channels for one value per channel.
+        channel_dim: the dimension of the input that holds the channels.
+        device, dtype: of the parameters, as in every module.
+
+    Shape: any; the output has the input's shape and dtype.
+
+    Raises:
+        ValueError: num_parameters < 1, or an input whose ``channel_dim`` is missing or has
+            another size.
+        TypeError: an unknown parameter name, or an input that is not floating point.
+
+    Example:
+        >>> from zeta.activations import leaky_relu
+        >>> from zeta.nn import FormulaModule
+        >>> FormulaModule(leaky_relu, {"negative_slope": 0.2}, learnable=True)
+        FormulaModule(leaky_relu, negative_slope=0.2, learnable=True)
+    """
+
+    def __init__(
+        self,
+        formula: Formula,
+        values: Mapping[str, float] | None = None,
+        *,
+        learnable: bool = False,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if num_parameters < 1:
+            raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
+        self.formula = formula
+        self.initial_values = {k: float(v) for k, v in formula.bind(**(values or {})).items()}
+        self.learnable = learnable
+        self.num_parameters = num_parameters
+        self.channel_dim = channel_dim
+        shape = () if num_parameters == 1 else (num_parameters,)
+        for name, value in self.initial_values.items():
+            if not learnable and num_parameters == 1:
+                setattr(self, name, value)
+                continue
+            tensor = torch.empty(shape, device=device, dtype=dtype)
+            if learnable:
+                self.register_parameter(name, nn.Parameter(tensor))
+            else:
+                self.register_buffer(name, tensor)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set every learnable or per-channel parameter to its starting value, exactly."""
+        for name, value in self.initial_values.items():
+            parameter = getattr(self, name)
+            if isinstance(parameter, Tensor):
+                nn.init.constant_(parameter, value)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The formula, elementwise."""
+        return self.formula(input, **self.parameter_values(input))
+
+    def parameter_values(self, input: Tensor) -> dict[str, float | Tensor]:
+        """Every parameter's value by name, shaped to broadcast over the input's channels."""
+        values = {name: getattr(self, name) for name in self.initial_values}
+        if self.num_parameters == 1:
+            return values
+        shape = self._channel_shape(input)
+        return {name: value.view(shape) for name, value in values.items()}
+
+    def _channel_shape(self, input: Tensor) -> list[int]:
+        dims = input.dim()
+        if not -dims <= self.channel_dim < dims:
+            raise ValueError(
+                f"{self._get_name()}: channel_dim={self.channel_dim} needs an input that has this "
+                f"dimension, got shape {tuple(input.shape)}"
+            )
+        if input.shape[self.channel_dim] != self.num_parameters:
+            raise ValueError(
+                f"{self._get_name()}: expected {self.num_parameters} channels in dimension "
+                f"{self.channel_dim}, got {input.shape[self.channel_dim]} "
+                f"(input shape {tuple(input.shape)})"
+            )
+        shape = [1] * dims
+        shape[self.channel_dim] = self.num_parameters
+        return shape
+
+    def extra_repr(self) -> str:
+        """What ``print(module)`` shows."""
+        shown = [self.formula.name] if type(self) is FormulaModule else []
+        shown += [f"{name}={value:g}" for name, value in self.initial_values.items()]
+        if self.learnable:
+            shown.append("learnable=True")
+        if self.num_parameters > 1:
+            shown.append(f"num_parameters={self.num_parameters}, channel_dim={self.channel_dim}")
+        return ", ".join(shown)
+
+
+class Exo(FormulaModule):
+    """A sigmoid gate between the identity and tanh; see :func:`zeta.ops.exo`.
+
+    ``g·x + (1 - g)·tanh(x)`` with ``g = sigmoid(alpha·x)``.
+
+    Args:
+        alpha: sharpness of the gate.
+        learnable: make alpha an ``nn.Parameter``.
+        num_parameters: 1, or the number of channels for one alpha per channel.
+        channel_dim: the dimension of the input that holds the channels.
+        device, dtype: of the parameter.
+
+    Shape: any; the output has the input's shape and dtype.
+
+    Raises:
+        ValueError: num_parameters < 1, or an input with another number of channels.
+        TypeError: an input that is not floating point.
+
+    Example:
+        >>> import torch
+        >>> from zeta.nn import Exo
+        >>> Exo(alpha=0.5)(torch.tensor([-2.0, 2.0]))
+        tensor([-1.2426,  1.7214])
+
+    Source: the Exo document of Zeta.
+    """
+
+    alpha: float | Tensor
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        learnable: bool = False,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            activations.exo,
+            {"alpha": alpha},
+            learnable=learnable,
+            num_parameters=num_parameters,
+            channel_dim=channel_dim,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class LearnableSELUVariation(FormulaModule):
+    """SELU with a sine and five learnable parameters; see :func:`learnable_selu_variation`.
+
+    ``lambda_·x`` for x > 0, else ``lambda_·(alpha·(e^(beta·x) - 1) + gamma·sin(omega·x))``. The
+    function is :func:`zeta.ops.learnable_selu_variation`.
+
+    Args:
+        lambda_, alpha, beta, gamma, omega: starting values of the five ``nn.Parameter`` s.
+        num_parameters: 1, or the number of channels for five values per channel.
+        channel_dim: the dimension of the input that holds the channels.
+        device, dtype: of the parameters.
+
+    Shape: any; the output has the input's shape and dtype.
+
+    Raises:
+        ValueError: num_parameters < 1, or an input with another number of channels.
+        TypeError: an input that is not floating point.
+
+    Example:
+        >>> import torch
+        >>> from zeta.nn import LearnableSELUVariation
+        >>> LearnableSELUVariation()(torch.tensor([-2.0, 2.0])).detach()
+        tensor([-1.4406,  2.1014])
+
+    Source: Apoorv 2024, LearnableSELUVariation.
+    """
+
+    lambda_: nn.Parameter
+    alpha: nn.Parameter
+    beta: nn.Parameter
+    gamma: nn.Parameter
+    omega: nn.Parameter
+
+    def __init__(
+        self,
+        lambda_: float = 1.0507,
+        alpha: float = 1.67326,
+        beta: float = 1.0,
+        gamma: float = 0.1,
+        omega: float = 2.0,
+        *,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            activations.learnable_selu_variation,
+            {"lambda_": lambda_, "alpha": alpha, "beta": beta, "gamma": gamma, "omega": omega},
+            learnable=True,
+            num_parameters=num_parameters,
+            channel_dim=channel_dim,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class LaplaceActivation(FormulaModule):
+    """The normal distribution function as an activation; see :func:`zeta.ops.laplace`.
+
+    ``0.5·(1 + erf((x - mu) / (sigma·√2)))``.
+
+    Args:
+        mu: mean.
+        sigma: standard deviation; not 0.
+        learnable: make mu and sigma ``nn.Parameter`` s.
+        num_parameters: 1, or the number of channels for one pair per channel.
+        channel_dim: the dimension of the input that holds the channels.
+        device, dtype: of the parameters.
+
+    Shape: any; the output has the input's shape and dtype.
+
+    Raises:
+        ValueError: num_parameters < 1, or an input with another number of channels.
+        TypeError: an input that is not floating point.
+
+    Example:
+        >>> import torch
+        >>> from zeta.nn import LaplaceActivation
+        >>> LaplaceActivation()(torch.tensor([0.0, 0.707107, 2.0]))
+        tensor([0.0061, 0.5000, 1.0000])
+
+    Source: Ma et al. 2022, Mega: Moving Average Equipped Gated Attention.
+    """
+
+    mu: float | Tensor
+    sigma: float | Tensor
+
+    def __init__(
+        self,
+        mu: float = 0.707107,
+        sigma: float = 0.282095,
+        *,
+        learnable: bool = False,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            activations.laplace,
+            {"mu": mu, "sigma": sigma},
+            learnable=learnable,
+            num_parameters=num_parameters,
+            channel_dim=channel_dim,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(
+        self,
+        input: Tensor,
+        mu: float | Tensor | None = None,
+        sigma: float | Tensor | None = None,
+    ) -> Tensor:
+        """The activation, elementwise; ``mu`` and ``sigma`` given here win over the module's."""
+        given = {"mu": mu, "sigma": sigma}
+        values = {name: value for name, value in given.items() if value is not None}
+        if len(values) < len(given):
+            values = self.parameter_values(input) | values
+        return self.formula(input, **values)

@@ -1,0 +1,268 @@
+"""The mixture of softmaxes as an output layer.
+
+Shape suffixes: N tokens, K mixtures, D features, V classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, cast, overload
+
+import torch
+from torch import Tensor, nn
+
+from zeta._backends.torch import check_input, compute_dtype
+from zeta.ops.mixture import mixture_cross_entropy, mixture_log_prob, mixture_logits
+
+DECODERS = ("separate", "shared")
+
+
+class MixtureOfSoftmaxes(nn.Module):
+    """K softmax distributions over the classes, mixed with weights that depend on the input.
+
+    ``p(v | x) = Σ_k prior_k(x) · softmax(decoder_k(x))_v``
+
+    With ``decoder="separate"`` each mixture is a full softmax layer on x, K·V·D weights. With
+    ``decoder="shared"``, the paper's, each mixture has its own ``latent_k = tanh(Linear(x))`` and
+    all share one decoder of V·D weights, which may be an embedding (:meth:`tie_weights`).
+
+    Args:
+        num_mixtures: K, at least 1.
+        input_size: D, the size of the input's last dimension.
+        num_classes: V.
+        decoder: "separate" or "shared".
+        bias: whether the decoder has a bias.
+        prior_bias: whether the layer that computes the mixtures' weights has one.
+        dropout: probability of dropping a feature that goes into the decoder, in training.
+        device, dtype: of the parameters.
+
+    Attributes:
+        prior: ``nn.Linear(D, K)``.
+        latent: ``nn.Linear(D, K·D)``, with the shared decoder only.
+        weight: (K, V, D), or (V, D) with the shared decoder.
+        bias: (K, V), or (V,) with the shared decoder; or None.
+
+    Shape: input (…, D) with any leading dimensions; output (…, V).
+
+    Raises:
+        ValueError: a size below 1, an unknown decoder, an input with another last dimension.
+
+    Example:
+        >>> import torch
+        >>> from zeta.nn import MixtureOfSoftmaxes
+        >>> mos = MixtureOfSoftmaxes(num_mixtures=3, input_size=128, num_classes=10)
+        >>> probabilities, weights = mos(torch.randn(32, 128), need_weights=True)
+        >>> probabilities.shape, weights.shape
+        (torch.Size([32, 10]), torch.Size([32, 3]))
+        >>> loss = mos.loss(torch.randn(32, 128), torch.randint(10, (32,)))
+
+    A state dict of upstream's module (``mixture_weights.*``, ``softmax_layers.{k}.*``) loads.
+
+    Source: Yang et al. 2018, Breaking the Softmax Bottleneck; the MixtureOfSoftmaxes document.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_mixtures: int,
+        input_size: int,
+        num_classes: int,
+        *,
+        decoder: Literal["separate", "shared"] = "separate",
+        bias: bool = True,
+        prior_bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "num_mixtures": num_mixtures,
+            "input_size": input_size,
+            "num_classes": num_classes,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"MixtureOfSoftmaxes: {name} must be at least 1, got {size}")
+        if decoder not in DECODERS:
+            raise ValueError(
+                f"MixtureOfSoftmaxes: decoder must be one of {DECODERS}, got {decoder!r}"
+            )
+        K, D, V = self.num_mixtures, self.input_size, self.num_classes = tuple(sizes.values())
+        self.decoder = decoder
+        shared = decoder == "shared"
+        self.prior = nn.Linear(D, K, bias=prior_bias, device=device, dtype=dtype)
+        self.latent = nn.Linear(D, K * D, device=device, dtype=dtype) if shared else None
+        self.dropout = nn.Dropout(dropout)
+        per_mixture = () if shared else (K,)
+        self.weight = nn.Parameter(torch.empty(*per_mixture, V, D, device=device, dtype=dtype))
+        self.register_parameter(
+            "bias",
+            nn.Parameter(torch.empty(*per_mixture, V, device=device, dtype=dtype))
+            if bias
+            else None,
+        )
+        self.register_load_state_dict_pre_hook(_translate_upstream_state_dict)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw every weight anew, as ``nn.Linear`` does: uniform within ±1/√D."""
+        self.prior.reset_parameters()
+        if self.latent is not None:
+            self.latent.reset_parameters()
+        bound = 1 / math.sqrt(self.input_size)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    @overload
+    def forward(self, x: Tensor, need_weights: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, need_weights: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Probabilities (…, V); with ``need_weights``, also the mixtures' weights (…, K)."""
+        logits_NKV, log_prior_NK = self._logits_and_log_prior(x)
+        prior_NK = log_prior_NK.exp()
+        probabilities_NV = torch.einsum("nk,nkv->nv", prior_NK, logits_NKV.softmax(-1))
+        probabilities = _with_leading_dims(probabilities_NV.to(x.dtype), x)
+        if not need_weights:
+            return probabilities
+        return probabilities, _with_leading_dims(prior_NK.to(x.dtype), x)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probabilities (…, V), computed in log space: no probability underflows to log 0."""
+        log_prob_NV = mixture_log_prob(*self._logits_and_log_prior(x))
+        return _with_leading_dims(log_prob_NV.to(x.dtype), x)
+
+    def loss(
+        self,
+        x: Tensor,
+        target: Tensor,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        class_weight: Tensor | None = None,
+        max_chunk_bytes: int | None = None,
+    ) -> Tensor:
+        """Cross-entropy of targets (…); see :func:`zeta.ops.mixture_cross_entropy`.
+
+        Returns:
+            A scalar, or the target's shape with reduction "none".
+
+        Raises:
+            ValueError: an input with another last dimension, or a target whose shape is not the
+                input's leading dimensions.
+            IndexError: a target that is no class (checked on CPU).
+        """
+        hidden_NKD, log_prior_NK = self._hidden_and_log_prior(x)
+        if target.shape != x.shape[:-1]:
+            raise ValueError(
+                f"MixtureOfSoftmaxes: target must have the input's leading dimensions "
+                f"{tuple(x.shape[:-1])}, got {tuple(target.shape)}"
+            )
+        loss = mixture_cross_entropy(
+            hidden_NKD,
+            log_prior_NK,
+            self.weight,
+            target.reshape(-1),
+            self.bias,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+            class_weight=class_weight,
+            max_chunk_bytes=max_chunk_bytes,
+        )
+        return loss.reshape(target.shape) if reduction == "none" else loss
+
+    def topk(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k most probable classes: log-probabilities and indices, (…, k), best first.
+
+        Raises:
+            ValueError: k is not between 1 and the number of classes.
+        """
+        if not 1 <= k <= self.num_classes:
+            raise ValueError(
+                f"MixtureOfSoftmaxes: k must be between 1 and {self.num_classes}, got {k}"
+            )
+        log_probs, indices = self.log_prob(x).topk(k)
+        return log_probs, indices
+
+    @torch.no_grad()
+    def sample(
+        self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Classes drawn from the mixture, with replacement: (…, num_samples), int64."""
+        if num_samples < 1:
+            raise ValueError(
+                f"MixtureOfSoftmaxes: num_samples must be at least 1, got {num_samples}"
+            )
+        p_NV = self(x.reshape(-1, x.shape[-1]))
+        drawn_NS = torch.multinomial(p_NV, num_samples, replacement=True, generator=generator)
+        return _with_leading_dims(drawn_NS, x)
+
+    def tie_weights(self, embedding: nn.Embedding) -> None:
+        """Make the shared decoder use an embedding's weight, (V, D), as its own.
+
+        Raises:
+            ValueError: the decoder is separate, or the embedding has another shape.
+        """
+        if self.decoder != "shared":
+            raise ValueError("MixtureOfSoftmaxes: tie_weights needs decoder='shared'")
+        if embedding.weight.shape != self.weight.shape:
+            raise ValueError(
+                f"MixtureOfSoftmaxes: tie_weights needs an embedding of shape "
+                f"{tuple(self.weight.shape)}, got {tuple(embedding.weight.shape)}"
+            )
+        self.weight = cast(nn.Parameter, embedding.weight)
+
+    def extra_repr(self) -> str:
+        """What ``print(module)`` shows."""
+        return (
+            f"num_mixtures={self.num_mixtures}, input_size={self.input_size}, "
+            f"num_classes={self.num_classes}, decoder={self.decoder!r}, "
+            f"bias={self.bias is not None}"
+        )
+
+    def _hidden_and_log_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes into the decoder, (N, K, D), and the mixtures' log-weights, (N, K)."""
+        check_input(x, "MixtureOfSoftmaxes", "x")
+        if x.dim() < 1 or x.shape[-1] != self.input_size:
+            raise ValueError(
+                f"MixtureOfSoftmaxes: x must have shape (…, {self.input_size}), "
+                f"got {tuple(x.shape)}"
+            )
+        K, D = self.num_mixtures, self.input_size
+        x_ND = x.reshape(-1, D)
+        log_prior_NK = torch.log_softmax(self.prior(x_ND), -1, dtype=compute_dtype(x.dtype))
+        if self.latent is None:
+            hidden_NKD = x_ND.unsqueeze(1).expand(-1, K, -1)
+        else:
+            hidden_NKD = torch.tanh(self.latent(x_ND)).unflatten(1, (K, D))
+        return self.dropout(hidden_NKD), log_prior_NK
+
+    def _logits_and_log_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden_NKD, log_prior_NK = self._hidden_and_log_prior(x)
+        return mixture_logits(hidden_NKD, self.weight, self.bias), log_prior_NK
+
+
+def _with_leading_dims(y: Tensor, x: Tensor) -> Tensor:
+    """(N, …) as (leading dimensions of x, …)."""
+    return y.reshape(*x.shape[:-1], *y.shape[1:])
+
+
+def _translate_upstream_state_dict(
+    module: MixtureOfSoftmaxes, state_dict: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    """Rename upstream's ``mixture_weights`` and stack its K ``softmax_layers``, in place."""
+    for kind in ("weight", "bias"):
+        old_prior = f"{prefix}mixture_weights.{kind}"
+        if old_prior in state_dict:
+            state_dict[f"{prefix}prior.{kind}"] = state_dict.pop(old_prior)
+        layers = [f"{prefix}softmax_layers.{k}.{kind}" for k in range(module.num_mixtures)]
+        if all(layer in state_dict for layer in layers):
+            stacked = torch.stack([state_dict.pop(layer) for layer in layers])
+            state_dict[f"{prefix}{kind}"] = stacked

@@ -1,0 +1,33 @@
+"""SELU, then softmax, as a module."""
+
+from torch import Tensor, nn
+
+from zeta.ops import selu_softmax
+
+
+class SELUSoftmax(nn.Module):
+    """Softmax of the SELU of the input; see :func:`zeta.ops.selu_softmax`.
+
+    Args:
+        dim: the dimension that sums to one.
+
+    Shape: any; the output has the input's shape and dtype.
+
+    Example:
+        >>> import torch
+        >>> from zeta.nn import SELUSoftmax
+        >>> SELUSoftmax()(torch.zeros(1, 4))
+        tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Probabilities along ``dim``."""
+        return selu_softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """What ``print(module)`` shows."""
+        return f"dim={self.dim}"

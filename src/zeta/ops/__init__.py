@@ -1,0 +1,50 @@
+"""PyTorch functions.
+
+=============================  ==============================================================
+``exo``                        sigmoid gate between the identity and tanh
+``learnable_selu_variation``   SELU with a sine, five parameters
+``laplace``                    MEGA's attention activation
+``selu_softmax``               SELU, then softmax
+``mixture_cross_entropy``      the loss of a mixture of softmaxes
+``MixtureOfSoftmaxes``         the module, as in ``zeta.nn``
+=============================  ==============================================================
+
+Every further activation of the catalogue is a function on tensors as it stands, for instance
+``zeta.activations.mish(x)``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from zeta._errors import missing_extra
+
+try:
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise missing_extra("zeta.ops", "PyTorch", extra="torch") from error
+
+from zeta.activations import SELU_ALPHA, SELU_SCALE
+from zeta.ops.activations import exo, laplace, learnable_selu_variation
+from zeta.ops.mixture import mixture_cross_entropy
+from zeta.ops.selu_softmax import selu_softmax
+
+if TYPE_CHECKING:
+    from zeta.nn import MixtureOfSoftmaxes
+
+__all__ = [
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "MixtureOfSoftmaxes",
+    "exo",
+    "laplace",
+    "learnable_selu_variation",
+    "mixture_cross_entropy",
+    "selu_softmax",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MixtureOfSoftmaxes":  # late, since zeta.nn is built on this package
+        from zeta.nn import MixtureOfSoftmaxes
+
+        return MixtureOfSoftmaxes
+    raise AttributeError(f"module 'zeta.ops' has no attribute {name!r}")

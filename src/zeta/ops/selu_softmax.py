@@ -1,0 +1,80 @@
+"""SELU, then softmax."""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeta import activations
+from zeta._backends.torch import check_input, compute_dtype
+from zeta.activations import SELU_ALPHA, SELU_SCALE
+
+
+class _DocumentedDim(int):
+    """The documented default dim, 0, told apart from a 0 that the caller wrote."""
+
+
+_DIM_LEFT_OUT = _DocumentedDim(0)
+_warned = False
+
+
+def selu_softmax(
+    input: Tensor,
+    dim: int = _DIM_LEFT_OUT,
+    *,
+    alpha: float = SELU_ALPHA,
+    scale: float = SELU_SCALE,
+) -> Tensor:
+    """Softmax of the SELU of the input.
+
+    ``softmax(scale·(max(0, x) + min(0, alpha·(e^x - 1))), dim)``. The input is left untouched.
+
+    Upstream's implementation applied SELU's scale twice; ``scale=SELU_SCALE**2`` gives its
+    numbers.
+
+    Args:
+        input: any shape; float16, bfloat16, float32 or float64.
+        dim: the dimension that sums to one. The documented default 0 normalises over the batch
+            if there is one: leaving it out on an input of two or more dimensions warns, once
+            per process.
+        alpha: SELU's saturation value, positive.
+        scale: SELU's slope.
+
+    Returns:
+        Probabilities of the input's shape and dtype.
+
+    Raises:
+        TypeError: the input is not a floating-point tensor.
+        IndexError: the input has no such dimension.
+
+    Example:
+        >>> import torch
+        >>> from zeta.ops import selu_softmax
+        >>> selu_softmax(torch.tensor([[-1.0, 0.0, 1.0]]), dim=-1)
+        tensor([[0.0786, 0.2387, 0.6827]])
+
+    For training, take log-probabilities, which cannot underflow to log(0):
+    ``F.nll_loss(F.log_softmax(zeta.activations.selu(logits), dim=-1), target)``.
+
+    Source: the selu_softmax document of Zeta; Klambauer et al. 2017 for SELU.
+    """
+    check_input(input, "selu_softmax")
+    if dim is _DIM_LEFT_OUT and input.dim() > 1 and not torch.compiler.is_compiling():
+        _warn_once_that_dim_was_left_out()
+    dtype = compute_dtype(input.dtype)
+    activation = activations.selu(input.to(dtype), alpha, scale)
+    # SELU may overflow to inf, and inf - inf is NaN inside the softmax.
+    largest = torch.finfo(dtype).max
+    return F.softmax(activation.clamp(-largest, largest), int(dim)).to(input.dtype)
+
+
+def _warn_once_that_dim_was_left_out() -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "selu_softmax: dim was left out, so the softmax runs over dimension 0, the batch in "
+            "most models; pass dim=-1 for one distribution per row, or dim=0 to silence this",
+            stacklevel=3,
+        )

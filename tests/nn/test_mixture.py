@@ -1,0 +1,244 @@
+"""MixtureOfSoftmaxes: the distribution, its views, and upstream's state dicts."""
+
+import copy
+
+import pytest
+import scipy.stats
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from zeta.nn import MixtureOfSoftmaxes
+from zeta.ops import mixture_cross_entropy
+
+K, D, V = 3, 8, 11
+
+
+@pytest.fixture(params=["separate", "shared"])
+def mixture(request):
+    return MixtureOfSoftmaxes(K, D, V, decoder=request.param, dtype=torch.float64)
+
+
+def test_separate_is_the_documents_module():
+    mixture = MixtureOfSoftmaxes(K, D, V)
+    x = torch.randn(5, D)
+    weights = F.softmax(mixture.prior(x), -1)
+    expected = sum(
+        weights[:, k, None] * F.softmax(F.linear(x, mixture.weight[k], mixture.bias[k]), -1)
+        for k in range(K)
+    )
+    torch.testing.assert_close(mixture(x), expected)
+
+
+def test_shared_is_the_papers_module():
+    mixture = MixtureOfSoftmaxes(K, D, V, decoder="shared", prior_bias=False)
+    assert mixture.prior.bias is None
+    x = torch.randn(5, D)
+    weights = F.softmax(mixture.prior(x), -1)
+    latents = torch.tanh(mixture.latent(x)).reshape(5, K, D)
+    expected = sum(
+        weights[:, k, None] * F.softmax(F.linear(latents[:, k], mixture.weight, mixture.bias), -1)
+        for k in range(K)
+    )
+    torch.testing.assert_close(mixture(x), expected)
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (2, 3), (0,), (2, 1, 3)])
+def test_any_leading_dimensions(mixture, leading):
+    x = torch.randn(*leading, D, dtype=torch.float64)
+    target = torch.randint(V, leading)
+    probabilities, weights = mixture(x, need_weights=True)
+    assert probabilities.shape == (*leading, V)
+    assert weights.shape == (*leading, K)
+    ones = torch.ones(leading, dtype=torch.float64)
+    torch.testing.assert_close(probabilities.sum(-1), ones)
+    torch.testing.assert_close(weights.sum(-1), ones)
+    torch.testing.assert_close(mixture.log_prob(x).exp(), probabilities)
+    assert mixture.loss(x, target, reduction="none").shape == leading
+    assert mixture.loss(x, target).shape == ()
+    assert all(t.shape == (*leading, 4) for t in mixture.topk(x, 4))
+    assert mixture.sample(x, 6).shape == (*leading, 6)
+
+
+def test_loss_is_minus_the_log_probability(mixture):
+    x, target = torch.randn(2, 5, D, dtype=torch.float64), torch.randint(V, (2, 5))
+    target[1, 2] = -100
+    log_prob = mixture.log_prob(x)
+    nll = F.nll_loss(log_prob.reshape(-1, V), target.reshape(-1), reduction="none").reshape(2, 5)
+    torch.testing.assert_close(mixture.loss(x, target, reduction="none"), nll)
+    torch.testing.assert_close(mixture.loss(x, target), nll.sum() / 9)
+    chunked = mixture.loss(x, target, max_chunk_bytes=1)
+    torch.testing.assert_close(chunked, nll.sum() / 9)
+
+
+def test_loss_passes_every_option_on(mixture):
+    x, target = torch.randn(5, D, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4])
+    options = {
+        "ignore_index": 3,
+        "reduction": "sum",
+        "label_smoothing": 0.2,
+        "class_weight": torch.rand(V, dtype=torch.float64),
+    }
+    hidden, log_prior = mixture._hidden_and_log_prior(x)
+    expected = mixture_cross_entropy(
+        hidden, log_prior, mixture.weight, target, mixture.bias, **options
+    )
+    torch.testing.assert_close(mixture.loss(x, target, **options), expected)
+
+
+@pytest.mark.parametrize("decoder", ["separate", "shared"])
+def test_gradcheck_of_the_loss(decoder):
+    mixture = MixtureOfSoftmaxes(2, 3, 4, decoder=decoder, dtype=torch.float64)
+    x = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([1, -100, 3])
+
+    def loss(x, *_):
+        return mixture.loss(x, target)
+
+    torch.autograd.gradcheck(loss, (x, *mixture.parameters()))
+    torch.autograd.gradgradcheck(loss, (x, *mixture.parameters()))
+
+
+def test_topk_is_sorted_and_right(mixture):
+    x = torch.randn(5, D, dtype=torch.float64)
+    log_probs, indices = mixture.topk(x, V)
+    torch.testing.assert_close(log_probs, mixture.log_prob(x).gather(-1, indices))
+    assert (log_probs.diff(dim=-1) <= 0).all()
+    assert torch.equal(indices.sort(-1).values, torch.arange(V).expand(5, V))
+
+
+def test_samples_follow_the_distribution(mixture):
+    """χ² at a level of one in a thousand; the seed is fixed."""
+    x = 2 * torch.randn(2, D, dtype=torch.float64)
+    n = 20_000
+    drawn = mixture.sample(x, n, generator=torch.Generator().manual_seed(1))
+    again = mixture.sample(x, n, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(drawn, again)
+    for row, probabilities in zip(drawn, mixture(x).detach(), strict=True):
+        counts = torch.bincount(row, minlength=V)
+        p = scipy.stats.chisquare(counts.numpy(), n * probabilities.numpy()).pvalue
+        assert p > 1e-3
+
+
+def test_tied_weights_are_the_embeddings_own():
+    embedding = nn.Embedding(V, D)
+    mixture = MixtureOfSoftmaxes(K, D, V, decoder="shared", bias=False)
+    mixture.tie_weights(embedding)
+    assert mixture.weight is embedding.weight
+    mixture.loss(torch.randn(3, D), torch.tensor([0, 1, 2])).backward()
+    assert embedding.weight.grad is not None
+    with pytest.raises(ValueError, match="needs decoder='shared'"):
+        MixtureOfSoftmaxes(K, D, V).tie_weights(embedding)
+    with pytest.raises(ValueError, match=r"shape \(11, 8\), got \(12, 8\)"):
+        mixture.tie_weights(nn.Embedding(V + 1, D))
+
+
+class UpstreamMixture(nn.Module):
+    """The layers of upstream's module, under upstream's names."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixture_weights = nn.Linear(D, K)
+        self.softmax_layers = nn.ModuleList([nn.Linear(D, V) for _ in range(K)])
+
+
+@pytest.mark.parametrize("prefix", ["", "head."])
+def test_upstreams_state_dict_loads(prefix):
+    upstream = UpstreamMixture()
+    mixture = MixtureOfSoftmaxes(K, D, V)
+    holder = nn.Module()
+    holder.head = mixture
+    state = {f"{prefix}{k}": v for k, v in upstream.state_dict().items()}
+    (holder if prefix else mixture).load_state_dict(state)
+    x = torch.randn(4, D)
+    weights = F.softmax(upstream.mixture_weights(x), -1)
+    expected = sum(
+        weights[:, k, None] * F.softmax(layer(x), -1)
+        for k, layer in enumerate(upstream.softmax_layers)
+    )
+    torch.testing.assert_close(mixture(x), expected)
+    assert len(state) == 2 + 2 * K  # the caller's dict is left alone
+
+
+def test_an_upstream_state_dict_of_another_size_is_refused():
+    with pytest.raises(RuntimeError, match=r"size mismatch|Missing key"):
+        MixtureOfSoftmaxes(K + 1, D, V).load_state_dict(UpstreamMixture().state_dict())
+
+
+def test_own_state_dict_and_copies(mixture):
+    twin = MixtureOfSoftmaxes(K, D, V, decoder=mixture.decoder, dtype=torch.float64)
+    twin.load_state_dict(mixture.state_dict())
+    x = torch.randn(4, D, dtype=torch.float64)
+    assert torch.equal(twin(x), mixture(x))
+    assert torch.equal(copy.deepcopy(mixture)(x), mixture(x))
+
+
+def test_dropout_acts_in_training_only():
+    mixture = MixtureOfSoftmaxes(K, D, V, dropout=0.5)
+    x = torch.randn(4, D)
+    assert not torch.equal(mixture(x), mixture(x))
+    mixture.eval()
+    assert torch.equal(mixture(x), mixture(x))
+
+
+def test_without_bias():
+    for decoder in ("separate", "shared"):
+        mixture = MixtureOfSoftmaxes(K, D, V, decoder=decoder, bias=False, prior_bias=False)
+        assert not [k for k, _ in mixture.named_parameters() if k in ("bias", "prior.bias")]
+        assert mixture.loss(torch.randn(2, D), torch.tensor([0, 1])).isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(mixture, dtype):
+    half = copy.deepcopy(mixture).to(dtype)
+    x = torch.randn(4, D).to(dtype)
+    probabilities, weights = half(x, need_weights=True)
+    assert probabilities.dtype == weights.dtype == half.log_prob(x).dtype == dtype
+    torch.testing.assert_close(probabilities.double(), mixture(x.double()), rtol=0.1, atol=0.01)
+
+
+def test_autocast(mixture):
+    mixture.float()
+    x, target = torch.randn(4, D), torch.tensor([0, 1, 2, 3])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mixture(x).dtype == torch.float32
+        loss = mixture.loss(x, target)
+    torch.testing.assert_close(loss, mixture.loss(x, target), rtol=0.05, atol=0.05)
+
+
+def test_compiles_whole(mixture):
+    torch._dynamo.reset()
+    x, target = torch.randn(4, D, dtype=torch.float64), torch.tensor([0, 1, -100, 3])
+    compiled = torch.compile(mixture.loss, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, target), mixture.loss(x, target))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, D, V), "num_mixtures must be at least 1, got 0"),
+        ((K, -1, V), "input_size must be at least 1, got -1"),
+        ((K, D, 0), "num_classes must be at least 1, got 0"),
+    ],
+)
+def test_sizes_below_one_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MixtureOfSoftmaxes(*arguments)
+
+
+def test_bad_input_is_named(mixture):
+    good = torch.randn(4, D, dtype=torch.float64)
+    with pytest.raises(ValueError, match="decoder must be one of"):
+        MixtureOfSoftmaxes(K, D, V, decoder="both")
+    with pytest.raises(ValueError, match=r"x must have shape \(…, 8\), got \(4, 9\)"):
+        mixture(torch.randn(4, 9, dtype=torch.float64))
+    with pytest.raises(TypeError, match="x must be a floating-point tensor"):
+        mixture(torch.ones(4, D, dtype=torch.int64))
+    with pytest.raises(IndexError, match="target 11 is out of range for 11 classes"):
+        mixture.loss(good, torch.tensor([0, 1, 2, 11]))
+    with pytest.raises(ValueError, match=r"target must have the input's leading dimensions \(4,\)"):
+        mixture.loss(good, torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="k must be between 1 and 11, got 12"):
+        mixture.topk(good, 12)
+    with pytest.raises(ValueError, match="num_samples must be at least 1"):
+        mixture.sample(good, 0)

@@ -1,0 +1,183 @@
+"""The mixture's loss against its definition, in every option."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zeta.ops import mixture_cross_entropy
+
+N, K, D, V = 6, 3, 4, 7
+
+
+def inputs(decoder="shared", bias=True, dtype=torch.float64, n=N):
+    """(hidden, log_prior, weight, bias), all wanting gradients."""
+    per_mixture = () if decoder == "shared" else (K,)
+    hidden = torch.randn(n, K, D, dtype=dtype, requires_grad=True)
+    log_prior = torch.randn(n, K, dtype=dtype).log_softmax(-1).requires_grad_()
+    weight = torch.randn(*per_mixture, V, D, dtype=dtype, requires_grad=True)
+    offset = torch.randn(*per_mixture, V, dtype=dtype, requires_grad=True) if bias else None
+    return hidden, log_prior, weight, offset
+
+
+def joint_log_prob(hidden, log_prior, weight, bias):
+    """The definition: the log of a weighted sum of softmaxes."""
+    rows = []
+    for k in range(hidden.shape[1]):
+        w = weight if weight.dim() == 2 else weight[k]
+        b = bias if bias is None or bias.dim() == 1 else bias[k]
+        rows.append(log_prior[:, k, None].exp() * F.softmax(F.linear(hidden[:, k], w, b), -1))
+    return sum(rows).log()
+
+
+def by_definition(tensors, target, **options):
+    """F.cross_entropy's own options on log-probabilities that it must not normalise again.
+
+    The joint distribution sums to one, so the log-softmax inside F.cross_entropy changes nothing.
+    """
+    options["weight"] = options.pop("class_weight", None)
+    return F.cross_entropy(joint_log_prob(*tensors), target, **options)
+
+
+TARGET = torch.tensor([0, 6, -100, 3, 3, 1])
+CLASS_WEIGHT = torch.linspace(0.2, 2.0, V, dtype=torch.float64)
+OPTIONS = [
+    {"reduction": reduction, "label_smoothing": smoothing, "class_weight": class_weight}
+    for reduction, smoothing, class_weight in itertools.product(
+        ("none", "mean", "sum"), (0.0, 0.1), (None, CLASS_WEIGHT)
+    )
+]
+
+
+def option_id(options):
+    weighted = "weighted" if options["class_weight"] is not None else "plain"
+    return f"{options['reduction']}-{options['label_smoothing']}-{weighted}"
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=option_id)
+@pytest.mark.parametrize("decoder", ["shared", "separate"])
+def test_equals_the_definition(decoder, options):
+    tensors = inputs(decoder)
+    loss = mixture_cross_entropy(*tensors[:3], TARGET, tensors[3], **options)
+    expected = by_definition(tensors, TARGET, **options)
+    torch.testing.assert_close(loss, expected)
+    upstream = torch.randn_like(loss)  # one weight per token with reduction "none"
+    wanted = [t for t in tensors if t is not tensors[1]]
+    got = torch.autograd.grad(loss, wanted, upstream)
+    for ours, theirs in zip(got, torch.autograd.grad(expected, wanted, upstream), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=option_id)
+@pytest.mark.parametrize("decoder", ["shared", "separate"])
+def test_gradcheck_and_gradgradcheck(decoder, options):
+    hidden, log_prior, weight, bias = inputs(decoder)
+
+    def loss(hidden, log_prior, weight, bias):
+        return mixture_cross_entropy(hidden, log_prior, weight, TARGET, bias, **options)
+
+    torch.autograd.gradcheck(loss, (hidden, log_prior, weight, bias))
+    torch.autograd.gradgradcheck(loss, (hidden, log_prior, weight, bias))
+
+
+def test_the_prior_is_not_normalised_again():
+    """Its gradient is minus the responsibility: -r_k, which sums to -1 over the mixtures."""
+    hidden, log_prior, weight, bias = inputs()
+    loss = mixture_cross_entropy(hidden, log_prior, weight, TARGET, bias, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, log_prior)
+    expected = -(TARGET != -100).double()
+    torch.testing.assert_close(gradient.sum(1), expected)
+
+
+def test_another_ignore_index_may_be_a_class():
+    tensors = inputs()
+    target = torch.tensor([0, 1, 2, 3, 4, 5])
+    loss = mixture_cross_entropy(*tensors[:3], target, tensors[3], ignore_index=2)
+    torch.testing.assert_close(loss, by_definition(tensors, target, ignore_index=2))
+
+
+@pytest.mark.parametrize("n", [0, N])
+def test_no_target_at_all(n):
+    """As F.cross_entropy: the mean over nothing is NaN, the sum zero, and gradients are zero."""
+    tensors = inputs(n=n)
+    target = torch.full((n,), -100)
+    for reduction in ("mean", "sum"):
+        loss = mixture_cross_entropy(*tensors[:3], target, tensors[3], reduction=reduction)
+        torch.testing.assert_close(
+            loss, by_definition(tensors, target, reduction=reduction), equal_nan=True
+        )
+        gradients = torch.autograd.grad(loss, tensors)
+        assert all((g == 0).all() for g in gradients)
+
+
+def test_far_apart_logits_stay_finite():
+    """Log space: probabilities underflow here, their logarithms do not."""
+    hidden, log_prior, weight, _ = inputs(dtype=torch.float32)
+    loss = mixture_cross_entropy(hidden * 1e3, log_prior, weight, TARGET)
+    assert loss.isfinite()
+    assert all(g.isfinite().all() for g in torch.autograd.grad(loss, (hidden, weight)))
+    assert joint_log_prob(hidden * 1e3, log_prior, weight, None).isinf().any()
+
+
+@pytest.mark.parametrize("decoder", ["shared", "separate"])
+def test_chunks_change_nothing(decoder):
+    hidden, log_prior, weight, bias = inputs(decoder)
+    whole, chunked = (
+        mixture_cross_entropy(hidden, log_prior, weight, TARGET, bias, max_chunk_bytes=size)
+        for size in (None, 2 * K * V * 8)
+    )
+    torch.testing.assert_close(chunked, whole, rtol=1e-14, atol=0)
+    tensors = (hidden, log_prior, weight, bias)
+    for a, b in zip(
+        torch.autograd.grad(chunked, tensors), torch.autograd.grad(whole, tensors), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    exact = [t.detach().to(dtype).double() for t in inputs()]
+    hidden, log_prior, weight, bias = (t.to(dtype) for t in exact)
+    loss = mixture_cross_entropy(hidden, log_prior, weight, TARGET, bias)
+    assert loss.dtype == dtype
+    # What rounding the logits alone to this dtype does, twice over.
+    logits = [F.linear(exact[0][:, k], exact[2], exact[3]).abs().max() for k in range(K)]
+    bound = 2 * torch.finfo(dtype).eps * max(*logits, by_definition(exact, TARGET))
+    assert (loss.double() - by_definition(exact, TARGET)).abs() <= bound
+
+
+def test_autocast_keeps_the_loss_in_float32():
+    hidden, log_prior, weight, bias = inputs(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = mixture_cross_entropy(hidden, log_prior, weight, TARGET, bias)
+        half = mixture_cross_entropy(hidden.bfloat16(), log_prior, weight, TARGET, bias)
+    assert loss.dtype == half.dtype == torch.float32
+
+
+def test_bad_input_is_named():
+    hidden, log_prior, weight, bias = inputs()
+
+    def call(**changes):
+        arguments = {"hidden": hidden, "log_prior": log_prior, "weight": weight}
+        return mixture_cross_entropy(**(arguments | {"target": TARGET, "bias": bias} | changes))
+
+    for changes, error, message in [
+        ({"target": TARGET.clamp(min=0) + 1}, IndexError, "target 7 is out of range for 7 classes"),
+        ({"target": TARGET.masked_fill(TARGET == 0, -1)}, IndexError, "target -1 is out of range"),
+        ({"target": TARGET.float()}, TypeError, "target must hold integer class indices"),
+        ({"target": TARGET[:3]}, ValueError, r"target must have shape \(6,\) .* got \(3,\)"),
+        ({"hidden": hidden[0]}, ValueError, r"hidden must be \(N, K, D\), got shape \(3, 4\)"),
+        ({"hidden": hidden.int()}, TypeError, "hidden must be a floating-point tensor"),
+        ({"weight": weight[:, :3]}, ValueError, r"weight must have shape \(7, 4\)"),
+        ({"weight": weight[0]}, ValueError, "weight must have shape"),
+        ({"weight": weight.float()}, TypeError, "hidden and weight must have one dtype"),
+        ({"log_prior": log_prior.T}, ValueError, r"log_prior must have shape \(6, 3\)"),
+        ({"bias": bias[:3]}, ValueError, r"bias must have shape \(7,\)"),
+        ({"class_weight": bias[:3]}, ValueError, r"class_weight must have shape \(7,\)"),
+        ({"reduction": "average"}, ValueError, "reduction must be one of"),
+        ({"label_smoothing": 1.5}, ValueError, r"label_smoothing must be in \[0, 1\]"),
+        ({"max_chunk_bytes": 0}, ValueError, "max_chunk_bytes must be positive"),
+    ]:
+        with pytest.raises(error, match=message):
+            call(**changes)
