@@ -93,6 +93,8 @@ def test_parameters_that_do_not_broadcast_are_refused():
         activations.exo(x, torch.ones(2))
     with pytest.raises(ValueError, match=r"alpha of shape \(4, 2, 3\) does not broadcast"):
         activations.exo(x, torch.ones(4, 2, 3))
+    with pytest.raises(TypeError, match="exo: alpha must be a number or a tensor, got str"):
+        activations.exo(x, "1.0")
     with pytest.raises(TypeError, match="exo: alpha must be a floating-point tensor"):
         activations.exo(x, torch.ones(3, dtype=torch.int64))
 

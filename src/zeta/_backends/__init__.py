@@ -7,8 +7,11 @@ here.
 """
 
 import numbers
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # The package that defines a value's type -> the backend module in this package.
 _BACKEND_OF_PACKAGE = {
@@ -57,19 +60,24 @@ def _load(name: str) -> ModuleType:
             return number
 
 
+def constant_while_compiling(function: F) -> F:
+    """Mark a function whose result never changes for the same arguments: not traced, but called.
+
+    The same as torch.compiler.assume_constant_result, which imports the compiler, one second.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 _NAME_OF_TYPE: dict[type, str] = {}
 
 
+@constant_while_compiling
 def _backend_name(cls: type) -> str:
     name = _NAME_OF_TYPE.get(cls)
     if name is None:
         name = _NAME_OF_TYPE[cls] = _find_backend_name(cls)
     return name
-
-
-# What torch.compiler.assume_constant_result sets, without importing PyTorch: a type's backend
-# never changes.
-_backend_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _find_backend_name(cls: type) -> str:

@@ -1,5 +1,6 @@
 """PyTorch: the primitives on tensors, each differentiable twice."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zeta._backends import constant_while_compiling
 from zeta._formula import Formula
 
+NUMBERS = (numbers.Real, torch.SymInt, torch.SymFloat)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 exp = torch.exp
@@ -64,9 +67,7 @@ def evaluate(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> Tensor:
     check_input(x, formula.name)
     dtype = compute_dtype(x.dtype)
     values = {
-        name: _checked_parameter(formula.name, name, value, x).to(dtype)
-        if isinstance(value, Tensor)
-        else value
+        name: _checked_parameter(formula.name, name, value, x, dtype)
         for name, value in parameters.items()
     }
     y = formula.function(_limits_defined(formula, x.to(dtype)), **values)
@@ -95,7 +96,14 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def _checked_parameter(function: str, name: str, value: Tensor, x: Tensor) -> Tensor:
+def _checked_parameter(function: str, name: str, value: Any, x: Tensor, dtype: torch.dtype) -> Any:
+    """A number as it is, a tensor in the dtype that the computation runs in."""
+    if isinstance(value, NUMBERS):
+        return value
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{function}: {name} must be a number or a tensor, got {type(value).__name__}"
+        )
     check_input(value, function, name)
     fits = value.dim() <= x.dim() and all(
         size in (1, whole)
@@ -107,11 +115,11 @@ def _checked_parameter(function: str, name: str, value: Tensor, x: Tensor) -> Te
             f"shape {tuple(x.shape)}; accepted: a number, a scalar tensor, or one value per "
             "channel with size 1 in every other dimension"
         )
-    return value
+    return value.to(dtype)
 
 
 # Decided by mpmath at first use, which torch.compile and torch.export need not trace.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_while_compiling
 def _clamped_sides(formula: Formula) -> tuple[bool, bool]:
     return formula.clamped_sides
 
