@@ -1,0 +1,133 @@
+"""What Zeta finds on this machine: versions, devices, compiler, extras."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGE = "zeta-nn"
+FRAMEWORKS = ("torch", "jax", "flax", "keras", "tensorflow")
+# The features that vectorised kernels can use, narrowest first.
+_VECTOR_FEATURES = (
+    "sse4_2",
+    "avx",
+    "f16c",
+    "fma",
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "asimd",
+    "bf16",
+    "sve",
+)
+
+
+def environment() -> dict[str, str]:
+    """What a result may depend on: versions, operating system, processor; the same every run.
+
+    Example:
+        >>> from zeta.doctor import environment
+        >>> sorted(environment())[:2]
+        ['C++ compiler', 'CPU']
+    """
+    packages = dict.fromkeys(("numpy", "scipy", "sympy", *FRAMEWORKS, "scikit-learn"))
+    return {
+        "Zeta": version(PACKAGE) or "not installed as a package",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        **{name: found for name in packages if (found := version(name))},
+        "operating system": platform.platform(),
+        "CPU": cpu_model(),
+        "cores": str(os.cpu_count()),
+        "vector features": " ".join(vector_features()) or "unknown",
+        "C++ compiler": compiler() or "none found",
+    }
+
+
+def diagnose() -> dict[str, dict[str, str]]:
+    """Everything that ``zeta doctor`` prints: section -> label -> finding."""
+    found = environment()
+    found |= {name: "not installed" for name in FRAMEWORKS if name not in found}
+    return {
+        "Versions and machine": found,
+        "Devices": devices(),
+        "Extras": {extra: _extra_state(missing) for extra, missing in extras().items()},
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package; None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def devices() -> dict[str, str]:
+    """The devices that PyTorch can compute on, each with its model."""
+    try:
+        import torch
+    except ImportError as error:
+        return {"PyTorch": f"not usable: {error}"}
+    found = {"cpu": f"{torch.get_num_threads()} threads"}
+    for index in range(torch.cuda.device_count()):
+        found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    if torch.backends.mps.is_available():
+        found["mps"] = "Apple GPU"
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def vector_features() -> list[str]:
+    """The processor's vector instruction sets, narrowest first; empty where unknown."""
+    info = _cpuinfo()
+    flags = (info.get("flags") or info.get("Features") or "").split()
+    return [feature for feature in _VECTOR_FEATURES if feature in flags]
+
+
+def compiler() -> str | None:
+    """The C++ compiler, ``$CXX`` or the first of the usual ones, with its version; None if none."""
+    for name in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
+        if path := shutil.which(name):
+            answer = subprocess.run([path, "--version"], capture_output=True, text=True)
+            first_line = answer.stdout.partition("\n")[0].strip()
+            return f"{path}: {first_line}"
+    return None
+
+
+def extras() -> dict[str, list[str]]:
+    """Extra of the package -> the packages that it asks for and that are not installed."""
+    try:
+        requirements = metadata.requires(PACKAGE) or []
+        names = metadata.metadata(PACKAGE).get_all("Provides-Extra") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    missing: dict[str, list[str]] = {name: [] for name in sorted(names)}
+    for requirement in requirements:
+        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
+        package = re.match(r"[A-Za-z0-9._-]+", requirement)
+        if extra and package and version(package[0]) is None:
+            missing[extra[1]].append(package[0])
+    return missing
+
+
+def _extra_state(missing: list[str]) -> str:
+    return f"lacks {', '.join(missing)}" if missing else "installed"
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's entry in Linux's /proc/cpuinfo; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}

@@ -1,0 +1,169 @@
+"""What is run: the settings of an evaluation, and the trial, its smallest part."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from zeta._formula import Formula
+from zeta.evaluate.tasks import Budget
+
+Phase = Literal["tuning", "final"]
+Status = Literal["ok", "diverged"]
+
+# Part of every key: raise it with any change to training, splits or scores, so that trials of
+# the old protocol are not taken for new ones.
+PROTOCOL_VERSION = 1
+
+DEFAULT_CANDIDATES = ("exo", "learnable_selu_variation", "laplace")
+BASELINES = ("relu", "gelu", "silu")
+# These train their parameters, all others keep their documented constants.
+LEARNABLE = frozenset({"learnable_selu_variation"})
+
+TUNING_SEEDS = (0, 1)
+FIRST_FINAL_SEED = 100  # never a tuning seed
+
+
+def half_decade(step: int) -> float:
+    """The learning rate 10^(step/2), rounded as it is written: 0.001, 0.003, 0.01, …"""
+    return float(f"{10 ** (step / 2):.0e}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides an evaluation's result.
+
+    Attributes:
+        candidates, tasks: as they are named on the command line.
+        num_seeds: final trials per activation and task.
+        tuning_seeds: seeds of the tuning trials.
+        grid_steps: the learning rates, in half decades: -6 is 0.001, -5 is 0.003.
+        max_extensions: how often a winner on the grid's edge extends it, on each side.
+        epoch_divisor: divides every task's epochs.
+    """
+
+    candidates: tuple[str, ...]
+    tasks: tuple[str, ...]
+    num_seeds: int = 10
+    tuning_seeds: tuple[int, ...] = TUNING_SEEDS
+    grid_steps: tuple[int, ...] = (-7, -6, -5, -4, -3)
+    max_extensions: int = 2
+    epoch_divisor: int = 1
+    quick: bool = False
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Candidates, then the baselines that are not candidates already."""
+        return self.candidates + tuple(b for b in BASELINES if b not in self.candidates)
+
+    @property
+    def final_seeds(self) -> tuple[int, ...]:
+        """Fresh seeds: none of them tuned a learning rate."""
+        return tuple(range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + self.num_seeds))
+
+    def budget(self, budget: Budget) -> Budget:
+        """A task's budget under these settings."""
+        epochs = max(1, budget.epochs // self.epoch_divisor)
+        return Budget(epochs, budget.batch_size, budget.width)
+
+
+@dataclass(frozen=True)
+class TrialKey:
+    """Everything a trial depends on; equal keys give equal results.
+
+    Attributes:
+        task, activation: as they are named on the command line.
+        data: the data's fingerprint.
+        formula: the activation's fingerprint, see :func:`formula_fingerprint`.
+        learning_rate: of Adam.
+        seed: of weights and batch order; in the tuning phase of the validation split too.
+        phase: "tuning" or "final".
+        budget: epochs, batch size, width.
+        protocol: ``PROTOCOL_VERSION``.
+    """
+
+    task: str
+    data: str
+    activation: str
+    formula: str
+    learning_rate: float
+    seed: int
+    phase: Phase
+    budget: Budget
+    protocol: int = PROTOCOL_VERSION
+
+    def hex(self) -> str:
+        """The key as 32 hexadecimal digits, which name the trial's file."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial.
+
+    Attributes:
+        key: what was run.
+        metric: the score's name; higher is better.
+        status: "diverged" if a loss or an output was not finite.
+        value: the score; None if diverged.
+        curve: the mean training loss of each epoch, up to divergence.
+        learned: the final parameters of each of the network's activations, first layer first;
+            empty if they are not learnable.
+        timing: ``seconds``: wall time of the training. All that may differ between two runs.
+    """
+
+    key: TrialKey
+    metric: str
+    status: Status
+    value: float | None
+    curve: tuple[float, ...] = ()
+    learned: tuple[dict[str, float], ...] = ()
+    timing: dict[str, float] = field(default_factory=dict, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The trial as it is stored and reported: the key's fields beside the result's."""
+        fields = asdict(self)
+        return {"key": self.key.hex(), **fields.pop("key"), **fields}
+
+    @staticmethod
+    def from_json(fields: dict[str, Any]) -> "Trial":
+        """The trial that :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: the fields are not a trial's.
+        """
+        fields = dict(fields)
+        name = fields.pop("key")
+        budget = Budget(**fields.pop("budget"))
+        results = {n: fields.pop(n) for n in ("metric", "status", "value", "timing")}
+        curve, learned = tuple(fields.pop("curve")), tuple(fields.pop("learned"))
+        key = TrialKey(**fields, budget=budget)
+        if key.hex() != name:
+            raise ValueError("the fields do not hash to the key")
+        if not isinstance(results["value"], float if results["status"] == "ok" else type(None)):
+            raise ValueError("status and value contradict each other")
+        if not isinstance(results["timing"]["seconds"], float):
+            raise ValueError("timing has no seconds")
+        return Trial(key, curve=curve, learned=learned, **results)
+
+
+def formula_fingerprint(name: str, formula: Formula) -> str:
+    """A hash of the maths, the default parameters, and whether those are trained.
+
+    Args:
+        name: as on the command line.
+        formula: what the name stands for.
+
+    Example:
+        >>> from zeta.activations import relu, silu
+        >>> from zeta.evaluate.protocol import formula_fingerprint
+        >>> formula_fingerprint("f", silu) == formula_fingerprint("g", silu)
+        True
+        >>> formula_fingerprint("f", silu) == formula_fingerprint("f", relu)
+        False
+    """
+    import sympy
+
+    parts = [sympy.srepr(formula.symbolic()), dict(formula.parameters), name in LEARNABLE]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

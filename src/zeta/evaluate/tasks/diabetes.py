@@ -1,0 +1,18 @@
+"""Regression: the progression of diabetes over a year."""
+
+from zeta.evaluate.tasks.task import Array, Budget, Task
+
+
+def _load() -> tuple[Array, Array]:
+    from sklearn.datasets import load_diabetes
+
+    return load_diabetes(return_X_y=True)
+
+
+diabetes = Task(
+    name="diabetes",
+    title="disease progression from 10 measurements, 442 patients (scikit-learn's diabetes)",
+    kind="regression",
+    load=_load,
+    budget=Budget(epochs=30, batch_size=32, width=64),
+)

@@ -1,0 +1,112 @@
+"""Formulas by name: a catalogue name, or ``path/to/file.py:name`` for a user's own."""
+
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from zeta import activations
+from zeta._errors import UnknownNameError, UserError
+from zeta._formula import Formula
+
+T = TypeVar("T")
+
+
+def load_formula(source: str) -> Formula:
+    """The formula that ``source`` names.
+
+    Args:
+        source: a name of the catalogue (``"exo"``) or ``"path/to/file.py:name"``.
+
+    Raises:
+        UserError: an unknown name (the message suggests the nearest), a missing file, a file that
+            fails to import, or an object that is not a formula.
+
+    Example:
+        >>> from zeta.load_formula import load_formula
+        >>> load_formula("exo")
+        exo(x, alpha=1)
+    """
+    if not is_file_source(source):
+        return activations.get(source)
+    found = load_from_file(source, Formula)
+    _check_symbolic(source, found)
+    return found
+
+
+def is_file_source(source: str) -> bool:
+    """Whether ``source`` names an object in a Python file rather than in a catalogue."""
+    return source.endswith(".py") or source.rpartition(":")[0].endswith(".py")
+
+
+def load_from_file(source: str, wanted: type[T]) -> T:
+    """The object of type ``wanted`` that ``source``, ``"path/to/file.py:name"``, names.
+
+    The file is run as it stands on disk, with its own folder importable, as ``python FILE`` does.
+
+    Raises:
+        UserError: the file is missing or fails to import, has no such name, or the object is of
+            another type.
+    """
+    kind = wanted.__name__
+    path, name = (source, "") if source.endswith(".py") else source.rsplit(":", 1)
+    module = _run_file(Path(path))
+    offered = [key for key, value in vars(module).items() if isinstance(value, wanted)]
+    if not name:
+        names = ", ".join(offered) or "none"
+        raise UserError(f"{source!r} names no {kind}; write {path}:NAME (it has: {names})")
+    if not hasattr(module, name) and not offered:
+        raise UserError(f"{str(path)!r} has no {name!r}, nor any {kind}")
+    if not hasattr(module, name):
+        raise UnknownNameError(f"{kind} in {path}:", name, offered)
+    value = getattr(module, name)
+    if not isinstance(value, wanted):
+        hint = "; decorate the function with @formula" if wanted is Formula else ""
+        raise UserError(f"{source!r} is not a {kind} but of type {type(value).__name__}{hint}")
+    return value
+
+
+def _run_file(path: Path) -> ModuleType:
+    """Run a file as a module, from its source: a cached .pyc may be of an edit a second ago."""
+    try:
+        code = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        exec(compile(code, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        line = _line_of(error, str(path))
+        raise UserError(f"cannot import {str(path)!r}: line {line}: {one_line(error)}") from error
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _line_of(error: BaseException, path: str) -> int | None:
+    """The line of ``path`` where an error arose: where it is misspelt, or the innermost frame."""
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno for frame in reversed(frames) if frame.filename == path), None)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's type and text on one line."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return ": ".join(filter(None, [type(error).__name__, " ".join(text.split())]))
+
+
+def _check_symbolic(source: str, formula: Formula) -> None:
+    """A formula written with another library's functions fails here, not deep inside a run."""
+    try:
+        formula.symbolic()
+    except Exception as error:
+        raise UserError(
+            f"{source!r} cannot be evaluated on symbols ({one_line(error)}); "
+            "write it with arithmetic and the functions of zeta.math"
+        ) from error

@@ -1,0 +1,69 @@
+"""Keys: equal where a trial is the same, different wherever anything that matters is."""
+
+from dataclasses import replace
+
+import pytest
+
+from zeta import formula
+from zeta.activations import relu, silu
+from zeta.evaluate import Budget, Settings, Trial, TrialKey, formula_fingerprint
+from zeta.evaluate.protocol import half_decade
+from zeta.math import sigmoid
+
+KEY = TrialKey("digits", "d", "relu", "f", 0.01, 100, "final", Budget(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": "x"}, {"data": "x"}, {"activation": "x"}, {"formula": "x"},
+        {"learning_rate": 0.03}, {"seed": 1}, {"phase": "tuning"},
+        {"budget": Budget(2, 2, 3)}, {"protocol": 99},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_every_field_is_part_of_the_key(change: dict[str, object]) -> None:
+    assert replace(KEY, **change).hex() != KEY.hex()
+    assert replace(KEY).hex() == KEY.hex()
+
+
+def test_json_round_trip() -> None:
+    trial = Trial(KEY, "accuracy", "ok", 0.5, (1.0, 0.5), ({"a": 1.0},), {"seconds": 1.0})
+    back = Trial.from_json(trial.to_json())
+    assert back == trial
+    assert back.timing == trial.timing
+
+
+@pytest.mark.parametrize("change", [{"value": "high"}, {"seed": 5}, {"status": "diverged"}])
+def test_inconsistent_fields_are_refused(change: dict[str, object]) -> None:
+    fields = Trial(KEY, "accuracy", "ok", 0.5, timing={"seconds": 1.0}).to_json()
+    with pytest.raises(ValueError, match=r"fields do not|contradict"):
+        Trial.from_json(fields | change)
+
+
+def test_fingerprint_follows_the_maths_not_the_spelling() -> None:
+    @formula(beta=1.0)
+    def swish(x, beta):
+        return x * sigmoid(x * beta)
+
+    @formula(beta=1.0)
+    def again(x, beta):
+        return sigmoid(beta * x) * x
+
+    @formula(beta=2.0)
+    def steeper(x, beta):
+        return x * sigmoid(beta * x)
+
+    prints = [formula_fingerprint("f", f) for f in (swish, again, steeper, silu, relu)]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4
+
+
+def test_tuning_seeds_are_never_final_seeds() -> None:
+    settings = Settings(("exo",), ("digits",), num_seeds=500)
+    assert len(set(settings.final_seeds)) == 500
+    assert not set(settings.final_seeds) & set(settings.tuning_seeds)
+
+
+def test_learning_rates_are_half_decades() -> None:
+    assert [half_decade(s) for s in (-7, -6, -5, -4, -3)] == [0.0003, 0.001, 0.003, 0.01, 0.03]

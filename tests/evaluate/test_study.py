@@ -1,0 +1,164 @@
+"""The orchestration, with an engine that answers at once; comparisons and words."""
+
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from answering import AnsweringEngine, noise, settings_for, study
+from zeta._errors import UserError
+from zeta.evaluate import TrialKey, Verdict
+from zeta.evaluate.results import short_names
+from zeta.evaluate.run import make_settings
+from zeta.evaluate.study import Silent, Study
+
+
+def test_planted_effect_is_found_and_noise_is_not(tmp_path: Path) -> None:
+    def value(key: TrialKey) -> float:
+        return noise(key) + {"exo": 0.03, "mish": -0.03}.get(key.activation, 0)
+
+    results, _ = study(tmp_path, value, settings_for("exo", "mish", "elu"))
+    verdicts = {c.candidate: c.verdict for c in results.comparisons}
+    assert verdicts == {"exo": Verdict.BETTER, "mish": Verdict.WORSE, "elu": Verdict.SAME}
+    assert results.conclusion.headline == "Better: exo on digits. Worse: mish on digits"
+    assert "no difference found on digits" in results.conclusion.candidates["elu"]
+
+
+def test_no_difference_is_found_at_about_the_stated_rate() -> None:
+    """Forty families of noise alone: at 5 % each, more than six false alarms are a bug."""
+    from zeta.evaluate.statistics import SIGNIFICANCE, holm, sign_flip_p_value
+
+    rng = np.random.default_rng(0)
+    families = [[sign_flip_p_value(d) for d in rng.normal(0, 1, (3, 8))] for _ in range(40)]
+    assert sum(min(holm(p)) < SIGNIFICANCE for p in families) <= 6
+
+
+def test_an_activation_under_two_names_comes_out_equal(tmp_path: Path) -> None:
+    path = tmp_path / "twin.py"
+    path.write_text(
+        "from zeta import formula\nfrom zeta.math import piecewise\n@formula\ndef twin(x):\n"
+        "    return piecewise(x, positive=lambda x: x, otherwise=lambda x: 0)\n"
+    )
+    by_maths: dict[tuple[object, ...], float] = {}
+
+    def value(key: TrialKey) -> float:
+        score = noise(key) + (0.1 if key.activation == "relu" else 0)
+        return by_maths.setdefault((key.formula, key.seed, key.learning_rate), score)
+
+    results, _ = study(tmp_path, value, settings_for(f"{path}:twin"))
+    (c,) = results.comparisons
+    assert (c.reference, c.mean, c.low, c.high, c.p_adjusted) == ("relu", 0, 0, 0, 1)
+    assert c.verdict is Verdict.SAME
+    assert results.conclusion.headline == "No difference found"
+    assert c.improvement == 0.5
+
+
+def test_every_activation_gets_the_same_grid_and_budget(tmp_path: Path) -> None:
+    def value(key: TrialKey) -> float:
+        return noise(key) - abs(np.log10(key.learning_rate) + 2)  # best at 0.01, not on an edge
+
+    results, engine = study(tmp_path, value, settings_for("exo"))
+    assert {t.learning_rate for t in results.tunings} == {0.01}
+    tuning = Counter(k.activation for k in engine.ran if k.phase == "tuning")
+    assert tuning == dict.fromkeys(results.settings.activations, 5 * 2)
+    final = [k for k in engine.ran if k.phase == "final"]
+    assert Counter(k.activation for k in final) == dict.fromkeys(results.settings.activations, 10)
+    assert {k.learning_rate for k in final} == {0.01}
+    seeds = ({k.seed for k in engine.ran if k.phase == p} for p in ("tuning", "final"))
+    assert not set.intersection(*seeds)
+
+
+@pytest.mark.parametrize(
+    ("sign", "expected"), [(1, (0.0003, 0.3)), (-1, (3e-5, 0.03))], ids=["upwards", "downwards"]
+)
+def test_a_winner_on_the_edge_extends_the_grid_twice(
+    tmp_path: Path, sign: int, expected: tuple[float, float]
+) -> None:
+    def value(key: TrialKey) -> float:
+        return sign * np.log10(key.learning_rate) if key.activation == "exo" else noise(key)
+
+    results, _ = study(tmp_path, value, settings_for("exo"))
+    grid = list(next(t for t in results.tunings if t.activation == "exo").validation)
+    assert (grid[0], grid[-1], len(grid)) == (*expected, 7)
+
+
+def test_the_reference_is_chosen_without_the_test_set(tmp_path: Path) -> None:
+    def value(key: TrialKey) -> float:
+        favourite = {"tuning": "gelu", "final": "silu"}[key.phase]
+        return noise(key) + (0.2 if key.activation == favourite else 0)
+
+    results, _ = study(tmp_path, value, settings_for("exo", "gelu"))
+    references = {c.candidate: c.reference for c in results.comparisons}
+    assert references["exo"] == "gelu"
+    assert references["gelu"] in ("relu", "silu"), "never itself"
+
+
+def test_divergence_counts_as_the_constant_predictor_and_is_shown(tmp_path: Path) -> None:
+    def value(key: TrialKey) -> float | None:
+        return None if key.activation == "exo" and key.seed % 2 else noise(key)
+
+    results, _ = study(tmp_path, value, settings_for("exo"))
+    score = results.score("digits", "exo")
+    assert score.diverged == 5
+    assert min(score.values) == results.tasks[0].constant < 0.2
+    assert "Training diverged for exo on digits (5 of 10)" in results.conclusion.paragraph
+
+
+def test_too_few_seeds_to_tell(tmp_path: Path) -> None:
+    results, _ = study(tmp_path, lambda k: noise(k) + (k.activation == "exo"),
+                       settings_for("exo", seeds=4))  # fmt: skip
+    assert results.comparisons[0].verdict is Verdict.TOO_FEW
+    assert results.conclusion.headline == "Too few seeds to tell"
+
+
+def test_resume_runs_only_what_is_missing_and_ends_alike(tmp_path: Path) -> None:
+    def without_timing(folder: Path) -> object:
+        data = json.loads((folder / "results.json").read_text())
+        del data["timing"]
+        for trial in data["trials"]:
+            del trial["timing"]
+        return data
+
+    folder, settings = tmp_path / "out", settings_for("exo")
+    _, engine = study(folder, noise, settings)
+    before, total = without_timing(folder), len(engine.ran)
+    lost = list(itertools.islice((folder / "trials").iterdir(), 7))
+    for path in lost[:4]:
+        path.unlink()
+    for path in lost[4:]:
+        path.write_text("{")
+    results, engine = study(folder, noise, settings)
+    assert len(engine.ran) == len(lost)
+    assert without_timing(folder) == before
+    assert results.timing["resumed"] == total - len(lost)
+    study(tmp_path / "elsewhere", noise, settings)
+    assert without_timing(tmp_path / "elsewhere") == before
+
+
+def test_settings() -> None:
+    assert make_settings((), (), None, quick=False).activations == (
+        "exo", "learnable_selu_variation", "laplace", "relu", "gelu", "silu",
+    )  # fmt: skip
+    assert make_settings(("gelu", "gelu"), (), 7, quick=True).activations == (
+        "gelu",
+        "relu",
+        "silu",
+    )
+    with pytest.raises(UserError, match=r"seeds must be at least 2.*got 1"):
+        make_settings((), (), 1, quick=False)
+
+
+def test_bad_names_are_found_before_the_folder_is_made(tmp_path: Path) -> None:
+    for settings in (settings_for("exoo"), settings_for("exo", task="digit")):
+        with pytest.raises(UserError, match="did you mean"):
+            Study(settings, tmp_path / "out", AnsweringEngine(noise), Silent())
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_are_shortened_only_where_they_stay_distinct() -> None:
+    assert short_names(["a.py:f", "b.py:f", "b.py:g"]) == {
+        "a.py:f": "a.py:f", "b.py:f": "b.py:f", "b.py:g": "g",
+    }  # fmt: skip

@@ -1,0 +1,206 @@
+"""The `zeta` command as users run it: in processes of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# Small enough that a run is mostly imports.
+TASK = """
+import numpy as np
+from zeta.evaluate import Budget, Task
+
+def load():
+    x = np.random.default_rng(0).normal(size=(160, 4))
+    return x, (x.sum(axis=1) > 0).astype(int)
+
+blobs = Task("blobs", "the sign of a sum", "classification", load, Budget(EPOCHS, 32, 8))
+"""
+FORMULA = """
+from zeta import formula
+from zeta.math import sigmoid
+
+@formula(beta=1.5)
+def swish(x, beta):
+    return x * sigmoid(beta * x)
+"""
+
+
+def command(*args: str | Path) -> list[str]:
+    return [sys.executable, "-m", "zeta.cli", *map(str, args)]
+
+
+def zeta(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*args), cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "task.py").write_text(TASK.replace("EPOCHS", "3"))
+    (tmp_path / "mine.py").write_text(FORMULA)
+    return tmp_path
+
+
+def test_help_version_and_list_are_fast_and_import_no_framework() -> None:
+    code = (
+        "import sys\nfrom zeta.cli import cli\n"
+        "cli.main(sys.argv[1:], standalone_mode=False)\n"
+        "bad = {'torch', 'sklearn', 'matplotlib', 'rich'} & set(sys.modules)\n"
+        "assert not bad, bad\n"
+    )
+    for arguments in (["--help"], ["list"], ["--version"], ["evaluate", "--help"]):
+        run = subprocess.run([sys.executable, "-c", code, *arguments],
+                             capture_output=True, text=True)  # fmt: skip
+        assert run.returncode == 0, run.stderr
+        assert run.stdout
+    broken = code.replace("import sys", "import sys, torch", 1)
+    run = subprocess.run([sys.executable, "-c", broken, "list"], capture_output=True, text=True)
+    assert "AssertionError: {'torch'}" in run.stderr, "the check above can fail"
+
+
+def test_list_names_every_activation() -> None:
+    from zeta.activations import CATALOGUE
+
+    lines = zeta("list").stdout.splitlines()
+    assert [line.partition("(")[0] for line in lines] == list(CATALOGUE)
+    assert "sigmoid gate" in lines[0]
+
+
+def test_console_script() -> None:
+    script = Path(sys.executable).with_name("zeta")
+    run = subprocess.run([script, "--version"], capture_output=True, text=True)
+    assert re.fullmatch(r"zeta \d+\.\d+\.\d+\n", run.stdout)
+
+
+def test_plot_and_doctor(files: Path) -> None:
+    run = zeta("plot", "exo", "mine.py:swish", "-o", "f.svg", cwd=files)
+    assert run.stdout == "wrote f.svg\n"
+    assert "<svg" in (files / "f.svg").read_text()
+    report = zeta("doctor").stdout
+    for label in ("Python", "torch", "C++ compiler", "vector features", "evaluate"):
+        assert label in report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "exoo"], "unknown activation 'exoo'; did you mean 'exo'?"),
+        (["evaluate", "--task", "digit"], "unknown task 'digit'; did you mean 'digits'?"),
+        (["evaluate", "--seeds", "1"], "seeds must be at least 2"),
+        (["evaluate", "none.py:f"], "cannot read 'none.py': No such file"),
+        (["evaluate", "broken.py:f"], "cannot import 'broken.py': line 2: NameError: name 'y'"),
+        (["evaluate", "mine.py:swash"], "did you mean 'swish'?"),
+        (["evaluate", "--out", "mine.py/out"], "cannot write to 'mine.py/out': Not a directory"),
+        (["plot", "gellu", "-o", "f.png"], "unknown activation 'gellu'; did you mean 'gelu'?"),
+        (["plot", "gelu", "-o", "none/f.png"], "cannot write 'none/f.png'"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_nonzero_exit(
+    files: Path, arguments: list[str], message: str
+) -> None:
+    (files / "broken.py").write_text("x = 1\nx = y\n")
+    run = zeta(*arguments, cwd=files)
+    assert run.returncode == 1
+    assert message in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+    assert not (files / "zeta-report").exists()
+
+
+def test_usage_errors() -> None:
+    run = zeta("evaluate", "--seeds", "many")
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("blocked", "arguments", "extra"),
+    [
+        ("torch", ["evaluate"], "evaluate"),
+        ("jinja2", ["evaluate"], "evaluate"),
+        ("matplotlib", ["plot", "exo", "-o", "f.png"], "plot"),
+    ],
+)
+def test_missing_extra_is_named(
+    tmp_path: Path, blocked: str, arguments: list[str], extra: str
+) -> None:
+    code = f"import sys\nsys.modules[{blocked!r}] = None\nfrom zeta.cli import main\nmain()\n"
+    run = subprocess.run([sys.executable, "-c", code, *arguments],
+                         cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+    assert run.returncode == 1
+    assert run.stderr.endswith(f"pip install 'zeta-nn[{extra}]'\n")
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_unexpected_exceptions_are_one_line_unless_debugging(files: Path) -> None:
+    code = "import zeta.cli, zeta.activations\ndel zeta.activations.CATALOGUE\nzeta.cli.main()\n"
+    for debug in ("", "1"):
+        run = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True,
+                             env={**os.environ, "ZETA_DEBUG": debug})  # fmt: skip
+        assert run.returncode == 1
+        assert ("Traceback" in run.stderr) == bool(debug)
+    assert "ImportError" in run.stderr
+
+
+def test_evaluate_a_users_formula_then_resume(files: Path) -> None:
+    arguments = ["evaluate", "mine.py:swish", "--task", "task.py:blobs", "--seeds", "3", "--quick"]
+    first = zeta(*arguments, "--out", "out", cwd=files)
+    assert first.returncode == 0, first.stderr
+    assert "tuning learning rates" in first.stderr
+    assert "Too few seeds to tell" in first.stdout
+    assert "too small to conclude from" in " ".join(first.stdout.split())
+    assert "Report: out/report.html" in first.stdout
+    data = json.loads((files / "out" / "results.json").read_text())
+    fields = {"key", "task", "activation", "learning_rate", "seed", "phase", "metric", "value",
+              "status", "timing"}  # fmt: skip
+    assert all(fields <= set(trial) for trial in data["trials"])
+    final = [t for t in data["trials"] if t["phase"] == "final"]
+    activations = {"mine.py:swish", "relu", "gelu", "silu"}
+    assert {t["activation"] for t in final} == activations
+    assert len(final) == len(activations) * 3
+    stored = sorted((files / "out" / "trials").glob("*.json"))
+    assert len(stored) == len(data["trials"]) == data["timing"]["run"]
+
+    # Again, with a damaged file and another formula: just these trials are run.
+    other = next(t for t in data["trials"] if t["activation"] == "relu")
+    damaged = files / "out" / "trials" / f"{other['key']}.json"
+    damaged.write_text("{ half a fi")
+    (files / "mine.py").write_text(FORMULA.replace("1.5", "2.5"))
+    again = zeta(*arguments, "--out", "out", cwd=files)
+    assert again.returncode == 0
+    assert again.stderr.count("set aside as") == 1
+    assert damaged.with_suffix(".corrupt").read_text() == "{ half a fi"
+    resumed = json.loads((files / "out" / "results.json").read_text())
+    ours = [t for t in resumed["trials"] if t["activation"] == "mine.py:swish"]
+    assert resumed["timing"]["run"] == len(ours) + 1
+    kept = {t["key"]: t["value"] for t in resumed["trials"] if t not in ours}
+    assert kept == {t["key"]: t["value"] for t in data["trials"] if t["key"] in kept}
+    assert not {t["key"] for t in ours} & {t["key"] for t in data["trials"]}
+
+
+def test_ctrl_c_keeps_the_finished_trials(files: Path) -> None:
+    (files / "task.py").write_text(TASK.replace("EPOCHS", "60"))
+    arguments = ["evaluate", "exo", "--task", "task.py:blobs", "--out", "out"]
+    process = subprocess.Popen(
+        command(*arguments), cwd=files, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    trials = files / "out" / "trials"
+    deadline = time.monotonic() + 60
+    while len(list(trials.glob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, stderr = process.communicate(timeout=30)
+    kept = {path: path.read_bytes() for path in trials.glob("*.json")}
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    last = stderr.splitlines()[-1]
+    assert f"interrupted: {len(kept)} trials are finished and kept in out/trials" in last
+    assert "the same command resumes" in last
+    assert len(kept) >= 3
+    assert all(json.loads(content)["status"] == "ok" for content in kept.values())
+    assert not list(trials.glob("*.tmp"))

@@ -1,0 +1,89 @@
+"""Formulas by name and from files, and what is said when that fails."""
+
+from pathlib import Path
+
+import pytest
+
+from zeta import activations
+from zeta._errors import UnknownNameError, UserError
+from zeta.load_formula import load_formula
+
+GOOD = """
+from helper import SCALE
+from zeta import formula
+from zeta.math import sigmoid
+
+@formula(beta=1.0)
+def swish(x, beta):
+    return SCALE * x * sigmoid(beta * x)
+
+def plain(x):
+    return x
+"""
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    (tmp_path / "helper.py").write_text("SCALE = 2\n")
+    path = tmp_path / "mine.py"
+    path.write_text(GOOD)
+    return path
+
+
+def test_catalogue_name() -> None:
+    assert load_formula("exo") is activations.exo
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="unknown activation 'gellu'; did you mean 'gelu'"):
+        load_formula("gellu")
+
+
+def test_file_may_import_its_neighbours(good: Path) -> None:
+    formula = load_formula(f"{good}:swish")
+    assert formula(1.0, beta=0.0) == 1.0
+    assert not (good.parent / "__pycache__" / "mine.cpython-311.pyc").exists()
+
+
+def test_an_edit_within_the_same_second_is_seen(good: Path) -> None:
+    assert load_formula(f"{good}:swish")(1.0, beta=0.0) == 1.0
+    good.write_text(GOOD.replace("SCALE * x", "SCALE + x"))
+    assert load_formula(f"{good}:swish")(1.0, beta=0.0) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "names no Formula; write .*mine.py:NAME .it has: swish"),
+        (":swich", "did you mean 'swish'"),
+        (":plain", "is not a Formula but of type function; decorate"),
+    ],
+)
+def test_wrong_name_in_a_file(good: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_formula(f"{good}{name}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\ny = 1 / 0\n", "line 2: ZeroDivisionError: division by zero"),
+        ("x = 1\n\ndef f(:\n", "line 3: SyntaxError: "),
+        ("import sys\nsys.exit('a\\nb')\n", "line 2: SystemExit: a b$"),
+        ("import nowhere_at_all\n", "line 1: ModuleNotFoundError: No module"),
+        ("x = 1\n", "has no 'f', nor any Formula"),
+        ("import math\nfrom zeta import formula\n@formula\ndef f(x):\n    return math.exp(x)\n",
+         "cannot be evaluated on symbols .TypeError.*functions of zeta.math"),
+    ],
+)  # fmt: skip
+def test_unusable_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_formula(f"{path}:f")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*none.py': No such file"):
+        load_formula(f"{tmp_path}/none.py:f")
