@@ -1,6 +1,7 @@
 """The catalogue against mpmath, at its limits, and against PyTorch's own functions."""
 
 import math
+import pickle
 
 import hypothesis
 import mpmath
@@ -241,5 +242,7 @@ def test_usual_activations_equal_pytorchs(own):
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(UnknownNameError, match=r"unknown activation 'gelo'; did you mean 'gelu'"):
+    message = r"unknown activation 'gelo'; did you mean 'gelu'"
+    with pytest.raises(UnknownNameError, match=message) as caught:
         activations.get("gelo")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

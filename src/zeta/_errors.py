@@ -16,9 +16,14 @@ class UnknownNameError(UserError, ValueError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
+        self._arguments = (kind, name, known)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
+        # An exception is rebuilt from its message otherwise; process pools pickle theirs.
+        return type(self), self._arguments
 
 
 def missing_extra(part: str, package: str, extra: str) -> ImportError:

@@ -155,8 +155,8 @@ class Formula:
         Example:
             >>> import torch
             >>> from zeta.activations import elu
-            >>> elu.module(learnable=True)(torch.tensor([-1.0, 2.0]))
-            tensor([-0.6321,  2.0000], grad_fn=<WhereBackward0>)
+            >>> elu.module(learnable=True)(torch.tensor([-1.0, 2.0])).detach()
+            tensor([-0.6321,  2.0000])
         """
         from zeta.nn import FormulaModule
 
