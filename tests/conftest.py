@@ -6,6 +6,10 @@ import hypothesis
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    # Read when Triton is first imported: its kernels then run on CPU tensors.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 hypothesis.settings.register_profile("zeta", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.load_profile("zeta")
 

@@ -11,6 +11,8 @@ from zeta._formula import Formula
 
 Array = npt.NDArray[np.floating[Any]]
 
+DTYPES = (np.float16, np.float32, np.float64)
+
 exp = np.exp
 expm1 = np.expm1
 log = np.log
@@ -60,23 +62,47 @@ def piecewise(
 def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Array:
     """The formula by NumPy operations, in float32 for float16."""
     x = np.asarray(x)
-    if not np.issubdtype(x.dtype, np.floating):
+    if x.dtype not in DTYPES:
         raise TypeError(
             f"{formula.name}: input must be a floating-point array "
             f"(float16, float32 or float64), got {x.dtype}"
         )
     dtype = np.promote_types(x.dtype, np.float32)
-    below, above = formula.clamped_sides
-    largest = np.finfo(dtype).max
-    finite = np.clip(x.astype(dtype), -largest if below else None, largest if above else None)
-    values = {name: _parameter(value, dtype) for name, value in parameters.items()}
+    values = {
+        name: _checked_parameter(formula.name, name, value, x, dtype)
+        for name, value in parameters.items()
+    }
     with np.errstate(all="ignore"):  # ±inf and NaN are values here, as in every framework
-        y: Array = np.asarray(formula.function(finite, **values)).astype(x.dtype)
-    return y
+        y = np.asarray(formula.function(_limits_defined(formula, x.astype(dtype)), **values))
+    if y.shape != x.shape:
+        raise ValueError(
+            f"formula {formula.name!r} must return one value per element of x, shape {x.shape}; "
+            f"it returned shape {y.shape}"
+        )
+    return y.astype(x.dtype)
 
 
-def _parameter(value: Any, dtype: np.dtype[Any]) -> Any:
-    return value if isinstance(value, int | float) else np.asarray(value, dtype)
+def _limits_defined(formula: Formula, x: Array) -> Array:
+    below, above = formula.clamped_sides
+    largest = np.finfo(x.dtype).max
+    x = np.maximum(x, -largest) if below else x
+    return np.minimum(x, largest) if above else x
+
+
+def _checked_parameter(function: str, name: str, value: Any, x: Array, dtype: np.dtype[Any]) -> Any:
+    if isinstance(value, int | float):
+        return value
+    array = np.asarray(value)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(
+            f"{function}: {name} must be a number or an array of numbers, got {value!r}"
+        )
+    if np.broadcast_shapes(array.shape, x.shape) != x.shape:
+        raise ValueError(
+            f"{function}: {name} of shape {array.shape} does not broadcast to the input's shape "
+            f"{x.shape}"
+        )
+    return array.astype(dtype)
 
 
 def _finite(x: Array) -> Array:

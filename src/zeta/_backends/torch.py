@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zeta._backends import constant_while_compiling
 from zeta._formula import Formula
+from zeta.kernels import dispatch
 
 NUMBERS = (numbers.Real, torch.SymInt, torch.SymFloat)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -63,6 +64,12 @@ def piecewise(
 
 
 def evaluate(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> Tensor:
+    """The formula: one fused kernel where that is possible, else plain operations."""
+    y = dispatch.fused(formula, x, parameters, evaluate_plain)
+    return evaluate_plain(formula, x, parameters) if y is None else y
+
+
+def evaluate_plain(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> Tensor:
     """The formula by plain PyTorch operations, in float32 for half types."""
     check_input(x, formula.name)
     dtype = compute_dtype(x.dtype)

@@ -1,0 +1,1 @@
+"""From a formula to source code: trace and differentiate (`trace`), then print (`cpp`)."""

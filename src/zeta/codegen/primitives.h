@@ -1,0 +1,398 @@
+// The maths of `zeta.math` on SIMD vectors, for float and double.
+//
+// Everything is branch-free and inline, so that the compiler merges what two primitives of the
+// same argument have in common: sigmoid(x), tanh(x) and their derivatives share one exponential.
+// A vector is as wide as the machine's widest register, through the vector extension of GCC and
+// Clang. Coefficients are minimax fits (float) or Taylor coefficients (double, e^x alone); the
+// other functions call libm lane by lane in double.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#if defined(__AVX512F__)
+#define ZETA_BYTES 64
+#elif defined(__AVX__)
+#define ZETA_BYTES 32
+#else
+#define ZETA_BYTES 16
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+// A few instructions that GCC does not find by itself, by its builtins: <immintrin.h> would take
+// half of the compile time. Clang finds them. ZETA_PORTABLE does without.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(ZETA_PORTABLE)
+#if defined(__AVX512F__)
+#define ZETA_AVX512
+#elif defined(__AVX__) && defined(__FMA__) && defined(__F16C__)
+#define ZETA_AVX
+#endif
+#endif
+
+typedef float Float __attribute__((vector_size(ZETA_BYTES)));
+typedef double Double __attribute__((vector_size(ZETA_BYTES)));
+typedef int32_t Int __attribute__((vector_size(ZETA_BYTES)));
+typedef int64_t Long __attribute__((vector_size(ZETA_BYTES)));
+
+struct Half { uint16_t bits; };
+struct BFloat { uint16_t bits; };
+
+template <class V> struct Traits;
+template <> struct Traits<Float> {
+    using Scalar = float;
+    using Bits = Int;
+    static constexpr float rounder = 0x1.8p23f;  // adding it rounds to an integer
+    static constexpr int mantissa = 23, bias = 127;
+    static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
+    static constexpr float exp_lowest = -104, exp_highest = 89;  // 0 and inf from here on
+    static constexpr float gauss_highest = 10.2f;                // e^(-x²) is 0 from here on
+};
+template <> struct Traits<Double> {
+    using Scalar = double;
+    using Bits = Long;
+    static constexpr double rounder = 0x1.8p52;
+    static constexpr int mantissa = 52, bias = 1023;
+    static constexpr double ln2_high = 0x1.62e42fefa38p-1, ln2_low = 0x1.ef35793c7673p-45;
+    static constexpr double exp_lowest = -746, exp_highest = 710;
+    static constexpr double gauss_highest = 27.3;
+};
+template <class V> using Scalar = typename Traits<V>::Scalar;
+template <class V> using Bits = typename Traits<V>::Bits;
+template <class V> constexpr int lanes = ZETA_BYTES / sizeof(Scalar<V>);
+
+// ---- Bits, bounds and lanes -------------------------------------------------------------------
+
+template <class V> INLINE V splat(Scalar<V> value) { return V{} + value; }
+
+template <class V> INLINE Bits<V> sign_bit() {
+    return Bits<V>{} + std::numeric_limits<decltype(+Bits<V>{}[0])>::min();
+}
+template <class V> INLINE V abs(V x) { return (V)((Bits<V>)x & ~sign_bit<V>()); }
+
+// A magnitude that is not negative, with the sign of another number.
+template <class V> INLINE V with_sign(V magnitude, V sign) {
+    return (V)((Bits<V>)magnitude | ((Bits<V>)sign & sign_bit<V>()));
+}
+template <class V> INLINE V sign(V x) {
+    return x > 0 ? splat<V>(1) : x < 0 ? splat<V>(-1) : x;
+}
+
+// Bounds keep NaN: x86's max and min answer their second operand if either is NaN.
+template <class V> INLINE V at_least(V x, V low) { return x < low ? low : x; }
+template <class V> INLINE V at_most(V x, V high) { return x > high ? high : x; }
+#if defined(ZETA_AVX512)
+INLINE Float at_least(Float x, Float low) {
+    return __builtin_ia32_maxps512_mask(low, x, x, -1, 4);
+}
+INLINE Float at_most(Float x, Float high) {
+    return __builtin_ia32_minps512_mask(high, x, x, -1, 4);
+}
+#elif defined(ZETA_AVX)
+INLINE Float at_least(Float x, Float low) { return __builtin_ia32_maxps256(low, x); }
+INLINE Float at_most(Float x, Float high) { return __builtin_ia32_minps256(high, x); }
+#endif
+template <class V> INLINE V at_least(V x, Scalar<V> low) { return at_least(x, splat<V>(low)); }
+template <class V> INLINE V at_most(V x, Scalar<V> high) { return at_most(x, splat<V>(high)); }
+template <class V> INLINE V clip(V x, V low, V high) { return at_most(at_least(x, low), high); }
+template <class V> INLINE V finite(V x) {
+    constexpr Scalar<V> largest = std::numeric_limits<Scalar<V>>::max();
+    return at_most(at_least(x, -largest), largest);
+}
+template <class V> INLINE V unless_nan(V value, V x) { return x != x ? x : value; }
+template <class V> INLINE V minimum(V x, V y) { return y != y ? y : at_most(x, y); }
+template <class V> INLINE V maximum(V x, V y) { return y != y ? y : at_least(x, y); }
+
+// x·y + z rounded once: what a contraction of the plain expression need not give.
+template <class V> INLINE V fused(V x, V y, V z) {
+    for (int i = 0; i < lanes<V>; i++) x[i] = std::fma(x[i], y[i], z[i]);
+    return x;
+}
+#if defined(ZETA_AVX512)
+INLINE Float fused(Float x, Float y, Float z) {
+    return __builtin_ia32_vfmaddps512_mask(x, y, z, -1, 4);
+}
+INLINE Double fused(Double x, Double y, Double z) {
+    return __builtin_ia32_vfmaddpd512_mask(x, y, z, -1, 4);
+}
+#elif defined(ZETA_AVX)
+INLINE Float fused(Float x, Float y, Float z) { return __builtin_ia32_vfmaddps256(x, y, z); }
+INLINE Double fused(Double x, Double y, Double z) { return __builtin_ia32_vfmaddpd256(x, y, z); }
+#endif
+
+template <class V, class F> INLINE V each_lane(V x, F function) {
+    for (int i = 0; i < lanes<V>; i++) x[i] = function(x[i]);
+    return x;
+}
+INLINE bool any(Int mask) {
+#if defined(ZETA_AVX512)
+    return __builtin_ia32_ptestmd512(mask, mask, -1);
+#elif defined(ZETA_AVX)
+    return __builtin_ia32_movmskps256((Float)mask);
+#else
+    int32_t found = 0;
+    for (int i = 0; i < lanes<Float>; i++) found |= mask[i];
+    return found;
+#endif
+}
+
+// ---- Exponentials -----------------------------------------------------------------------------
+
+// significand·2^n, rounded once, also where the result is subnormal or infinite.
+template <class V> INLINE V scale(V significand, V n) {
+    const Bits<V> whole = __builtin_convertvector(n, Bits<V>), half = whole >> 1;
+    const auto power = [](Bits<V> k) { return (V)((k + Traits<V>::bias) << Traits<V>::mantissa); };
+    return significand * power(half) * power(whole - half);
+}
+#if defined(ZETA_AVX512)
+INLINE Float scale(Float x, Float n) { return __builtin_ia32_scalefps512_mask(x, n, x, -1, 4); }
+INLINE Double scale(Double x, Double n) { return __builtin_ia32_scalefpd512_mask(x, n, x, -1, 4); }
+#endif
+
+// e^x = 2^n·(1 + p)
+template <class V> struct Exponential { V n, p; };
+
+// (e^r - 1 - r) / r² for |r| <= ln(2)/2
+INLINE Float exp_series(Float r) {
+    Float q = splat<Float>(0x1.6bec06p-10f);
+    q = q * r + 0x1.122776p-7f;
+    q = q * r + 0x1.555674p-5f;
+    q = q * r + 0x1.5554b0p-3f;
+    return q * r + 0x1.fffffep-2f;
+}
+INLINE Double exp_series(Double r) {
+    double coefficient[12] = {0.5};
+    for (int k = 1; k < 12; k++) coefficient[k] = coefficient[k - 1] / (k + 2);
+    Double q = splat<Double>(coefficient[11]);
+    for (int k = 10; k >= 0; k--) q = q * r + coefficient[k];
+    return q;
+}
+
+template <class V> INLINE Exponential<V> exponential(V x) {
+    constexpr Scalar<V> log2_e = 1.4426950408889634, rounder = Traits<V>::rounder;
+    const V n = (x * log2_e + rounder) - rounder;
+    V r = x - n * Traits<V>::ln2_high;
+    r = r - n * Traits<V>::ln2_low;
+    return {n, exp_series(r) * (r * r) + r};
+}
+
+template <class V> INLINE V exp(V x) {
+    const auto [n, p] = exponential(at_most(at_least(x, Traits<V>::exp_lowest), Traits<V>::exp_highest));
+    return scale(p + 1, n);
+}
+template <class V> INLINE V expm1(V x) {
+    const auto [n, p] = exponential(at_most(at_least(x, Traits<V>::exp_lowest), Traits<V>::exp_highest));
+    // Halves: 2^n itself would overflow before the result does.
+    const V half = scale(splat<V>(0.5), n);
+    const V y = half * p + (half - Scalar<V>(0.5));
+    return y + y;
+}
+
+// e^-|x| and e^-|x| - 1
+template <class V> INLINE Exponential<V> decay(V x) {
+    auto [n, p] = exponential(at_least(-abs(x), Traits<V>::exp_lowest));
+    return {scale(splat<V>(1), n), p};
+}
+template <class V> INLINE V exp_decay(V x) {
+    const auto [power, p] = decay(x);
+    return power * p + power;
+}
+template <class V> INLINE V expm1_decay(V x) {
+    const auto [power, p] = decay(x);
+    return power * p + (power - 1);
+}
+
+// ---- The logistic function and the hyperbolic tangent -----------------------------------------
+
+// With q = e^-|x|: sigmoid(|x|) = 1/(1 + q), sigmoid(-|x|) = q/(1 + q).
+template <class V> INLINE V sigmoid(V x) {
+    const V q = exp_decay(x);
+    return (x > 0 ? splat<V>(1) : q) / (q + 1);
+}
+// sigmoid(-x)
+template <class V> INLINE V sigmoid_complement(V x) {
+    const V q = exp_decay(x);
+    return (x > 0 ? q : splat<V>(1)) / (q + 1);
+}
+template <class V> INLINE V sigmoid_derivative(V x) {
+    const V q = exp_decay(x), r = 1 / (q + 1);
+    return q * r * r;
+}
+
+// With m = e^-|x| - 1: u = e^-2|x| - 1 = m(m + 2), which does not cancel.
+template <class V> INLINE V tanh(V x) {
+    const V m = expm1_decay(x), u = m * m + (m + m);
+    return with_sign(-u / (u + 2), x);
+}
+template <class V> INLINE V tanh_derivative(V x) {
+    const V m = expm1_decay(x), q = exp_decay(x), u = m * m + (m + m);
+    const V sech = (q + q) / (u + 2);
+    return sech * sech;
+}
+
+// tanh(log(1 + e^x)) = (1 + 2q)/(1 + 2q + 2q²), or q(q + 2)/(q(q + 2) + 2) for x <= 0.
+template <class V> INLINE V tanh_softplus(V x) {
+    const V q = exp_decay(x);
+    const V numerator = x > 0 ? (q + q) + 1 : q * q + (q + q);
+    return numerator / (numerator + 2 * (x > 0 ? q * q : splat<V>(1)));
+}
+template <class V> INLINE V tanh_softplus_derivative(V x) {
+    const V q = exp_decay(x);
+    const V numerator = x > 0 ? (q + q) + 1 : q * q + (q + q);
+    const V r = 2 / (numerator + 2 * (x > 0 ? q * q : splat<V>(1)));
+    return (q * r) * (q + 1) * (r * (x > 0 ? q : splat<V>(1)));
+}
+
+// ---- The error function -----------------------------------------------------------------------
+
+// e^(-x²), with what is lost in rounding x² put back.
+template <class V> INLINE V gauss(V x) {
+    const V a = at_most(abs(x), Traits<V>::gauss_highest);
+    const V square = a * a;
+    const V lost = fused(a, a, -square);
+    const auto [n, p] = exponential(-square);
+    const V y = scale(p + 1, n);
+    return y - y * lost;
+}
+
+INLINE Float erfc(Float x) {
+    const Float a = at_most(abs(x), Traits<Float>::gauss_highest);
+    Float p = splat<Float>(0.03288597662202359f);
+    p = p * a + 0.2296445077350157f;
+    p = p * a + 0.7324966656327021f;
+    p = p * a + 1.2392618993360802f;
+    p = p * a + 1.0f;
+    Float q = splat<Float>(0.0582881913573758f);
+    q = q * a + 0.4070602858172196f;
+    q = q * a + 1.3270347985267574f;
+    q = q * a + 2.404084683404268f;
+    q = q * a + 2.3676416557359388f;
+    q = q * a + 1.0f;
+    const Float upper = gauss(x) * (p / q);  // p/q = e^(a²)·erfc(a)
+    return x < 0 ? 2 - upper : upper;
+}
+INLINE Float erf(Float x) {
+    const Float a = abs(x), s = x * x;
+    Float p = splat<Float>(0x1.496a30p-14f);
+    p = p * s - 0x1.a3f700p-11f;
+    p = p * s + 0x1.5405b2p-8f;
+    p = p * s - 0x1.b7f90ep-6f;
+    p = p * s + 0x1.ce2cf8p-4f;
+    p = p * s - 0x1.81273ep-2f;
+    p = p * s + 0x1.20dd74p+0f;
+    return a < 1 ? p * x : with_sign(1 - erfc(a), x);
+}
+INLINE Double erfc(Double x) { return each_lane(x, [](double v) { return std::erfc(v); }); }
+INLINE Double erf(Double x) { return each_lane(x, [](double v) { return std::erf(v); }); }
+
+// ---- Logarithms -------------------------------------------------------------------------------
+
+INLINE Float log(Float x) {
+    const Int tiny = x < 0x1p-126f;
+    const Float scaled = tiny ? x * 0x1p23f : x;
+    // x = 2^e·(1 + f) with 1 + f in [√½, √2)
+    const Int e = ((Int)scaled - 0x3f3504f3) >> 23;
+    const Float f = (Float)((Int)scaled - (e << 23)) - 1;
+    Float p = splat<Float>(-0x1.389e2cp-4f);
+    p = p * f + 0x1.0557a2p-3f;
+    p = p * f - 0x1.0d87a2p-3f;
+    p = p * f + 0x1.22dac4p-3f;
+    p = p * f - 0x1.54721cp-3f;
+    p = p * f + 0x1.99a000p-3f;
+    p = p * f - 0x1.000228p-2f;
+    p = p * f + 0x1.555554p-2f;
+    const Float n = __builtin_convertvector(e, Float) - (tiny ? splat<Float>(23) : Float{});
+    const Float square = f * f;
+    Float y = p * f * square + n * Traits<Float>::ln2_low;
+    y = y - square * 0.5f;
+    y = (y + f) + n * Traits<Float>::ln2_high;
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    y = x == 0 ? splat<Float>(-infinity) : y;
+    return x > 0 || x == 0 ? (x < infinity ? y : x) : splat<Float>(NAN);
+}
+INLINE Float log1p(Float x) {
+    const Float u = x + 1, lost = x - (u - 1);
+    return log(u) + (x < 0x1p30f && u > 0 ? lost / u : Float{});
+}
+INLINE Double log(Double x) { return each_lane(x, [](double v) { return std::log(v); }); }
+INLINE Double log1p(Double x) { return each_lane(x, [](double v) { return std::log1p(v); }); }
+
+template <class V> INLINE V softplus(V x) { return at_least(x, 0) + log1p(exp_decay(x)); }
+
+// ---- Trigonometry -----------------------------------------------------------------------------
+
+// |x| beyond this is left to libm: the reduction below would lose digits.
+constexpr float sin_highest = 1e5f;
+
+// x = n·π/2 + r with |r| <= π/4; sine and cosine of r
+struct Quarter { Int n; Float sin, cos; };
+INLINE Quarter quarter(Float x) {
+    const Float shifted = x * 0x1.45f306p-1f + Traits<Float>::rounder;
+    const Float n = shifted - Traits<Float>::rounder;
+    Float r = x - n * 0x1.921fb6p+0f;
+    r = r + n * 0x1.777a5cp-25f;
+    r = r + n * 0x1.ee59dap-50f;
+    const Float s = r * r;
+    Float sin = splat<Float>(-0x1.994cfap-13f);
+    sin = sin * s + 0x1.11075cp-7f;
+    sin = sin * s - 0x1.555546p-3f;
+    Float cos = splat<Float>(0x1.99ea04p-16f);
+    cos = cos * s - 0x1.6c0c2ep-10f;
+    cos = cos * s + 0x1.55554ap-5f;
+    cos = cos * s - 0.5f;
+    return {(Int)shifted, sin * s * r + r, cos * s + 1};
+}
+static __attribute__((noinline, cold)) Float slow_sin(Float x) {
+    return each_lane(finite(x), [](float v) { return std::sin(v); });
+}
+static __attribute__((noinline, cold)) Float slow_cos(Float x) {
+    return each_lane(finite(x), [](float v) { return std::cos(v); });
+}
+INLINE Float sin(Float x) {
+    if (__builtin_expect(any(abs(x) > sin_highest), 0)) return slow_sin(x);
+    const auto [n, sin, cos] = quarter(x);
+    const Float y = (n & 1) != 0 ? cos : sin;
+    return (Float)((Int)y ^ ((n & 2) << 30));
+}
+INLINE Float cos(Float x) {
+    if (__builtin_expect(any(abs(x) > sin_highest), 0)) return slow_cos(x);
+    const auto [n, sin, cos] = quarter(x);
+    const Float y = (n & 1) != 0 ? sin : cos;
+    return (Float)((Int)y ^ (((n + 1) & 2) << 30));
+}
+INLINE Double sin(Double x) {
+    return each_lane(finite(x), [](double v) { return std::sin(v); });
+}
+INLINE Double cos(Double x) {
+    return each_lane(finite(x), [](double v) { return std::cos(v); });
+}
+
+INLINE Float atan(Float x) {
+    const Float a = abs(x), t = a > 1 ? 1 / a : a, s = t * t;
+    Float p = splat<Float>(-0x1.d62fd2p-10f);
+    p = p * s + 0x1.65a64cp-7f;
+    p = p * s - 0x1.fed150p-6f;
+    p = p * s + 0x1.dac9dcp-5f;
+    p = p * s - 0x1.58348ep-4f;
+    p = p * s + 0x1.c099fep-4f;
+    p = p * s - 0x1.2421b6p-3f;
+    p = p * s + 0x1.9991fep-3f;
+    p = p * s - 0x1.55553ep-2f;
+    p = p * s * t + t;
+    return with_sign(a > 1 ? 0x1.921fb6p+0f - p : p, x);
+}
+INLINE Double atan(Double x) { return each_lane(x, [](double v) { return std::atan(v); }); }
+
+// ---- Powers -----------------------------------------------------------------------------------
+
+template <class V> INLINE V sqrt(V x) {
+    return each_lane(x, [](Scalar<V> v) { return std::sqrt(v); });
+}
+template <class V> INLINE V power(V x, V y) {
+    for (int i = 0; i < lanes<V>; i++) x[i] = std::pow(x[i], y[i]);
+    return x;
+}

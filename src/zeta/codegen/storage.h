@@ -1,0 +1,82 @@
+// Loading and storing tensors' elements: vectors in the arithmetic's type, each rounded once.
+//
+// The generated code defines, in namespace `formula`, the vector type V that arithmetic runs in.
+
+INLINE Float load(const float* p) { Float v; std::memcpy(&v, p, sizeof v); return v; }
+INLINE Double load(const double* p) { Double v; std::memcpy(&v, p, sizeof v); return v; }
+INLINE void store(float* p, Float v) { std::memcpy(p, &v, sizeof v); }
+INLINE void store(double* p, Double v) { std::memcpy(p, &v, sizeof v); }
+
+typedef uint16_t Shorts __attribute__((vector_size(ZETA_BYTES / 2)));
+
+typedef int16_t Halves __attribute__((vector_size(ZETA_BYTES / 2)));
+
+INLINE Float load(const BFloat* p) {
+    Halves v;
+    std::memcpy(&v, p, sizeof v);
+#if defined(ZETA_AVX512)
+    return (Float)(__builtin_ia32_pmovzxwd512_mask(v, Int{}, -1) << 16);
+#elif defined(ZETA_AVX) && defined(__AVX2__)
+    return (Float)(__builtin_ia32_pmovzxwd256(v) << 16);
+#else
+    return (Float)(__builtin_convertvector((Shorts)v, Int) << 16);
+#endif
+}
+// Rounds to nearest even in integers. The carry would spoil a NaN whose bits are all ones, which
+// arithmetic does not make: see `canonical`.
+INLINE void store(BFloat* p, Float v) {
+    const Int bits = (Int)v, rounded = bits + (((bits >> 16) & 1) + 0x7fff);
+    const Shorts result = __builtin_convertvector(rounded >> 16, Shorts);
+    std::memcpy(p, &result, sizeof result);
+}
+
+// A value from memory with every NaN as the one that arithmetic makes.
+template <class V> INLINE V canonical(V x) {
+    return x != x ? splat<V>(std::numeric_limits<Scalar<V>>::quiet_NaN()) : x;
+}
+
+INLINE Float load(const Half* p) {
+#if defined(ZETA_AVX512) || defined(ZETA_AVX)
+    Halves v;
+    std::memcpy(&v, p, sizeof v);
+#endif
+#if defined(ZETA_AVX512)
+    return __builtin_ia32_vcvtph2ps512_mask(v, Float{}, -1, 4);
+#elif defined(ZETA_AVX)
+    return __builtin_ia32_vcvtph2ps256(v);
+#else
+    Float result;
+    for (int i = 0; i < lanes<Float>; i++) {
+        _Float16 v;
+        std::memcpy(&v, p + i, sizeof v);
+        result[i] = v;
+    }
+    return result;
+#endif
+}
+INLINE void store(Half* p, Float v) {
+#if defined(ZETA_AVX512)
+    const Halves result = __builtin_ia32_vcvtps2ph512_mask(v, 0, Halves{}, -1);
+    std::memcpy(p, &result, sizeof result);
+#elif defined(ZETA_AVX)
+    const Halves result = __builtin_ia32_vcvtps2ph256(v, 0);
+    std::memcpy(p, &result, sizeof result);
+#else
+    for (int i = 0; i < lanes<Float>; i++) {
+        const _Float16 result = v[i];
+        std::memcpy(p + i, &result, sizeof result);
+    }
+#endif
+}
+
+// The first `count` lanes; the others repeat the first.
+template <class T> INLINE auto load_some(const T* p, int count) {
+    T buffer[lanes<formula::V>];
+    for (int i = 0; i < lanes<formula::V>; i++) buffer[i] = p[i < count ? i : 0];
+    return load(buffer);
+}
+template <class T> INLINE void store_some(T* p, formula::V v, int count) {
+    T buffer[lanes<formula::V>];
+    store(buffer, v);
+    std::memcpy(p, buffer, count * sizeof(T));
+}

@@ -1,0 +1,1 @@
+"""Fused kernels: compile and cache (`compiler`), launch (`cpu`), choose (`dispatch`)."""

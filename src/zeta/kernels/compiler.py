@@ -1,0 +1,240 @@
+"""Compiles C++ to a shared library, keeps it in the user's cache, loads it.
+
+A library is loaded only if this user owns it and nobody else could have written it, and only if
+the digest at its end is that of its content. Files are replaced in one step, so any number of
+processes may compile the same kernel at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+FLAGS = (
+    "-std=gnu++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-ffp-contract=fast",
+    "-mprefer-vector-width=512",
+    "-fPIC",
+    "-shared",
+    "-w",
+)
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_COMPILE_TIMEOUT = 120  # seconds
+
+
+class KernelError(Exception):
+    """There is no kernel; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether fused CPU kernels run, and with what.
+
+    Attributes:
+        enabled: whether they run.
+        reason: why not, or what is amiss; "" if nothing is.
+        compiler: path of the C++ compiler, "" if there is none.
+        cache_folder: where compiled kernels are kept.
+    """
+
+    enabled: bool
+    reason: str
+    compiler: str
+    cache_folder: str
+
+
+_problems: list[str] = []
+
+
+def status() -> Status:
+    """Whether fused CPU kernels run here, and if not, why."""
+    path = find_compiler()
+    reason = "" if path else _NO_COMPILER
+    if disabled():
+        reason = "switched off by ZETA_KERNELS=0"
+    reason = reason or next(iter(_problems), "")
+    return Status(bool(path) and not disabled(), reason, path or "", str(cache_folder()))
+
+
+@cache
+def disabled() -> bool:
+    """Whether the environment variable ZETA_KERNELS says 0; read once."""
+    return os.environ.get("ZETA_KERNELS") == "0"
+
+
+def warn_once(problem: str) -> None:
+    """One RuntimeWarning per process: the first problem."""
+    _problems.append(problem)
+    if len(_problems) == 1:
+        warnings.warn(problem, RuntimeWarning, stacklevel=2)
+
+
+def library(key: bytes | None, source: Callable[[], str]) -> ctypes.CDLL:
+    """The compiled library, from the cache where possible.
+
+    Args:
+        key: what determines the source; None if only the source itself does.
+        source: makes the C++ text; not called if the library is in the cache.
+
+    Raises:
+        KernelError: it cannot be compiled.
+    """
+    text = "" if key else source()
+    name = hashlib.sha256(_machine_key() + (key or text.encode())).hexdigest()
+    folder = cache_folder()
+    try:
+        _make_private(folder)
+        path = folder / f"{name}.so"
+        if not _is_intact(path):
+            _replace(path, _compiled(text or source()))
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        warn_once(
+            f"zeta: the kernel cache {folder} cannot be used ({error}), so every process compiles "
+            "its kernels again; set ZETA_CACHE_DIR to a folder that only you can write to"
+        )
+        return _load_uncached(_compiled(text or source()))
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: $ZETA_CACHE_DIR, else $XDG_CACHE_HOME/zeta, else ~/.cache/zeta."""
+    if folder := os.environ.get("ZETA_CACHE_DIR"):
+        return Path(folder).expanduser() / "kernels"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "zeta" / "kernels"
+
+
+_NO_COMPILER = (
+    "no C++ compiler was found: install g++ or clang++, or name one in the environment variable CXX"
+)
+
+
+@cache
+def find_compiler() -> str | None:
+    """The path of $CXX, or of the first of the usual names."""
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+@cache
+def _machine_key() -> bytes:
+    """Compiler, flags and processor: a home folder may serve several machines."""
+    path = find_compiler()
+    found = os.stat(path) if path else None
+    identity = found and (os.path.realpath(path or ""), found.st_size, found.st_mtime_ns)
+    parts = (identity, FLAGS, sys.platform, platform.machine(), cpu_features())
+    return hashlib.sha256(repr(parts).encode()).digest()
+
+
+def cpu_features() -> str:
+    """The instruction sets that -march=native may use."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = file.read(1 << 14).splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    first = {line.partition(":")[0].strip(): line for line in reversed(lines)}
+    return "\n".join(first[name] for name in wanted if name in first)
+
+
+def _compiled(source: str) -> bytes:
+    """The shared library's content.
+
+    Raises:
+        KernelError: there is no compiler, or it fails.
+    """
+    path = find_compiler()
+    if not path:
+        raise KernelError(_NO_COMPILER)
+    command = [path, *FLAGS, "kernel.cpp", "-o", "kernel.so"]
+    try:
+        with tempfile.TemporaryDirectory(prefix="zeta-") as folder:
+            Path(folder, "kernel.cpp").write_text(source, encoding="utf-8")
+            run = partial(subprocess.run, cwd=folder, capture_output=True, text=True)
+            first = run(command, timeout=_COMPILE_TIMEOUT)
+            if first.returncode:  # perhaps a compiler without the builtins we know of
+                run([*command, "-DZETA_PORTABLE"], timeout=_COMPILE_TIMEOUT, check=True)
+            return Path(folder, "kernel.so").read_bytes()
+    except subprocess.CalledProcessError as error:
+        lines = (error.stderr or "").strip().splitlines()
+        said = next((line for line in lines if "error" in line), "it did not say why")
+        raise KernelError(
+            f"the C++ compiler {path} failed ({said}): try another one by setting CXX"
+        ) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise KernelError(f"the C++ compiler {path} could not be run ({error})") from error
+
+
+def _load_uncached(content: bytes) -> ctypes.CDLL:
+    """Load from a private file that is gone as soon as it is mapped."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="zeta-") as folder:
+            path = Path(folder, "kernel.so")
+            path.write_bytes(content)
+            return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelError(f"a compiled kernel could not be loaded ({error})") from error
+
+
+def _make_private(folder: Path) -> None:
+    """Create the folder for this user alone; OSError if it is or may be someone else's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or not _is_own(found):
+        raise PermissionError("it is not this user's own")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        if any(folder.iterdir()) and stat.S_IMODE(found.st_mode) & 0o022:
+            raise PermissionError("others may write to it: run chmod 700 on it, after emptying it")
+        folder.chmod(0o700)
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether the file is this user's own, written by no one else, and complete."""
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            if not _is_own(found) or stat.S_IMODE(found.st_mode) & 0o022:
+                return False
+            content = file.read()
+    except FileNotFoundError:
+        return False
+    body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    return digest == _digest(path.name, body)
+
+
+def _is_own(found: os.stat_result) -> bool:
+    return not hasattr(os, "getuid") or found.st_uid == os.getuid()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write the library with its digest under its final name, in one step."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content + _digest(path.name, content))
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _digest(name: str, content: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + content).digest()

@@ -1,0 +1,114 @@
+"""What a formula computes, as bytes: a cache key that needs no SymPy.
+
+Covers the function's bytecode and everything it can reach: constants, closures, globals,
+functions that it calls. Whatever is not understood gives None, and the caller must look at the
+generated source instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+import zeta
+from zeta._formula import Formula
+
+
+class _NotUnderstoodError(Exception):
+    pass
+
+
+def fingerprint(formula: Formula) -> bytes | None:
+    """A digest that changes whenever the formula does; None where that cannot be told."""
+    parts = [_package_digest(), sys.version.encode()]
+    try:
+        _add(parts, formula, set())
+    except _NotUnderstoodError:
+        return None
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
+
+
+@cache
+def _package_digest() -> bytes:
+    """Of the files that turn a formula into source."""
+    folder = Path(zeta.__file__).parent
+    files = [folder / "_formula.py", folder / "math.py", folder / "_backends" / "sympy.py"]
+    files += sorted((folder / "codegen").iterdir())
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.digest()
+
+
+def _add(parts: list[bytes], value: Any, seen: set[int]) -> None:
+    if id(value) in seen:
+        return
+    if isinstance(value, bool | int | float | str | bytes | None | type(...)):
+        parts.append(f"{type(value).__name__} {value!r}".encode())
+    elif isinstance(value, tuple):
+        parts.append(b"tuple %d" % len(value))
+        for item in value:
+            _add(parts, item, seen)
+    elif isinstance(value, Formula):
+        parts.append(repr(dict(value.parameters)).encode())
+        _add(parts, value.function, seen)
+    elif isinstance(value, FunctionType):
+        seen.add(id(value))
+        _add_function(parts, value, seen)
+    elif isinstance(value, BuiltinFunctionType | type) and value.__module__ in _known_modules():
+        parts.append(f"{value.__module__}.{value.__qualname__}".encode())
+    else:
+        raise _NotUnderstoodError
+
+
+def _add_function(parts: list[bytes], function: FunctionType, seen: set[int]) -> None:
+    if function.__module__ in _known_modules():
+        parts.append(f"{function.__module__}.{function.__qualname__}".encode())
+        return
+    _add(parts, function.__defaults__, seen)
+    _add(parts, tuple((function.__kwdefaults__ or {}).items()), seen)
+    names: set[str] = set()
+    for code in _code_objects(function.__code__):
+        parts.append(code.co_code)
+        parts.append(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+        names.update(code.co_names)
+        constants = (c for c in code.co_consts if not isinstance(c, CodeType))
+        _add(parts, tuple(constants), seen)
+    for cell in function.__closure__ or ():
+        _add(parts, cell.cell_contents, seen)
+    for name in sorted(names & function.__globals__.keys()):
+        parts.append(name.encode())
+        _add_global(parts, function.__globals__[name], names, seen)
+
+
+def _add_global(parts: list[bytes], value: Any, names: set[str], seen: set[int]) -> None:
+    """A global, or those attributes of a module that the code may name."""
+    if not isinstance(value, ModuleType):
+        _add(parts, value, seen)
+        return
+    parts.append(value.__name__.encode())
+    if value.__name__ in _known_modules() or id(value) in seen:
+        return
+    seen.add(id(value))
+    for name in sorted(names & vars(value).keys()):
+        parts.append(name.encode())
+        _add_global(parts, vars(value)[name], names, seen)
+
+
+def _code_objects(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _code_objects(constant)
+
+
+@cache
+def _known_modules() -> frozenset[str]:
+    """Modules covered by the package's digest or by the version of Python."""
+    return frozenset({"zeta.math", "zeta._formula", *sys.stdlib_module_names})

@@ -1,0 +1,109 @@
+"""How parameters lie along a tensor's memory: one value, one per channel, or one per column."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Rows shorter than this are repeated, so that vectors need not straddle them.
+_SHORTEST_ROW = 512
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A dense tensor seen as (outer, channels, inner) in the order of its memory.
+
+    Attributes:
+        order: the tensor's dimensions, outermost in memory first.
+        channel_shape: the sizes of the adjacent dimensions that parameters vary along.
+        before: how many dimensions lie outside those.
+        outer, channels, inner: the product of the sizes outside, of and inside of them.
+    """
+
+    order: tuple[int, ...]
+    channel_shape: tuple[int, ...]
+    before: int
+    outer: int
+    channels: int
+    inner: int
+
+    @property
+    def columns(self) -> bool:
+        """Whether neighbouring elements have different parameters."""
+        return self.inner == 1
+
+    @property
+    def repeats(self) -> int:
+        """How often a row of channels is repeated to make a row of decent length."""
+        return max(1, _SHORTEST_ROW // self.channels) if self.columns else 1
+
+    @property
+    def row(self) -> int:
+        """How many values of each parameter the kernel reads."""
+        return self.channels * self.repeats
+
+    def spread(self, parameter: Tensor) -> Tensor:
+        """One value per channel, or per column of the repeated row."""
+        aligned = parameter.reshape((1,) * (len(self.order) - parameter.dim()) + parameter.shape)
+        own = aligned.permute(self.order).reshape(self._own_shape(aligned))
+        flat = own.expand(self.channel_shape).reshape(-1).contiguous()
+        return flat.repeat(self.repeats) if self.repeats > 1 else flat
+
+    def gathered(self, gradient: Tensor, parameter: Tensor) -> Tensor:
+        """The sum over all that shares a value of the parameter, in the parameter's shape."""
+        if self.repeats > 1:
+            gradient = gradient.view(self.repeats, self.channels).sum(0)
+        whole = [1] * len(self.order)
+        whole[self.before : self.before + len(self.channel_shape)] = self.channel_shape
+        back = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return gradient.view(whole).permute(back).sum_to_size(parameter.shape)
+
+    def _own_shape(self, aligned: Tensor) -> list[int]:
+        sizes = [aligned.shape[d] for d in self.order]
+        return sizes[self.before : self.before + len(self.channel_shape)]
+
+
+def find_layout(x: Tensor, parameters: Sequence[Tensor]) -> Layout | None:
+    """The layout of a dense ``x``; None if parameters vary along dimensions that lie apart."""
+    # Size-1 dimensions may have any stride; they matter nowhere.
+    strides = x.stride()
+    order = tuple(sorted(range(x.dim()), key=lambda d: (-strides[d], d)))
+    varied = {
+        x.dim() - i
+        for parameter in parameters
+        for i, size in enumerate(reversed(parameter.shape), start=1)
+        if size != 1
+    }
+    places = [place for place, d in enumerate(order) if d in varied]
+    first, last = places[0], places[-1]
+    sizes = [x.shape[d] for d in order]
+    if any(sizes[i] != 1 and order[i] not in varied for i in range(first, last + 1)):
+        return None
+    shape = tuple(sizes[first : last + 1])
+    return Layout(
+        order,
+        shape,
+        first,
+        math.prod(sizes[:first]),
+        math.prod(shape),
+        math.prod(sizes[last + 1 :]),
+    )
+
+
+def broadcasts(parameter: Tensor, x: Tensor) -> bool:
+    """Whether the parameter has size 1 or the input's size in each of the input's dimensions."""
+    if parameter.dim() == 0:
+        return True
+    sizes = zip(reversed(parameter.shape), reversed(x.shape), strict=False)
+    return parameter.dim() <= x.dim() and all(size in (1, whole) for size, whole in sizes)
+
+
+def dense(x: Tensor) -> Tensor:
+    """``x`` itself if its elements fill one run of memory, in any order; else a copy."""
+    if x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride():
+        return x
+    return x.contiguous()

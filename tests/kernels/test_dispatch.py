@@ -1,0 +1,162 @@
+"""Which calls run as kernels, and that kernels are differentiable as PyTorch expects."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+from cases import DTYPES, FORMULAS, name
+from zeta import activations
+from zeta._backends.torch import evaluate_plain
+from zeta.kernels import cpu
+
+LSELU = activations.learnable_selu_variation
+
+
+def is_fused(y):
+    return "_Fused" in type(y.grad_fn).__name__
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """The number of kernels launched, as a list that grows."""
+    found = []
+    launch = cpu._launch
+
+    def counted(*args):
+        found.append(args)
+        launch(*args)
+
+    monkeypatch.setattr(cpu, "_launch", counted)
+    return found
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_eager_tensors_run_as_a_kernel(f, dtype):
+    x = torch.randn(50).to(dtype).requires_grad_()
+    assert is_fused(f(x))
+    assert is_fused(f(torch.nn.Parameter(x.detach())))
+
+
+def test_saves_the_input_and_the_parameters_alone():
+    saved = []
+    x = torch.randn(1000, requires_grad=True)
+    parameters = {k: torch.tensor(v, requires_grad=True) for k, v in LSELU.parameters.items()}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        LSELU(x, **parameters)
+    assert sorted(t.numel() for t in saved) == [1] * 5 + [1000]
+    assert any(t.data_ptr() == x.data_ptr() for t in saved)
+
+
+def test_in_place_change_of_the_input_is_noticed():
+    leaf = torch.randn(10, requires_grad=True)
+    x = leaf * 1
+    y = activations.exo(x)
+    x.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_only_wanted_gradients_are_computed(launches):
+    x = torch.randn(100)
+    alpha = torch.tensor(0.7, requires_grad=True)
+    torch.autograd.grad(activations.exo(x, alpha).sum(), alpha)
+    *_, (_, _, _, into_x, sums, *_) = launches
+    assert into_x is None
+    assert sums is not None
+    x.requires_grad_()
+    torch.autograd.grad(activations.exo(x, alpha.detach()).sum(), x)
+    *_, (_, _, _, into_x, sums, *_) = launches
+    assert into_x is not None
+    assert sums is None
+
+
+def test_a_tensor_given_twice_gets_both_gradients():
+    x = torch.randn(20, dtype=torch.float64, requires_grad=True)
+    both = torch.tensor(0.6, dtype=torch.float64, requires_grad=True)
+    call = lambda function: function(
+        LSELU, x, dict(LSELU.parameters) | {"alpha": both, "beta": both}
+    )
+    expected = torch.autograd.grad(call(evaluate_plain).sum(), [x, both], create_graph=True)
+    ours = LSELU(x, alpha=both, beta=both)
+    assert is_fused(ours)
+    first = torch.autograd.grad(ours.sum(), [x, both], create_graph=True)
+    torch.testing.assert_close(first, expected)
+    second = [torch.autograd.grad(g[0].sum() + g[1], both)[0] for g in (first, expected)]
+    torch.testing.assert_close(*second)
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_second_derivatives_through_the_kernel(f):
+    x = (torch.randn(8, dtype=torch.float64) * 2 + 0.1).requires_grad_()
+    parameters = [
+        torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in f.parameters.values()
+    ]
+    assert is_fused(f(x, *parameters))
+    assert torch.autograd.gradcheck(f, (x, *parameters))
+    assert torch.autograd.gradgradcheck(f, (x, *parameters))
+
+
+def test_compile_export_and_transforms_see_the_plain_formula(launches):
+    x = torch.randn(6, 4)
+    f = activations.exo
+    expected = evaluate_plain(f, x, {"alpha": 0.5})
+    call = lambda x: f(x, 0.5)
+    compiled = torch.compile(call, backend="eager", fullgraph=True)
+    exported = torch.export.export(ActivationModule(), (x,)).module()
+    for function in (compiled, exported, torch.func.vmap(call)):
+        torch.testing.assert_close(function(x), expected)
+    slope = torch.func.vmap(torch.func.grad(call))(x.flatten())
+    assert slope.isfinite().all()
+    _, tangent = torch.func.jvp(call, (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(tangent.flatten(), slope)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        torch.testing.assert_close(forward_ad.unpack_dual(f(dual, 0.5)).tangent, tangent)
+    assert not launches
+
+
+class ActivationModule(torch.nn.Module):
+    def forward(self, x):
+        return activations.exo(x, 0.5)
+
+
+def test_modes_subclasses_and_odd_tensors_see_the_plain_formula(launches):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    class Subclass(torch.Tensor):
+        pass
+
+    x = torch.randn(5)
+    with FakeTensorMode() as mode:
+        assert activations.exo(mode.from_tensor(x)).shape == (5,)
+    graph = make_fx(lambda x: activations.exo(x))(x)
+    assert any("sigmoid" in str(node.target) for node in graph.graph.nodes)
+    assert type(activations.exo(x.as_subclass(Subclass))) is Subclass
+    negative = torch.randn(5, dtype=torch.complex64).conj().imag
+    assert negative.is_neg()
+    torch.testing.assert_close(
+        activations.exo(negative), evaluate_plain(activations.exo, negative, {"alpha": 1.0})
+    )
+    assert activations.exo(torch.empty(3, device="meta")).device.type == "meta"
+    assert not launches
+
+
+def test_autocast_inference_mode_and_no_grad_run_kernels(launches):
+    x = torch.randn(10, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert activations.exo(x).dtype == torch.float32
+    with torch.no_grad():
+        assert not activations.exo(x).requires_grad
+    with torch.inference_mode():
+        activations.exo(torch.randn(3))
+    assert len(launches) == 3
+
+
+def test_an_expanded_upstream_gradient():
+    x = torch.randn(300, requires_grad=True)
+    alpha = torch.tensor(0.8, requires_grad=True)
+    summed = torch.autograd.grad(activations.exo(x, alpha).sum(), [x, alpha])
+    ones = torch.autograd.grad(activations.exo(x, alpha), [x, alpha], torch.ones(300))
+    torch.testing.assert_close(summed, ones, rtol=0, atol=0)

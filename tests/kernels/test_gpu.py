@@ -1,0 +1,117 @@
+"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter on CPU tensors."""
+
+import math
+
+import mpmath
+import pytest
+import torch
+
+from cases import FORMULAS, grid, name, truths, ulps
+from zeta import activations
+from zeta._backends.torch import evaluate_plain
+from zeta.kernels import gpu
+from zeta.kernels.layout import find_layout
+
+pytest.importorskip("triton", reason="Triton has no build for this platform")
+# The interpreter computes with NumPy, which warns of what are values here.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LSELU = activations.learnable_selu_variation
+
+
+def run(f, x, parameters=None, layout=None):
+    values = list(f.parameters.values()) if parameters is None else parameters
+    return gpu.forward(gpu.kernel(f, x.dtype, values, layout, ()), x, values, layout)
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_values_are_within_four_ulp(f):
+    x = grid(torch.float32)
+    values = run(f, x.to(DEVICE)).cpu()
+    for at, got, truth in zip(x.tolist(), values.tolist(), truths(f, x.dtype), strict=True):
+        if abs(truth.value) <= torch.finfo(x.dtype).max:
+            off = ulps(mpmath.mpf(got) - truth.value, truth.value, x.dtype)
+            assert off <= 4 * max(1.0, truth.condition), at
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_half_types(f, dtype):
+    """To one unit: the interpreter truncates bfloat16 where a GPU rounds."""
+    x = torch.linspace(-6, 6, 1000, device=DEVICE).to(dtype)
+    exact = evaluate_plain(f, x.double(), dict(f.parameters))
+    bound = torch.finfo(dtype).eps * exact.abs() + torch.finfo(dtype).smallest_normal
+    assert ((run(f, x).double() - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_special_values_are_the_plain_formulas(f):
+    largest = torch.finfo(torch.float32).max
+    x = torch.tensor([math.inf, math.nan, largest, -largest, -100.0, 1e-40, 0.0], device=DEVICE)
+    torch.testing.assert_close(
+        run(f, x), evaluate_plain(f, x, dict(f.parameters)), equal_nan=True, rtol=1e-6, atol=1e-42
+    )
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_gradients(f):
+    x = torch.linspace(-6, 6, 3001, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    upstream = torch.randn_like(x)
+    exact = [torch.tensor(v, dtype=x.dtype, device=DEVICE) for v in f.parameters.values()]
+    exact = [p.requires_grad_() for p in exact]
+    y = evaluate_plain(f, x, f.bind(*exact))
+    expected = torch.autograd.grad(y, [x, *exact], upstream)
+    parameters = [p.detach().float() for p in exact]
+    kernel = gpu.kernel(f, torch.float32, parameters, None, ("x", *f.parameters))
+    arguments = (x.detach().float(), parameters, None, upstream.float(), True, parameters)
+    got = gpu.backward(kernel, *arguments)
+    for ours, truth in zip(got, expected, strict=True):
+        # A sum is judged by the size of its terms.
+        size = upstream.abs().sum() if truth.dim() == 0 else upstream.abs() * x.abs().clamp(min=1)
+        kink = (x.abs() == 3) | (x == 0) if truth.dim() else torch.tensor(False, device=DEVICE)
+        off = (ours.double() - truth).abs() > 16 * torch.finfo(torch.float32).eps * size
+        assert not (off & ~kink).any()
+    again = gpu.backward(kernel, *arguments)
+    assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+
+
+def test_no_nan_from_the_largest_numbers():
+    largest = torch.finfo(torch.float32).max
+    x = torch.tensor([-largest, -1.0, 1.0, largest], device=DEVICE)
+    for f in FORMULAS:
+        parameters = [torch.tensor(v, device=DEVICE) for v in f.parameters.values()]
+        kernel = gpu.kernel(f, x.dtype, parameters, None, ("x", *f.parameters))
+        gradients = gpu.backward(kernel, x, parameters, None, torch.ones_like(x), True, parameters)
+        assert not any(g.isnan().any() for g in gradients), f
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim"),
+    [((4, 3, 50), 1), ((6, 5), 1), ((3, 7), 0), ((2, 3, 4, 5), 3), ((1100, 3), 1), ((3, 2100), 0)],
+)
+def test_per_channel_parameters(shape, dim):
+    x = torch.randn(shape, device=DEVICE)
+    own = [1] * len(shape)
+    own[dim] = shape[dim]
+    parameters = [torch.rand(own, device=DEVICE) + 0.5 for _ in LSELU.parameters]
+    layout = find_layout(x, parameters)
+    leaves = [t.double().requires_grad_() for t in (x, *parameters)]
+    expected = evaluate_plain(LSELU, leaves[0], LSELU.bind(*leaves[1:]))
+    got = run(LSELU, x, parameters, layout)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
+    upstream = torch.randn_like(x)
+    kernel = gpu.kernel(LSELU, x.dtype, parameters, layout, ("x", *LSELU.parameters))
+    ours = gpu.backward(kernel, x, parameters, layout, upstream, True, parameters)
+    theirs = torch.autograd.grad(expected, leaves, upstream.double())
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.shape == b.shape
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5 * b.abs().max().item())
+
+
+def test_an_empty_tensor():
+    assert run(LSELU, torch.empty(0, 3, device=DEVICE)).shape == (0, 3)
+
+
+def test_float64_takes_the_plain_formula():
+    assert gpu.kernel(LSELU, torch.float64, [], None, ()) is None
