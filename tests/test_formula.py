@@ -70,6 +70,11 @@ def test_definitions_that_do_not_fit_are_refused():
         formula(gamma=1.0)(lambda x: x)
     with pytest.raises(TypeError, match="the default of 'beta' must be a number"):
         formula(beta="1")(lambda x, beta: x)
+    with pytest.raises(TypeError, match=r"no default for 'a'; write @formula\(a=2\.0\)"):
+        formula(lambda x, a=2.0: x)
+    for taken in ("x", "digits"):
+        with pytest.raises(TypeError, match=f"{taken!r} cannot be a parameter's name"):
+            formula(**{taken: 1.0})(eval(f"lambda t, {taken}: t"))
     with pytest.raises(TypeError, match="must take the input"):
         formula(lambda: 0.0)
 
@@ -85,6 +90,18 @@ def test_arrays_that_are_not_floating_point_are_refused():
         activations.exo(np.arange(3))
     with pytest.raises(TypeError, match=r"expected a number or an array of .* got builtins\.str"):
         activations.exo("x")
+
+
+def test_numpy_parameters_are_checked():
+    x = np.ones(3)
+    with pytest.raises(TypeError, match="exo: alpha must be a number or an array of numbers"):
+        activations.exo(x, None)
+    with pytest.raises(ValueError, match=r"alpha of shape \(2, 3\) does not broadcast"):
+        activations.exo(x, np.ones((2, 3)))
+    with pytest.raises(TypeError, match=r"got (longdouble|float128)"):
+        activations.exo(x.astype(np.longdouble))
+    with pytest.raises(ValueError, match=r"one value per element of x, shape \(3,\)"):
+        formula(lambda x: 1.0)(x)
 
 
 def test_parameters_that_do_not_broadcast_are_refused():

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array")
 
+# The input's symbol, and the keyword of `Formula.reference`.
+_TAKEN = ("x", "digits")
+
 
 class Formula:
     """An elementwise function of ``x`` and named scalar parameters.
@@ -92,7 +95,8 @@ class Formula:
         except Exception as error:
             raise TypeError(
                 f"formula {self.name!r} must be written with arithmetic and zeta.math functions, "
-                f"which run on every framework; on an mpmath number it raised: {error}"
+                f"which run on every framework; on an mpmath number it raised "
+                f"{type(error).__name__}: {error}"
             ) from error
         return below, above
 
@@ -222,14 +226,21 @@ def _checked_parameters(
 ) -> Mapping[str, float]:
     """Defaults in the order of the signature, which must name exactly these parameters."""
     where = f"formula {function.__name__!r}"
-    arguments = list(inspect.signature(function).parameters)
+    signature = inspect.signature(function).parameters
+    arguments = list(signature)
     if not arguments:
         raise TypeError(f"{where} must take the input as its first argument")
     names = arguments[1:]
     if missing := [name for name in names if name not in parameters]:
-        raise TypeError(f"{where}: no default for {missing[0]!r}; @formula({missing[0]}=1.0)")
+        written = signature[missing[0]].default
+        value = 1.0 if written is inspect.Parameter.empty else written
+        raise TypeError(
+            f"{where}: no default for {missing[0]!r}; write @formula({missing[0]}={value!r})"
+        )
     if unknown := [name for name in parameters if name not in names]:
         raise TypeError(f"{where}: {unknown[0]!r} has a default but is not an argument")
+    if taken := [name for name in names if name in _TAKEN]:
+        raise TypeError(f"{where}: {taken[0]!r} cannot be a parameter's name; choose another")
     for name, value in parameters.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{where}: the default of {name!r} must be a number, got {value!r}")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cases import FORMULAS, name
-from zeta import activations, ops
+from zeta import activations, formula, ops
 from zeta.nn import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation
 
 MODULES = {
@@ -144,7 +144,10 @@ def test_every_formula_is_a_module(f):
 
 
 def test_repr_says_what_matters():
-    assert repr(Exo(0.5)) == "Exo(alpha=0.5)"
+    module = Exo(0.5)
+    assert repr(module) == "Exo(alpha=0.5)"
+    module.alpha = 0.7
+    assert repr(module) == "Exo(alpha=0.7)"
     per_channel = LaplaceActivation(learnable=True, num_parameters=4)
     expected = "mu=0.707107, sigma=0.282095, learnable=True, num_parameters=4, channel_dim=1"
     assert per_channel.extra_repr() == expected
@@ -154,6 +157,12 @@ def test_repr_says_what_matters():
 def test_unknown_values_are_refused():
     with pytest.raises(TypeError, match="'beta' is not a parameter"):
         FormulaModule(activations.exo, {"beta": 1.0})
+
+
+def test_parameters_that_a_module_has_already_are_refused():
+    clash = formula(type=1.0)(lambda x, type: type * x)
+    with pytest.raises(ValueError, match="modules have an attribute 'type' of their own"):
+        clash.module()
 
 
 def test_it_trains_under_autocast():

@@ -201,8 +201,10 @@ def test_autocast(mixture):
     mixture.float()
     x, target = torch.randn(4, D), torch.tensor([0, 1, 2, 3])
     with torch.autocast("cpu", torch.bfloat16):
-        assert mixture(x).dtype == torch.float32
+        probabilities = mixture(x)
         loss = mixture.loss(x, target)
+    assert probabilities.dtype == torch.float32
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(4))
     torch.testing.assert_close(loss, mixture.loss(x, target), rtol=0.05, atol=0.05)
 
 

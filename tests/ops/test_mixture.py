@@ -165,7 +165,11 @@ def test_bad_input_is_named():
     for changes, error, message in [
         ({"target": TARGET.clamp(min=0) + 1}, IndexError, "target 7 is out of range for 7 classes"),
         ({"target": TARGET.masked_fill(TARGET == 0, -1)}, IndexError, "target -1 is out of range"),
-        ({"target": TARGET.float()}, TypeError, "target must hold integer class indices"),
+        ({"target": TARGET.float()}, TypeError, "target must be a tensor of integer class"),
+        ({"target": [0]}, TypeError, "target must be a tensor of integer class indices, got list"),
+        ({"class_weight": [1.0]}, TypeError, r"class_weight must be a torch\.Tensor, got list"),
+        ({"bias": bias.float()}, TypeError, "hidden and bias must have one dtype"),
+        ({"hidden": hidden[:, :0]}, ValueError, "at least one mixture"),
         ({"target": TARGET[:3]}, ValueError, r"target must have shape \(6,\) .* got \(3,\)"),
         ({"hidden": hidden[0]}, ValueError, r"hidden must be \(N, K, D\), got shape \(3, 4\)"),
         ({"hidden": hidden.int()}, TypeError, "hidden must be a floating-point tensor"),
@@ -181,3 +185,73 @@ def test_bad_input_is_named():
     ]:
         with pytest.raises(error, match=message):
             call(**changes)
+
+
+def test_chunks_add_up_half_precision_gradients_in_float32():
+    hidden, log_prior, weight = torch.randn(512, 2, 8), torch.zeros(512, 2), torch.randn(16, 8)
+    target = torch.randint(16, (512,))
+    exact = weight.bfloat16().double().requires_grad_()
+    loss = mixture_cross_entropy(
+        hidden.bfloat16().double(), log_prior.double(), exact, target, reduction="sum"
+    )
+    (expected,) = torch.autograd.grad(loss, exact)
+    errors = []
+    for chunk in (None, 1):
+        half = weight.bfloat16().requires_grad_()
+        loss = mixture_cross_entropy(
+            hidden.bfloat16(), log_prior, half, target, reduction="sum", max_chunk_bytes=chunk
+        )
+        (gradient,) = torch.autograd.grad(loss, half)
+        errors.append((gradient.double() - expected).abs().max() / expected.abs().max())
+    assert errors[1] <= 2 * errors[0]
+
+
+def test_an_ignored_token_cannot_spoil_gradients():
+    """Its mixtures are impossible here, and so is class 0, which stands in for its target."""
+    hidden, log_prior, weight, bias = inputs()
+    with torch.no_grad():
+        log_prior[2] = -torch.inf
+    for smoothing, impossible in ((0.1, 0.0), (0.0, -torch.inf)):
+        with torch.no_grad():
+            bias[0] = impossible
+        loss = mixture_cross_entropy(
+            hidden,
+            log_prior,
+            weight,
+            TARGET.clamp(max=5).where(TARGET != 0, 1),
+            bias,
+            label_smoothing=smoothing,
+        )
+        gradients = torch.autograd.grad(loss, (hidden, log_prior, weight))
+        assert all(g.isfinite().all() for g in (loss, *gradients))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_targets_of_any_integer_type(dtype):
+    weight = torch.randn(200, D)
+    hidden, log_prior = torch.randn(2, K, D), torch.zeros(2, K)
+    target = torch.tensor([1, 100])
+    loss = mixture_cross_entropy(hidden, log_prior, weight, target.to(dtype), reduction="none")
+    expected = mixture_cross_entropy(hidden, log_prior, weight, target, reduction="none")
+    torch.testing.assert_close(loss, expected)
+    wraps = mixture_cross_entropy(
+        hidden, log_prior, weight, torch.tensor([156, 156], dtype=torch.uint8), reduction="none"
+    )
+    assert (wraps != 0).all()  # 156 is -100 in eight bits
+
+
+def test_transforms_and_other_devices_take_it():
+    hidden, log_prior, weight, _ = inputs(dtype=torch.float32)
+
+    def loss(hidden, log_prior, target):
+        return mixture_cross_entropy(
+            hidden[None], log_prior[None], weight, target[None], max_chunk_bytes=8
+        )
+
+    target = TARGET.clamp(min=0)
+    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(0, 0, 0))
+    each = per_sample(hidden, log_prior, target)
+    whole = mixture_cross_entropy(hidden, log_prior, weight, target, reduction="sum")
+    torch.testing.assert_close(each, torch.autograd.grad(whole, hidden)[0])
+    on_meta = [t.detach().to("meta") for t in (hidden, log_prior, weight)]
+    assert mixture_cross_entropy(*on_meta, TARGET.to("meta")).is_meta

@@ -101,6 +101,8 @@ def test_gradcheck():
 def test_bad_input():
     with pytest.raises(TypeError, match="selu_softmax: input must be a floating-point tensor"):
         selu_softmax(torch.arange(3))
+    with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
+        selu_softmax(torch.randn(3), dim=0.7)
     with pytest.raises(IndexError):
         selu_softmax(torch.randn(3), dim=1)
 

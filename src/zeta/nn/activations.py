@@ -1,5 +1,6 @@
 """Activation functions as modules: one class for every formula, and the documents' three."""
 
+import operator
 from collections.abc import Mapping
 
 import torch
@@ -48,7 +49,7 @@ class FormulaModule(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if num_parameters < 1:
+        if operator.index(num_parameters) < 1:
             raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
         self.formula = formula
         self.initial_values = {k: float(v) for k, v in formula.bind(**(values or {})).items()}
@@ -57,6 +58,11 @@ class FormulaModule(nn.Module):
         self.channel_dim = channel_dim
         shape = () if num_parameters == 1 else (num_parameters,)
         for name, value in self.initial_values.items():
+            if hasattr(self, name):
+                raise ValueError(
+                    f"{formula!r} cannot be a module: modules have an attribute {name!r} of their "
+                    "own; name the parameter otherwise"
+                )
             if not learnable and num_parameters == 1:
                 setattr(self, name, value)
                 continue
@@ -104,9 +110,11 @@ class FormulaModule(nn.Module):
         return shape
 
     def extra_repr(self) -> str:
-        """What ``print(module)`` shows."""
+        """What ``print(module)`` shows; of what is learned, the starting values."""
         shown = [self.formula.name] if type(self) is FormulaModule else []
-        shown += [f"{name}={value:g}" for name, value in self.initial_values.items()]
+        current = {k: v for k in self.initial_values if isinstance(v := getattr(self, k), float)}
+        values = {**self.initial_values, **current}
+        shown += [f"{name}={value:g}" for name, value in values.items()]
         if self.learnable:
             shown.append("learnable=True")
         if self.num_parameters > 1:

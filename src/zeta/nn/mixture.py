@@ -6,6 +6,7 @@ Shape suffixes: N tokens, K mixtures, D features, V classes.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, Literal, cast, overload
 
 import torch
@@ -83,7 +84,7 @@ class MixtureOfSoftmaxes(nn.Module):
             "num_classes": num_classes,
         }
         for name, size in sizes.items():
-            if size < 1:
+            if operator.index(size) < 1:
                 raise ValueError(f"MixtureOfSoftmaxes: {name} must be at least 1, got {size}")
         if decoder not in DECODERS:
             raise ValueError(
@@ -126,7 +127,8 @@ class MixtureOfSoftmaxes(nn.Module):
         """Probabilities (…, V); with ``need_weights``, also the mixtures' weights (…, K)."""
         logits_NKV, log_prior_NK = self._logits_and_log_prior(x)
         prior_NK = log_prior_NK.exp()
-        probabilities_NV = torch.einsum("nk,nkv->nv", prior_NK, logits_NKV.softmax(-1))
+        # Not a matrix product, which autocast would round to a half type.
+        probabilities_NV = (prior_NK.unsqueeze(-1) * logits_NKV.softmax(-1)).sum(1)
         probabilities = _with_leading_dims(probabilities_NV.to(x.dtype), x)
         if not need_weights:
             return probabilities
@@ -195,12 +197,15 @@ class MixtureOfSoftmaxes(nn.Module):
     def sample(
         self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Classes drawn from the mixture, with replacement: (…, num_samples), int64."""
+        """Classes drawn from the mixture, with replacement: (…, num_samples), int64.
+
+        From the distribution that ``forward`` gives: in training mode, dropout acts.
+        """
         if num_samples < 1:
             raise ValueError(
                 f"MixtureOfSoftmaxes: num_samples must be at least 1, got {num_samples}"
             )
-        p_NV = self(x.reshape(-1, x.shape[-1]))
+        p_NV = self(x).reshape(-1, self.num_classes)
         drawn_NS = torch.multinomial(p_NV, num_samples, replacement=True, generator=generator)
         return _with_leading_dims(drawn_NS, x)
 

@@ -1,5 +1,6 @@
 """SELU, then softmax, as a module."""
 
+import torch
 from torch import Tensor, nn
 
 from zeta.ops import selu_softmax
@@ -10,6 +11,7 @@ class SELUSoftmax(nn.Module):
 
     Args:
         dim: the dimension that sums to one.
+        device, dtype: taken as every module takes them; there is no parameter to place.
 
     Shape: any; the output has the input's shape and dtype.
 
@@ -20,9 +22,18 @@ class SELUSoftmax(nn.Module):
         tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
     """
 
-    def __init__(self, dim: int = -1) -> None:
+    def __init__(
+        self,
+        dim: int = -1,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.dim = dim
+
+    def reset_parameters(self) -> None:
+        """There are none; so that a loop over modules may call it."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Probabilities along ``dim``."""

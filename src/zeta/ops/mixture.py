@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from zeta._backends.torch import check_input, compute_dtype
+from zeta.kernels.dispatch import is_eager
 
 REDUCTIONS = ("none", "mean", "sum")
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def mixture_cross_entropy(
@@ -38,7 +40,7 @@ def mixture_cross_entropy(
 
     Args:
         hidden: (N, K, D), one vector per token and mixture; floating point.
-        log_prior: (N, K), the mixtures' log-weights.
+        log_prior: (N, K), the mixtures' log-weights, in any floating-point dtype.
         weight: (V, D) shared by all mixtures, or (K, V, D).
         target: (N,), class indices, or ``ignore_index``.
         bias: (V,) with a shared weight, (K, V) with separate ones, or None.
@@ -73,23 +75,35 @@ def mixture_cross_entropy(
     _check_options(reduction, label_smoothing, max_chunk_bytes)
     N, K, _ = hidden.shape
     V = weight.shape[-2]
-    ignored_N = target == ignore_index
-    _check_targets(target, ignored_N, V)
-    target_N = target.long().masked_fill(ignored_N, 0)
+    target_N = target.long()  # before any comparison: -100 wraps in a narrow type
+    ignored_N = target_N == ignore_index
+    _check_targets(target_N, ignored_N, V)
+    target_N = target_N.masked_fill(ignored_N, 0)
+    # In the arithmetic's dtype, so that the chunks' gradients add up in it.
+    wide_weight = weight.to(compute_dtype(weight.dtype))
+    wide_bias = None if bias is None else bias.to(wide_weight.dtype)
 
-    def losses(hidden_NKD: Tensor, log_prior_NK: Tensor, target_N: Tensor) -> Tensor:
-        logits_NKV = mixture_logits(hidden_NKD, weight, bias)
-        return _smoothed_losses(logits_NKV, log_prior_NK, target_N, label_smoothing, class_weight)
+    def losses(
+        hidden_NKD: Tensor, log_prior_NK: Tensor, target_N: Tensor, ignored_N: Tensor
+    ) -> Tensor:
+        narrow_bias = None if wide_bias is None else wide_bias.to(weight.dtype)
+        logits_NKV = mixture_logits(hidden_NKD, wide_weight.to(weight.dtype), narrow_bias)
+        if label_smoothing == 0:
+            log_prob_N = _target_log_prob(logits_NKV, log_prior_NK, target_N, ignored_N)
+            return -log_prob_N * _target_weight(class_weight, target_N, log_prob_N.dtype)
+        logits_NKV = logits_NKV.masked_fill(ignored_N[:, None, None], 0)
+        log_prob_NV = mixture_log_prob(logits_NKV, log_prior_NK.masked_fill(ignored_N[:, None], 0))
+        return _smoothed_losses(log_prob_NV, target_N, label_smoothing, class_weight)
 
-    tokens = (hidden, log_prior, target_N)
+    tokens = (hidden, log_prior, target_N, ignored_N)
     rows = _rows_per_chunk(max_chunk_bytes, K * V, hidden.dtype)
-    if rows is None or rows >= N:
+    if rows is None or rows >= N or not is_eager():  # a transform sees one expression
         losses_N = losses(*tokens)
     else:
         chunks = zip(*(tensor.split(rows) for tensor in tokens), strict=True)
         losses_N = torch.cat([checkpoint(losses, *c, use_reentrant=False) for c in chunks])
     loss = _reduce(losses_N, target_N, ignored_N, reduction, class_weight)
-    return loss if torch.is_autocast_enabled(hidden.device.type) else loss.to(hidden.dtype)
+    return loss if _autocast(hidden) else loss.to(hidden.dtype)
 
 
 def mixture_logits(hidden_NKD: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -108,31 +122,27 @@ def mixture_log_prob(logits_NKV: Tensor, log_prior_NK: Tensor) -> Tensor:
     return torch.logsumexp(log_prior_NK1 + torch.log_softmax(logits_NKV, -1), dim=1)
 
 
-def _target_log_prob(logits_NKV: Tensor, log_prior_NK: Tensor, target_N: Tensor) -> Tensor:
+def _target_log_prob(
+    logits_NKV: Tensor, log_prior_NK: Tensor, target_N: Tensor, ignored_N: Tensor
+) -> Tensor:
     """log p(target) alone, (N,): no other class's joint probability is needed."""
     K = logits_NKV.shape[1]
     target_NK1 = target_N[:, None, None].expand(-1, K, 1)
     target_logit_NK = logits_NKV.gather(2, target_NK1).squeeze(2)
     log_softmax_NK = target_logit_NK - logits_NKV.logsumexp(2)
-    return torch.logsumexp(log_prior_NK.to(logits_NKV.dtype) + log_softmax_NK, dim=1)
+    joint_NK = log_prior_NK.to(logits_NKV.dtype) + log_softmax_NK
+    # An ignored token's class 0 may be impossible, and 0 · inf is NaN in backward.
+    return torch.logsumexp(joint_NK.masked_fill(ignored_N[:, None], 0), dim=1)
 
 
 def _smoothed_losses(
-    logits_NKV: Tensor,
-    log_prior_NK: Tensor,
-    target_N: Tensor,
-    label_smoothing: float,
-    class_weight_V: Tensor | None,
+    log_prob_NV: Tensor, target_N: Tensor, label_smoothing: float, class_weight_V: Tensor | None
 ) -> Tensor:
     """Each token's loss, (N,): class weights and label smoothing as in F.cross_entropy."""
-    if label_smoothing == 0:
-        log_prob_N = _target_log_prob(logits_NKV, log_prior_NK, target_N)
-        return -log_prob_N * _target_weight(class_weight_V, target_N, log_prob_N.dtype)
-    log_prob_NV = mixture_log_prob(logits_NKV, log_prior_NK)
     if class_weight_V is not None:
         log_prob_NV = log_prob_NV * class_weight_V.to(log_prob_NV.dtype)
-    target_N = log_prob_NV.gather(1, target_N.unsqueeze(1)).squeeze(1)
-    return -(1 - label_smoothing) * target_N - label_smoothing * log_prob_NV.mean(1)
+    target_log_prob_N = log_prob_NV.gather(1, target_N.unsqueeze(1)).squeeze(1)
+    return -(1 - label_smoothing) * target_log_prob_N - label_smoothing * log_prob_NV.mean(1)
 
 
 def _target_weight(class_weight_V: Tensor | None, target_N: Tensor, dtype: torch.dtype) -> Tensor:
@@ -157,6 +167,11 @@ def _reduce(
     return losses_N.sum() / weight_N.masked_fill(ignored_N, 0).sum()
 
 
+def _autocast(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def _rows_per_chunk(max_bytes: int | None, row_elements: int, dtype: torch.dtype) -> int | None:
     if max_bytes is None:
         return None
@@ -172,18 +187,29 @@ def _check_tensors(
     class_weight: Tensor | None,
 ) -> None:
     where = "mixture_cross_entropy"
-    for name, tensor in {"hidden": hidden, "log_prior": log_prior, "weight": weight}.items():
+    optional = {"bias": bias, "class_weight": class_weight}
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    for name, tensor in {
+        "hidden": hidden,
+        "log_prior": log_prior,
+        "weight": weight,
+        **given,
+    }.items():
         check_input(tensor, where, name)
-    if target.dtype == torch.bool or target.is_floating_point() or target.is_complex():
-        raise TypeError(f"{where}: target must hold integer class indices, got {target.dtype}")
-    if weight.dtype != hidden.dtype and not torch.is_autocast_enabled(hidden.device.type):
-        raise TypeError(
-            f"{where}: hidden and weight must have one dtype outside autocast, "
-            f"got {hidden.dtype} and {weight.dtype}"
-        )
+    kind = getattr(target, "dtype", type(target).__name__)
+    if kind not in _INTEGERS:
+        raise TypeError(f"{where}: target must be a tensor of integer class indices, got {kind}")
+    for name, parameter in {"weight": weight, "bias": bias}.items():
+        if parameter is not None and parameter.dtype != hidden.dtype and not _autocast(hidden):
+            raise TypeError(
+                f"{where}: hidden and {name} must have one dtype outside autocast, "
+                f"got {hidden.dtype} and {parameter.dtype}"
+            )
     if hidden.dim() != 3:
         raise ValueError(f"{where}: hidden must be (N, K, D), got shape {tuple(hidden.shape)}")
     N, K, D = hidden.shape
+    if K == 0:
+        raise ValueError(f"{where}: hidden must have at least one mixture, got K = 0")
     V = weight.shape[-2] if weight.dim() in (2, 3) else 0
     shared = weight.dim() == 2
     _check_shape("log_prior", log_prior, (N, K))
@@ -214,8 +240,9 @@ def _check_options(reduction: str, label_smoothing: float, max_chunk_bytes: int 
 
 
 def _check_targets(target_N: Tensor, ignored_N: Tensor, num_classes: int) -> None:
-    if target_N.device.type != "cpu" or torch.compiler.is_compiling():
-        return  # reading the values would wait for the device, or break the graph
+    real = type(target_N) is Tensor and target_N.device.type == "cpu"
+    if not (real and is_eager()):
+        return  # reading the values would wait for the device, or break the trace
     bad_N = ((target_N < 0) | (target_N >= num_classes)) & ~ignored_N
     if bad_N.any():
         raise IndexError(

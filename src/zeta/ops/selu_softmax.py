@@ -1,5 +1,7 @@
 """SELU, then softmax."""
 
+import functools
+import operator
 import warnings
 
 import torch
@@ -7,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zeta import activations
-from zeta._backends.torch import check_input, compute_dtype
+from zeta._backends.torch import check_input, compute_dtype, evaluate_plain
 from zeta.activations import SELU_ALPHA, SELU_SCALE
+from zeta.kernels import softmax
 
 
 class _DocumentedDim(int):
@@ -45,7 +48,7 @@ def selu_softmax(
         Probabilities of the input's shape and dtype.
 
     Raises:
-        TypeError: the input is not a floating-point tensor.
+        TypeError: the input is not a floating-point tensor, or dim is no integer.
         IndexError: the input has no such dimension.
 
     Example:
@@ -62,11 +65,20 @@ def selu_softmax(
     check_input(input, "selu_softmax")
     if dim is _DIM_LEFT_OUT and input.dim() > 1 and not torch.compiler.is_compiling():
         _warn_once_that_dim_was_left_out()
+    numbers, axis = (float(alpha), float(scale)), operator.index(dim)
+    plain = functools.partial(_plain, dim=axis, numbers=numbers)
+    y = softmax.fused(activations.selu, input, numbers, axis, plain)
+    return plain(input) if y is None else y
+
+
+def _plain(input: Tensor, dim: int, numbers: tuple[float, float]) -> Tensor:
     dtype = compute_dtype(input.dtype)
-    activation = activations.selu(input.to(dtype), alpha, scale)
+    activation = evaluate_plain(
+        activations.selu, input.to(dtype), dict(zip(("alpha", "scale"), numbers, strict=True))
+    )
     # SELU may overflow to inf, and inf - inf is NaN inside the softmax.
     largest = torch.finfo(dtype).max
-    return F.softmax(activation.clamp(-largest, largest), int(dim)).to(input.dtype)
+    return F.softmax(activation.clamp(-largest, largest), dim).to(input.dtype)
 
 
 def _warn_once_that_dim_was_left_out() -> None:
