@@ -234,7 +234,7 @@ def test_many_threads_at_first_use(cache):
 def test_without_pytorchs_threads(monkeypatch):
     x = torch.randn(1 << 17)
     expected = activations.exo(x)
-    monkeypatch.setattr(cpu, "_parallel_for", 0)
+    monkeypatch.setattr(cpu, "parallel_for", 0)
     assert torch.equal(activations.exo(x), expected)
 
 
@@ -266,5 +266,5 @@ def test_a_warm_start_needs_neither_sympy_nor_a_compiler(clean_env, tmp_path):
 
 
 def test_torch_has_the_parallel_loop():
-    assert cpu._parallel_for
-    assert ctypes.c_void_p(cpu._parallel_for).value
+    assert cpu.parallel_for
+    assert ctypes.c_void_p(cpu.parallel_for).value

@@ -9,7 +9,7 @@ import torch
 from cases import FORMULAS, grid, name, truths, ulps
 from zeta import activations
 from zeta._backends.torch import evaluate_plain
-from zeta.kernels import gpu
+from zeta.kernels import dispatch, gpu
 from zeta.kernels.layout import find_layout
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
@@ -115,3 +115,27 @@ def test_an_empty_tensor():
 
 def test_float64_takes_the_plain_formula():
     assert gpu.kernel(LSELU, torch.float64, [], None, ()) is None
+
+
+def test_a_formula_is_differentiable_through_the_kernels(monkeypatch):
+    """What dispatch does for CUDA tensors, done for the interpreter's CPU tensors."""
+    if DEVICE == "cpu":
+        monkeypatch.setattr(dispatch, "cpu", gpu)
+        dispatch._call.cache_clear()
+    x = torch.randn(33, 7, device=DEVICE, requires_grad=True)
+    parameters = [
+        torch.tensor(v, device=DEVICE, requires_grad=True) for v in LSELU.parameters.values()
+    ]
+    y = LSELU(x, *parameters)
+    expected = evaluate_plain(LSELU, x, LSELU.bind(*parameters))
+    torch.testing.assert_close(y, expected)
+    assert "_Fused" in type(y.grad_fn).__name__
+    upstream = torch.randn_like(x)
+    inputs = [x, *parameters]
+    for a, b in zip(
+        torch.autograd.grad(y, inputs, upstream),
+        torch.autograd.grad(expected, inputs, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    dispatch._call.cache_clear()

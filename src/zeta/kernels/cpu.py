@@ -16,9 +16,8 @@ from torch import Tensor
 from zeta._formula import Formula
 from zeta.kernels import compiler
 from zeta.kernels.fingerprint import fingerprint
-from zeta.kernels.layout import Layout
+from zeta.kernels.layout import Layout, Parameter, are_one, extents, in_shape
 
-Parameter = float | Tensor
 # Takes the packed `Arguments` of loops.h; nonzero if memory ran out.
 Run = Callable[[bytes], int]
 
@@ -30,7 +29,8 @@ DTYPES = {
     torch.float64: ("float64", torch.float64),
 }
 _PACK = [struct.Struct(f"{9 + count}Q").pack for count in range(64)]
-_compiling = threading.Lock()
+# Held while a kernel is made; a fork replaces it.
+compiling = threading.Lock()
 
 
 class _UntraceableError(Exception):
@@ -56,12 +56,11 @@ def kernel(
         wanted: "x" (first) for the input, and names of parameters that are tensors.
     """
     kernels: dict[object, Run | None] = vars(formula).setdefault("_cpu_kernels", {})
-    ones = tuple([type(p) is float and p == 1 for p in parameters])
-    key = (dtype, layout is not None and layout.columns, ones, wanted)
+    key = (dtype, layout is not None and layout.columns, are_one(parameters), wanted)
     try:
         return kernels[key]
     except KeyError:
-        with _compiling:
+        with compiling:
             if key not in kernels:
                 kernels[key] = _compiled(formula, *key)
             return kernels[key]
@@ -105,7 +104,7 @@ def backward(
     gradients = [] if into_x is None else [into_x]
     if sums is not None:
         totals = zip(sums.unbind(), learned, strict=True)
-        gradients += [_gradient(total, parameter, layout) for total, parameter in totals]
+        gradients += [in_shape(total, parameter, layout) for total, parameter in totals]
     return gradients
 
 
@@ -123,23 +122,15 @@ def _launch(
         return
     dtype = DTYPES[x.dtype][1]
     values = [_value(p, dtype, layout) for p in parameters if not (type(p) is float and p == 1)]
-    if layout is None:
-        outer, channels, inner = 1, 1, size
-    elif layout.columns:
-        outer, channels, inner = size, layout.row, 1
-    else:
-        outer, channels, inner = layout.outer, layout.channels, layout.inner
     out_of_memory = run(
         _PACK[len(values)](
             x.data_ptr(),
             0 if upstream is None else upstream.data_ptr(),
             0 if y is None else y.data_ptr(),
             0 if sums is None else sums.data_ptr(),
-            outer,
-            channels,
-            inner,
+            *extents(layout, size),
             upstream is not None and not any(upstream.stride()),
-            _parallel_for,
+            parallel_for,
             *[value.data_ptr() for value in values],
         )
     )
@@ -161,12 +152,6 @@ def _value(parameter: Parameter, dtype: torch.dtype, layout: Layout | None) -> T
 def number(value: float, dtype: torch.dtype) -> Tensor:
     """A number as memory that a kernel reads."""
     return torch.tensor(value, dtype=dtype)
-
-
-def _gradient(total: Tensor, parameter: Parameter, layout: Layout | None) -> Tensor:
-    assert isinstance(parameter, Tensor)
-    summed = total.view(parameter.shape) if layout is None else layout.gathered(total, parameter)
-    return summed if parameter.dtype == total.dtype else summed.to(parameter.dtype)
 
 
 def _compiled(
@@ -218,11 +203,11 @@ def _find_parallel_for() -> int:
 
 def _after_fork() -> None:
     """The threads of a pool do not survive a fork: a forked worker computes in its own thread."""
-    global _parallel_for, _compiling
-    _parallel_for = 0
-    _compiling = threading.Lock()
+    global parallel_for, compiling
+    parallel_for = 0
+    compiling = threading.Lock()
 
 
-_parallel_for = _find_parallel_for()
+parallel_for = _find_parallel_for()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -1,14 +1,15 @@
 """Decides whether a formula runs as a kernel, and makes the kernel differentiable.
 
-A kernel takes plain eager CPU tensors. Whatever wants to see operations instead (a compiler, an
-exporter, a functorch transform, forward-mode differentiation, a tensor subclass, a dispatch
-mode) gets the plain formula, and so does a double backward.
+A kernel takes plain eager CPU or CUDA tensors. Whatever wants to see operations instead (a
+compiler, an exporter, a functorch transform, forward-mode differentiation, a tensor subclass, a
+dispatch mode) gets the plain formula, and so does a double backward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from zeta._formula import Formula
-from zeta.kernels import compiler, cpu
-from zeta.kernels.cpu import Parameter
-from zeta.kernels.layout import Layout, broadcasts, dense, find_layout
+from zeta.kernels import compiler, cpu, gpu
+from zeta.kernels.layout import Layout, Parameter, broadcasts, dense, find_layout
 
 # Evaluates a formula by plain, differentiable operations.
 Plain = Callable[[Formula, Tensor, dict[str, Any]], Tensor]
+
+# What a launcher made of a program.
+Run = Any
 
 _PLAIN_TYPES = (Tensor, nn.Parameter)
 _sound: WeakSet[Formula] = WeakSet()
@@ -39,6 +42,7 @@ def fused(formula: Formula, x: Any, parameters: Mapping[str, Any], plain: Plain)
     """
     if not takes_kernels() or not is_plain(x):
         return None
+    device = x.device
     values: list[Parameter] = []
     numbers: list[float | None] = []
     tensors: list[Tensor] = []
@@ -48,7 +52,7 @@ def fused(formula: Formula, x: Any, parameters: Mapping[str, Any], plain: Plain)
             values.append(float(value))
             numbers.append(float(value))
             continue
-        if not is_plain(value) or not broadcasts(value, x):
+        if not is_plain(value) or value.device != device or not broadcasts(value, x):
             return None
         values.append(value)
         numbers.append(None)
@@ -59,19 +63,21 @@ def fused(formula: Formula, x: Any, parameters: Mapping[str, Any], plain: Plain)
     layout = find_layout(x_dense, varied) if varied else None
     if varied and layout is None:
         return None
-    call = _call(formula, x.dtype, tuple(numbers), layout, plain)
+    call = _call(formula, gpu if x.is_cuda else cpu, x.dtype, tuple(numbers), layout, plain)
     if call.run is None:
         return None
     if torch.is_grad_enabled() and (x.requires_grad or any([t.requires_grad for t in tensors])):
         y: Tensor = _apply(call, x, *tensors)
         return y
-    return cpu.forward(call.run, x_dense, values, layout)
+    result: Tensor = call.launcher.forward(call.run, x_dense, values, layout)
+    return result
 
 
 class _Call:
     """What backward needs beside tensors, and the kernels; shared by all calls that are alike.
 
     Attributes:
+        launcher: the module for the device, `zeta.kernels.cpu` or `zeta.kernels.gpu`.
         numbers: the parameters in the formula's order; None where one is a tensor.
         run: the kernel for the value; None if there is none.
     """
@@ -79,25 +85,27 @@ class _Call:
     def __init__(
         self,
         formula: Formula,
+        launcher: ModuleType,
         dtype: torch.dtype,
         numbers: tuple[float | None, ...],
         layout: Layout | None,
         plain: Plain,
     ) -> None:
         self.formula = formula
+        self.launcher = launcher
         self.dtype = dtype
         self.numbers = numbers
         self.layout = layout
         self.plain = plain
         self.run = self._kernel(()) if _is_sound(formula) else None
-        self._gradient_runs: dict[tuple[bool, ...], cpu.Run | None] = {}
+        self._gradient_runs: dict[tuple[bool, ...], Run | None] = {}
 
     def values(self, tensors: Sequence[Tensor]) -> list[Parameter]:
         """Every parameter, in the formula's order."""
         rest: Iterator[Tensor] = iter(tensors)
         return [next(rest) if number is None else number for number in self.numbers]
 
-    def gradient_run(self, needed: tuple[bool, ...]) -> cpu.Run | None:
+    def gradient_run(self, needed: tuple[bool, ...]) -> Run | None:
         """The kernel for the gradients by those of the inputs that need one."""
         if needed not in self._gradient_runs:
             names = zip(self.formula.parameters, self.numbers, strict=True)
@@ -106,8 +114,11 @@ class _Call:
             self._gradient_runs[needed] = self._kernel(tuple(wanted))
         return self._gradient_runs[needed]
 
-    def _kernel(self, wanted: tuple[str, ...]) -> cpu.Run | None:
-        return cpu.kernel(self.formula, self.dtype, self.numbers, self.layout, wanted)
+    def _kernel(self, wanted: tuple[str, ...]) -> Run | None:
+        run: Run | None = self.launcher.kernel(
+            self.formula, self.dtype, self.numbers, self.layout, wanted
+        )
+        return run
 
 
 _call = lru_cache(maxsize=256)(_Call)
@@ -121,8 +132,8 @@ class _Fused(torch.autograd.Function):
         ctx.call = call
         ctx.save_for_backward(x, *tensors)
         ctx.set_materialize_grads(False)
-        assert call.run is not None
-        return cpu.forward(call.run, dense(x), call.values(tensors), call.layout)
+        y: Tensor = call.launcher.forward(call.run, dense(x), call.values(tensors), call.layout)
+        return y
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -148,9 +159,10 @@ def _gradients(
         return _plain_gradients(call, inputs, upstream, needed)
     x, *tensors = inputs
     learned = [tensor for tensor, need in zip(tensors, needed[1:], strict=True) if need]
-    return cpu.backward(
+    gradients: list[Tensor] = call.launcher.backward(
         run, dense(x), call.values(tensors), call.layout, upstream, needed[0], learned
     )
+    return gradients
 
 
 def _plain_gradients(
@@ -196,8 +208,10 @@ def takes_kernels() -> bool:
 
 
 def is_plain(x: Any) -> bool:
-    """Whether it is an ordinary CPU tensor of a dtype that kernels take."""
-    return type(x) in _PLAIN_TYPES and x.dtype in cpu.DTYPES and _keys(x) in _PLAIN_KEYS
+    """Whether it is an ordinary CPU or CUDA tensor of a dtype that kernels take."""
+    if type(x) not in _PLAIN_TYPES or x.dtype not in cpu.DTYPES:
+        return False
+    return _keys(x) in _CPU_KEYS or (x.is_cuda and _keys(x) in _plain_keys("cuda"))
 
 
 def _keys(x: Tensor) -> int:
@@ -206,7 +220,14 @@ def _keys(x: Tensor) -> int:
     return keys
 
 
-with torch.inference_mode():
-    _PLAIN_KEYS = {_keys(torch.empty(0, device="cpu"))}
-with torch.inference_mode(False):
-    _PLAIN_KEYS.add(_keys(torch.empty(0, device="cpu")))
+@cache
+def _plain_keys(device: str) -> set[int]:
+    """The keys of an ordinary tensor, made in inference mode or not."""
+    found = set()
+    for inference in (True, False):
+        with torch.inference_mode(inference):
+            found.add(_keys(torch.empty(0, device=device)))
+    return found
+
+
+_CPU_KEYS = _plain_keys("cpu")

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from zeta._formula import Formula
-from zeta.kernels.cpu import Parameter, _gradient
-from zeta.kernels.layout import Layout
+from zeta.kernels.layout import Layout, Parameter, are_one, extents, in_shape
 
 # A Triton kernel, launched as run[grid](*arguments).
 Run = Any
@@ -48,7 +47,7 @@ def available() -> bool:
 def kernel(
     formula: Formula,
     dtype: torch.dtype,
-    parameters: Sequence[Parameter],
+    parameters: Sequence[Parameter | None],
     layout: Layout | None,
     wanted: tuple[str, ...],
 ) -> Run | None:
@@ -56,7 +55,7 @@ def kernel(
     if dtype not in DTYPES or not available():
         return None
     kernels: dict[object, Run] = vars(formula).setdefault("_gpu_kernels", {})
-    key = (tuple([type(p) is float and p == 1 for p in parameters]), wanted)
+    key = (are_one(parameters), wanted)
     if key not in kernels:
         with _compiling:
             kernels[key] = kernels.get(key) or _compiled(formula, *key)
@@ -87,7 +86,7 @@ def backward(
     gradients = [into_x] if wants_x else []
     for total, parameter in zip(totals, learned, strict=True):
         assert isinstance(parameter, Tensor)
-        gradients.append(_gradient(total, parameter, layout))
+        gradients.append(in_shape(total, parameter, layout))
     return gradients
 
 
@@ -104,12 +103,8 @@ def _launch(
     size = x.numel()
     values = [_value(p, x.device, layout) for p in parameters if not (type(p) is float and p == 1)]
     columns = layout is not None and layout.columns
-    if layout is None:
-        outer, channels, inner = 1, 1, size
-    elif columns:
-        outer, channels, inner = -(-size // layout.row), layout.row, 1
-    else:
-        outer, channels, inner = layout.outer, layout.channels, layout.inner
+    outer, channels, inner = extents(layout, size)
+    outer = -(-outer // channels) if columns else outer  # rows, the last one perhaps shorter
     width = channels if columns else inner
     tile_width = min(_COLUMNS if columns else _RUN, next_power_of_2(width))
     tile_rows = _ROWS if columns else min(_RUN // tile_width, next_power_of_2(outer))
@@ -121,22 +116,23 @@ def _launch(
     )
     if size:
         units = row_blocks * column_blocks * (1 if columns else channels)
-        run[(units,)](
-            x,
-            upstream,
-            y,
-            partial,
-            *values,
-            outer,
-            channels,
-            inner,
-            size,
-            row_blocks,
-            column_blocks,
-            COLUMNS=columns,
-            ROWS=tile_rows,
-            WIDTH=tile_width,
-        )
+        with torch.cuda.device_of(x):
+            run[(units,)](
+                x,
+                upstream,
+                y,
+                partial,
+                *values,
+                outer,
+                channels,
+                inner,
+                size,
+                row_blocks,
+                column_blocks,
+                COLUMNS=columns,
+                ROWS=tile_rows,
+                WIDTH=tile_width,
+            )
     return partial.sum(1, dtype=torch.float64).to(torch.float32)
 
 

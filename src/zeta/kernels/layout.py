@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+Parameter = float | Tensor
+
 # Rows shorter than this are repeated, so that vectors need not straddle them.
 _SHORTEST_ROW = 512
 
@@ -92,6 +94,32 @@ def find_layout(x: Tensor, parameters: Sequence[Tensor]) -> Layout | None:
         math.prod(shape),
         math.prod(sizes[last + 1 :]),
     )
+
+
+def extents(layout: Layout | None, size: int) -> tuple[int, int, int]:
+    """(outer, channels, inner) as kernels take them; outer in elements where inner is 1.
+
+    Args:
+        layout: None if each parameter is one value.
+        size: the number of elements.
+    """
+    if layout is None:
+        return 1, 1, size
+    if layout.columns:
+        return size, layout.row, 1
+    return layout.outer, layout.channels, layout.inner
+
+
+def are_one(parameters: Sequence[Parameter | None]) -> tuple[bool, ...]:
+    """Which parameters are the number 1, which kernels have compiled in."""
+    return tuple([type(p) is float and p == 1 for p in parameters])
+
+
+def in_shape(total: Tensor, parameter: Parameter, layout: Layout | None) -> Tensor:
+    """The sums that a kernel formed, as the parameter's gradient."""
+    assert isinstance(parameter, Tensor)
+    summed = total.view(parameter.shape) if layout is None else layout.gathered(total, parameter)
+    return summed if parameter.dtype == total.dtype else summed.to(parameter.dtype)
 
 
 def broadcasts(parameter: Tensor, x: Tensor) -> bool:

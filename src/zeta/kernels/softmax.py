@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +22,6 @@ from zeta.kernels.fingerprint import fingerprint
 # softmax(formula(x), dim) by plain, differentiable operations.
 Plain = Callable[[Tensor], Tensor]
 
-_compiling = threading.Lock()
 _kernels: dict[tuple[Formula, torch.dtype], cpu.Run | None] = {}
 
 
@@ -39,7 +37,7 @@ def fused(
         dim: a dimension of x.
         plain: the same by plain operations, for a double backward.
     """
-    if not dispatch.takes_kernels() or not dispatch.is_plain(x):
+    if not dispatch.takes_kernels() or not dispatch.is_plain(x) or not x.is_cpu:
         return None
     if x.numel() == 0 or not -x.dim() <= dim < x.dim():  # PyTorch knows what is an error here
         return None
@@ -83,7 +81,7 @@ class _Call:
             y.data_ptr(),
             statistics.data_ptr(),
             *self.shape(x),
-            cpu._parallel_for,
+            cpu.parallel_for,
             *(value.data_ptr() for value in values),
         )
         if self.run(struct.pack(f"{len(arguments)}Q", *arguments)):
@@ -118,7 +116,7 @@ class _Fused(torch.autograd.Function):
 def _kernel(formula: Formula, dtype: torch.dtype) -> cpu.Run | None:
     key = (formula, dtype)
     if key not in _kernels:
-        with _compiling:
+        with cpu.compiling:
             if key not in _kernels:
                 _kernels[key] = _compiled(formula, dtype)
     return _kernels[key]

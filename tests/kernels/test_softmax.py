@@ -1,0 +1,86 @@
+"""The fused softmax of a formula, against the same by plain operations in float64."""
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cases import DTYPES, name
+from zeta import activations
+from zeta._backends.torch import evaluate_plain
+from zeta.kernels import softmax
+
+FORMULAS = [activations.selu, activations.tanh, activations.learnable_selu_variation]
+SHAPES = [(7,), (5, 10), (3, 1000), (4, 33, 5), (2, 3, 70), (64, 17, 64), (300, 2), (1, 1)]
+
+
+def plain(x, formula, dim):
+    return F.softmax(evaluate_plain(formula, x, dict(formula.parameters)), dim)
+
+
+def fused(x, formula, dim):
+    double_backward = functools.partial(plain, formula=formula, dim=dim)
+    return softmax.fused(formula, x, list(formula.parameters.values()), dim, double_backward)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("formula", FORMULAS, ids=name)
+def test_equals_plain_operations(formula, dtype, shape):
+    eps = torch.finfo(torch.float32 if dtype.itemsize < 4 else dtype).eps
+    for dim in range(len(shape)):
+        x = torch.randn(shape).to(dtype).requires_grad_()
+        upstream = torch.randn(shape).to(dtype)
+        exact = x.detach().double().requires_grad_()
+        y, expected = fused(x, formula, dim), plain(exact, formula, dim)
+        gradient = torch.autograd.grad(y, x, upstream)[0]
+        slope = torch.autograd.grad(expected, exact, upstream.double())[0]
+        assert y.dtype == gradient.dtype == dtype
+        # 32 roundings of the arithmetic, and one of the result; dx sums terms up to |upstream|.
+        rounding = torch.finfo(dtype).eps / 2 if dtype.itemsize < 4 else 0.0
+        bound = (32 * eps + rounding) * expected + torch.finfo(dtype).smallest_normal
+        assert ((y.double() - expected).abs() <= bound).all(), dim
+        size = upstream.abs().max() * expected * 4
+        bound = 64 * eps * size + rounding * slope.abs() + torch.finfo(dtype).smallest_normal
+        assert ((gradient.double() - slope).abs() <= bound).all(), dim
+
+
+def test_saves_the_input_and_two_numbers_per_distribution():
+    x = torch.randn(50, 100, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        fused(x, activations.selu, -1)
+    assert saved[0].data_ptr() == x.data_ptr()
+    assert sum(t.numel() for t in saved[1:]) == 2 * 50
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_the_same_bits_for_any_number_of_threads(dim):
+    x = torch.randn(512, 640, requires_grad=True)
+    upstream = torch.randn_like(x)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            y = fused(x, activations.selu, dim)
+            found.append((y, *torch.autograd.grad(y, x, upstream)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_strided_input_and_upstream():
+    whole = torch.randn(6, 20, requires_grad=True)
+    x = whole.t()[::2]
+    y = fused(x, activations.selu, 1)
+    torch.testing.assert_close(y, plain(x, activations.selu, 1))
+    (gradient,) = torch.autograd.grad(y, whole, torch.randn(6, 10).t())
+    assert gradient.isfinite().all()
+
+
+def test_what_it_leaves_to_pytorch():
+    assert fused(torch.randn(0, 3), activations.selu, 1) is None
+    assert fused(torch.tensor(1.0), activations.selu, 0) is None
+    assert fused(torch.randn(3), activations.selu, 1) is None
