@@ -98,8 +98,8 @@ def backward(
     into_x = torch.empty_like(x) if wants_x else None
     sums = None
     if learned:
-        row = 1 if layout is None else layout.row
-        sums = torch.zeros((len(learned), row), dtype=DTYPES[x.dtype][1])
+        shape = (len(learned),) if layout is None else (len(learned), layout.row)
+        sums = torch.zeros(shape, dtype=DTYPES[x.dtype][1])
     _launch(run, x, upstream, into_x, sums, parameters, layout)
     gradients = [] if into_x is None else [into_x]
     if sums is not None:

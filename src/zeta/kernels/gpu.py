@@ -99,7 +99,7 @@ def _launch(
     parameters: Sequence[Parameter],
     layout: Layout | None,
 ) -> Tensor:
-    """Fill ``y``; the sums by parameter and channel, (sums, channels)."""
+    """Fill ``y``; the sums by parameter, (sums,), or with a layout by channel too."""
     size = x.numel()
     values = [_value(p, x.device, layout) for p in parameters if not (type(p) is float and p == 1)]
     columns = layout is not None and layout.columns
@@ -133,7 +133,8 @@ def _launch(
                 ROWS=tile_rows,
                 WIDTH=tile_width,
             )
-    return partial.sum(1, dtype=torch.float64).to(torch.float32)
+    totals = partial.sum(1, dtype=torch.float64).to(torch.float32)
+    return totals if layout is not None else totals.squeeze(1)
 
 
 def _value(parameter: Parameter, device: torch.device, layout: Layout | None) -> Tensor:

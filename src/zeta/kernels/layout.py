@@ -116,9 +116,12 @@ def are_one(parameters: Sequence[Parameter | None]) -> tuple[bool, ...]:
 
 
 def in_shape(total: Tensor, parameter: Parameter, layout: Layout | None) -> Tensor:
-    """The sums that a kernel formed, as the parameter's gradient."""
+    """The sums that a kernel formed, as the parameter's gradient; a scalar without a layout."""
     assert isinstance(parameter, Tensor)
-    summed = total.view(parameter.shape) if layout is None else layout.gathered(total, parameter)
+    if layout is not None:
+        summed = layout.gathered(total, parameter)
+    else:
+        summed = total.view(parameter.shape) if parameter.dim() else total
     return summed if parameter.dtype == total.dtype else summed.to(parameter.dtype)
 
 
