@@ -1,5 +1,6 @@
 """The `zeta` command as users run it: in processes of its own."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,12 +101,23 @@ def test_plot_and_doctor(files: Path) -> None:
         (["evaluate", "--out", "mine.py/out"], "cannot write to 'mine.py/out': Not a directory"),
         (["plot", "gellu", "-o", "f.png"], "unknown activation 'gellu'; did you mean 'gelu'?"),
         (["plot", "gelu", "-o", "none/f.png"], "cannot write 'none/f.png'"),
+        (["plot", "const.py:const", "-o", "f.png"], "'const.py:const' is constant"),
+        (["plot", "raises.py:f", "-o", "f.png"], "cannot import 'raises.py': line 2: E: a b"),
+        (["plot", "fatal.py:f", "-o", "f.png"], "unexpected E: a b (ZETA_DEBUG=1"),
     ],
 )
 def test_bad_input_is_one_line_and_a_nonzero_exit(
     files: Path, arguments: list[str], message: str
 ) -> None:
     (files / "broken.py").write_text("x = 1\nx = y\n")
+    (files / "const.py").write_text(
+        "from zeta import formula\n@formula\ndef const(x):\n    return 1.0\n"
+    )
+    (files / "raises.py").write_text("class E(BaseException): pass\nraise E('a\\nb')\n")
+    (files / "fatal.py").write_text(
+        "from zeta import formula\nclass E(BaseException): pass\n"
+        "@formula\ndef f(x):\n    raise E('a\\nb')\n"
+    )
     run = zeta(*arguments, cwd=files)
     assert run.returncode == 1
     assert message in run.stderr
@@ -112,10 +125,31 @@ def test_bad_input_is_one_line_and_a_nonzero_exit(
     assert not (files / "zeta-report").exists()
 
 
-def test_usage_errors() -> None:
-    run = zeta("evaluate", "--seeds", "many")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bogus"], "No such command 'bogus'. (see zeta --help)"),
+        (["plot", "exo"], "Missing option '-o' / '--output'. (see zeta plot --help)"),
+        (["list", "extra"], "Got unexpected extra argument (extra) (see zeta list --help)"),
+        (["evaluate", "--seeds", "x"], "'x' is not a valid integer. (see zeta evaluate --help)"),
+    ],
+)
+def test_usage_errors_are_one_line(arguments: list[str], message: str) -> None:
+    run = zeta(*arguments)
     assert run.returncode == 2
-    assert "Traceback" not in run.stderr
+    assert message in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_without_a_command_it_shows_the_help() -> None:
+    run = zeta()
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == zeta("--help").stdout
+
+
+def test_evaluate_says_that_parameters_are_fixed() -> None:
+    text = " ".join(zeta("evaluate", "--help").stdout.split())
+    assert "evaluated with its parameters fixed at their defaults" in text
 
 
 @pytest.mark.parametrize(
@@ -183,24 +217,44 @@ def test_evaluate_a_users_formula_then_resume(files: Path) -> None:
     assert not {t["key"] for t in ours} & {t["key"] for t in data["trials"]}
 
 
-def test_ctrl_c_keeps_the_finished_trials(files: Path) -> None:
+@pytest.fixture
+def running(files: Path) -> Iterator[subprocess.Popen[str]]:
+    """An evaluation with many trials to go, three of which are finished."""
     (files / "task.py").write_text(TASK.replace("EPOCHS", "60"))
-    arguments = ["evaluate", "exo", "--task", "task.py:blobs", "--out", "out"]
+    arguments = ["evaluate", "exo", "--task", "task.py:blobs", "--out", "out", "--seeds", "100"]
     process = subprocess.Popen(
         command(*arguments), cwd=files, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    trials = files / "out" / "trials"
-    deadline = time.monotonic() + 60
-    while len(list(trials.glob("*.json"))) < 3 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while len(list(files.glob("out/trials/*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    _, stderr = process.communicate(timeout=30)
-    kept = {path: path.read_bytes() for path in trials.glob("*.json")}
-    assert process.returncode == 130
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_an_interruption_keeps_the_finished_trials(
+    files: Path, running: subprocess.Popen[str], how: str
+) -> None:
+    if how == "Ctrl-C":
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    else:
+        running.terminate()
+    # It ends with the last process that holds standard error: no worker is left.
+    _, stderr = running.communicate(timeout=30)
+    kept = {path: path.read_bytes() for path in files.glob("out/trials/*.json")}
+    assert running.returncode == 130, stderr
     assert "Traceback" not in stderr
     last = stderr.splitlines()[-1]
     assert f"interrupted: {len(kept)} trials are finished and kept in out/trials" in last
     assert "the same command resumes" in last
     assert len(kept) >= 3
     assert all(json.loads(content)["status"] == "ok" for content in kept.values())
-    assert not list(trials.glob("*.tmp"))
+    assert not list(files.glob("out/trials/*.tmp"))
+
+
+def test_no_worker_outlives_a_killed_parent(running: subprocess.Popen[str]) -> None:
+    running.kill()
+    running.communicate(timeout=30)  # ends with the last process that holds standard error
+    assert running.returncode == -signal.SIGKILL

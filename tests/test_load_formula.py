@@ -1,5 +1,6 @@
 """Formulas by name and from files, and what is said when that fails."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,10 @@ def test_wrong_name_in_a_file(good: Path, name: str, message: str) -> None:
         ("x = 1\n\ndef f(:\n", "line 3: SyntaxError: "),
         ("import sys\nsys.exit('a\\nb')\n", "line 2: SystemExit: a b$"),
         ("import nowhere_at_all\n", "line 1: ModuleNotFoundError: No module"),
+        ("class E(BaseException): pass\nraise E('x')\n", "line 2: E: x$"),
+        ("x = 1\0\n", r"bad.py': \w+Error: .*null bytes"),
         ("x = 1\n", "has no 'f', nor any Formula"),
+        ("from zeta import formula\n@formula\ndef f(x):\n    return 1.0\n", "is constant: an"),
         ("import math\nfrom zeta import formula\n@formula\ndef f(x):\n    return math.exp(x)\n",
          "cannot be evaluated on symbols .TypeError.*functions of zeta.math"),
     ],
@@ -87,3 +91,20 @@ def test_unusable_file(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*none.py': No such file"):
         load_formula(f"{tmp_path}/none.py:f")
+
+
+def test_ctrl_c_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "slow.py"
+    path.write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        load_formula(f"{path}:f")
+
+
+def test_a_file_may_define_dataclasses(good: Path) -> None:
+    good.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        f"@dataclass\nclass Point:\n    x: float\n{GOOD}"
+    )
+    before = set(sys.modules)
+    assert load_formula(f"{good}:swish").name == "swish"
+    assert set(sys.modules) - before <= {"helper"}

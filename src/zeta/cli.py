@@ -1,6 +1,7 @@
 """The `zeta` command. Heavy imports happen inside the commands that need them."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import click
 from zeta._errors import UserError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="zeta-nn", message="zeta %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Activation functions, written once as formulas, and what they are worth."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cli.command("list")
@@ -63,8 +67,11 @@ def evaluate_command(
     """Compare activations with relu, gelu and silu on real data, and write a report.
 
     ACTIVATION is a name of the catalogue or path/to/file.py:name; by default exo,
-    learnable_selu_variation and laplace. The same command again resumes after an interruption.
+    learnable_selu_variation and laplace. A formula of your own is evaluated with its parameters
+    fixed at their defaults. The same command again resumes after an interruption.
     """
+    # SIGTERM ends a run as Ctrl-C does: without a handler it would skip all tidying up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from zeta.evaluate import evaluate
     from zeta.evaluate.terminal import TerminalProgress, print_results
 
@@ -75,9 +82,59 @@ def evaluate_command(
     print_results(results)
 
 
+@cli.command("bench")
+@click.argument("activations", nargs=-1, metavar="[ACTIVATION]…")
+@click.option("--quick", is_flag=True, help="float32 alone, to 2^20 elements, fewer rounds.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="PyTorch's threads.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE")
+def bench_command(
+    activations: tuple[str, ...],
+    quick: bool,
+    threads: int | None,
+    json_path: Path | None,
+    plot_path: Path | None,
+) -> None:
+    """Time activations against F.gelu, F.silu, a copy, the eager formula and torch.compile.
+
+    ACTIVATION is a name of the catalogue; by default exo, learnable_selu_variation and laplace.
+    Everything is timed in turn in one run; a ratio is the median over rounds.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from zeta import bench
+
+    names = activations or bench.DEFAULT
+    sizes = bench.SIZES[:-1] if quick else bench.SIZES
+    dtypes = bench.DTYPES[:1] if quick else bench.DTYPES
+    console = Console()
+    with Progress(console=console, transient=True) as progress:
+        total = len(names) * len(sizes) * len(dtypes) * len(bench.MODES)
+        task = progress.add_task("", total=total)
+        results = bench.run(
+            names,
+            sizes,
+            dtypes,
+            rounds=7 if quick else 20,
+            threads=threads,
+            progress=lambda cell: progress.update(task, advance=1, description=cell),
+        )
+    console.print(bench.table(results))
+    for s in bench.summarise(results):
+        console.print(
+            f"{s.mode}, {s.dtype}, from 2^16 elements up: {s.mean:.2f}× {bench.RIVAL} in the "
+            f"geometric mean, {s.worst:.2f}× at worst"
+        )
+    if json_path:
+        json_path.write_text(results.to_json(), encoding="utf-8")
+    if plot_path:
+        bench.plot(results, plot_path)
+
+
 @cli.command("doctor")
 def doctor_command() -> None:
-    """Show versions, devices, the compiler, and which extras are installed."""
+    """Show versions, devices, the compiler, fused kernels, and which extras are installed."""
     from zeta.doctor import diagnose
 
     for section, findings in diagnose().items():
@@ -91,21 +148,23 @@ def main() -> None:
     """The entry point: every failure is one line on standard error and a non-zero status."""
     try:
         status = cli.main(prog_name="zeta", standalone_mode=False)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "zeta"
+        status = _fail(f"{error.format_message()} (see {command} --help)", error.exit_code)
     except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+        status = _fail(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
         # Click turns Ctrl-C into an Abort; its cause may say what is kept.
         status = _fail(str(error.__cause__ or error) or "interrupted", 130)
     except (UserError, ImportError, OSError) as error:
         status = _fail(str(error), 1, error)
-    except Exception as error:
+    except BaseException as error:  # a user's file may derive its own
         text = f"unexpected {type(error).__name__}: {error} (ZETA_DEBUG=1 shows the traceback)"
         status = _fail(text, 1, error)
     sys.exit(status)
 
 
-def _fail(text: str, status: int, error: Exception | None = None) -> int:
+def _fail(text: str, status: int, error: BaseException | None = None) -> int:
     if error and os.environ.get("ZETA_DEBUG"):
         raise error
     click.echo(f"zeta: {' '.join(text.split())}", err=True)

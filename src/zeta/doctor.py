@@ -1,15 +1,18 @@
-"""What Zeta finds on this machine: versions, devices, compiler, extras."""
+"""What Zeta finds on this machine: versions, devices, compiler, kernels, extras."""
 
 import os
 import platform
 import re
-import shutil
 import subprocess
+import warnings
 from importlib import metadata
 from pathlib import Path
 
+from zeta.kernels.compiler import KernelError, disabled, find_compiler, library, status
+
 PACKAGE = "zeta-nn"
 FRAMEWORKS = ("torch", "jax", "flax", "keras", "tensorflow")
+_VERSION_TIMEOUT = 10  # seconds
 # The features that vectorised kernels can use, narrowest first.
 _VECTOR_FEATURES = (
     "sse4_2",
@@ -55,6 +58,7 @@ def diagnose() -> dict[str, dict[str, str]]:
     return {
         "Versions and machine": found,
         "Devices": devices(),
+        "Kernels": kernels(),
         "Extras": {extra: _extra_state(missing) for extra, missing in extras().items()},
     }
 
@@ -94,13 +98,62 @@ def vector_features() -> list[str]:
 
 
 def compiler() -> str | None:
-    """The C++ compiler, ``$CXX`` or the first of the usual ones, with its version; None if none."""
-    for name in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
-        if path := shutil.which(name):
-            answer = subprocess.run([path, "--version"], capture_output=True, text=True)
-            first_line = answer.stdout.partition("\n")[0].strip()
-            return f"{path}: {first_line}"
-    return None
+    """The C++ compiler that the kernels use, with its version; None if there is none."""
+    path = find_compiler()
+    if path is None:
+        return None
+    try:
+        answer = subprocess.run(
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_VERSION_TIMEOUT,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{path}: cannot be run ({error})"
+    first_line = answer.stdout.partition("\n")[0].strip()
+    return f"{path}: {first_line}"
+
+
+def kernels() -> dict[str, str]:
+    """Whether fused kernels run on processor and GPU, with what, and if not, why."""
+    cpu = _cpu_kernels()
+    found = status()  # after the trial, which may have found the cache unusable
+    return {
+        "CPU": cpu,
+        "compiler": found.compiler or "none found",
+        "cache folder": found.cache_folder,
+        "GPU": _gpu_kernels(),
+    }
+
+
+def _cpu_kernels() -> str:
+    if not status().enabled:
+        return f"plain operations: {status().reason}"
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what is amiss is in the status
+            library(None, lambda: 'extern "C" int zeta_kernel() { return 0; }')
+    except KernelError as error:
+        return f"plain operations: {error}"
+    return "; ".join(filter(None, ["fused kernels run", status().reason]))
+
+
+def _gpu_kernels() -> str:
+    try:
+        import torch
+
+        from zeta.kernels import gpu
+    except ImportError as error:
+        return f"plain operations: {error}"
+    if not torch.cuda.is_available():
+        return "none: PyTorch finds no CUDA device"
+    if disabled():
+        return f"plain operations: {status().reason}"
+    return (
+        "fused kernels can run" if gpu.available() else "plain operations: Triton is not installed"
+    )
 
 
 def extras() -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ def load_formula(source: str) -> Formula:
 
     Raises:
         UserError: an unknown name (the message suggests the nearest), a missing file, a file that
-            fails to import, or an object that is not a formula.
+            fails to import, an object that is not a formula, or a formula without its input.
 
     Example:
         >>> from zeta.load_formula import load_formula
@@ -31,7 +31,7 @@ def load_formula(source: str) -> Formula:
     if not is_file_source(source):
         return activations.get(source)
     found = load_from_file(source, Formula)
-    _check_symbolic(source, found)
+    _check_maths(source, found)
     return found
 
 
@@ -68,21 +68,30 @@ def load_from_file(source: str, wanted: type[T]) -> T:
 
 
 def _run_file(path: Path) -> ModuleType:
-    """Run a file as a module, from its source: a cached .pyc may be of an edit a second ago."""
+    """Run a file as a module, from its source: a cached .pyc may be of an edit a second ago.
+
+    While it runs it is in `sys.modules`, where dataclasses look for it; under its path, which
+    shadows no other module.
+    """
     try:
         code = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    module = ModuleType(path.stem)
+    module = ModuleType(str(path))
     module.__file__ = str(path)
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
+    sys.modules[module.__name__] = module
     try:
         exec(compile(code, str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, and whatever the file derives itself
         line = _line_of(error, str(path))
-        raise UserError(f"cannot import {str(path)!r}: line {line}: {one_line(error)}") from error
+        where = f"line {line}: " if line else ""
+        raise UserError(f"cannot import {str(path)!r}: {where}{one_line(error)}") from error
     finally:
+        del sys.modules[module.__name__]
         sys.path.remove(folder)
     return module
 
@@ -101,12 +110,14 @@ def one_line(error: BaseException) -> str:
     return ": ".join(filter(None, [type(error).__name__, " ".join(text.split())]))
 
 
-def _check_symbolic(source: str, formula: Formula) -> None:
-    """A formula written with another library's functions fails here, not deep inside a run."""
+def _check_maths(source: str, formula: Formula) -> None:
+    """Formulas in another library's functions, and constants, fail here, not deep inside a run."""
     try:
-        formula.symbolic()
+        used = {symbol.name for symbol in formula.symbolic().free_symbols}
     except Exception as error:
         raise UserError(
             f"{source!r} cannot be evaluated on symbols ({one_line(error)}); "
             "write it with arithmetic and the functions of zeta.math"
         ) from error
+    if "x" not in used:
+        raise UserError(f"{source!r} is constant: an activation must depend on its input")

@@ -25,8 +25,10 @@ def test_trials_come_back_as_run_here_and_failures_in_one_line(tmp_path: Path) -
     path = tmp_path / "bad.py"
     path.write_text(
         "import numpy as np\nfrom zeta.evaluate import Budget, Task\ndef load():\n"
-        "    return np.eye(8), np.arange(8) - 3\n"
-        "bad = Task('bad', '', 'classification', load, Budget(1, 2, 3))\n"
+        "    return np.eye(8), np.arange(8) % 2\n"
+        "class Unscored(Task):\n"
+        "    def score(self, predictions, targets):\n        raise IndexError\n"
+        "bad = Unscored('bad', '', 'classification', load, Budget(1, 2, 3))\n"
     )
     source = f"{path}:bad"
     bad = replace(key_of(1), task=source, data=tasks.get(source).fingerprint())

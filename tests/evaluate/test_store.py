@@ -42,6 +42,9 @@ def test_saved_trials_are_found_again(tmp_path: Path, store: TrialStore) -> None
         lambda text: text.replace('"relu"', '"gelu"'),
         lambda text: text.replace("0.5", "NaN"),
         lambda text: text.replace("seconds", "hours"),
+        lambda text: text.replace("0.1", '"a", "b"'),
+        lambda text: text.replace('"learned": []', '"learned": ["a"]'),
+        lambda text: "[" * 100_000,
     ],
 )
 def test_corrupt_file_is_set_aside_and_reported(
@@ -59,6 +62,17 @@ def test_corrupt_file_is_set_aside_and_reported(
     assert aside.read_text() == damaged
     store.save(TRIAL)
     assert store.load(KEY) == TRIAL
+
+
+def test_a_folder_in_a_file_s_place_is_set_aside(store: TrialStore, notes: list[str]) -> None:
+    path = store.folder / f"{KEY.hex()}.json"
+    for _ in range(2):
+        path.mkdir()
+        (path / "something").write_text("")
+        assert store.load(KEY) is None
+    assert not path.exists()
+    assert len(list(store.folder.glob("*.corrupt"))) == len(notes) == 2
+    assert "set aside" in notes[0]
 
 
 def test_a_failed_write_leaves_the_old_file(

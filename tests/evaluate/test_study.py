@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,8 @@ def test_resume_runs_only_what_is_missing_and_ends_alike(tmp_path: Path) -> None
             del trial["timing"]
         return data
 
-    folder, settings = tmp_path / "out", settings_for("exo")
+    # Of digits' 30 epochs these leave the two that the engine's curves have.
+    folder, settings = tmp_path / "out", replace(settings_for("exo"), epoch_divisor=15)
     _, engine = study(folder, noise, settings)
     before, total = without_timing(folder), len(engine.ran)
     lost = list(itertools.islice((folder / "trials").iterdir(), 7))
@@ -156,6 +158,37 @@ def test_bad_names_are_found_before_the_folder_is_made(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="did you mean"):
             Study(settings, tmp_path / "out", AnsweringEngine(noise), Silent())
     assert not (tmp_path / "out").exists()
+
+
+def test_what_could_fail_at_the_end_fails_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> dict[str, str]:
+        raise OSError("no such machine")
+
+    monkeypatch.setattr("zeta.evaluate.study.environment", broken)
+    engine = AnsweringEngine(noise)
+    with pytest.raises(OSError, match="no such machine"):
+        Study(settings_for("exo"), tmp_path, engine, Silent()).run()
+    assert not engine.ran
+
+
+def test_validation_rows_that_cannot_be_scored_are_found_before_any_training(
+    tmp_path: Path,
+) -> None:
+    # Of 16 rows, two targets differ from the rest: by luck one is tested, none validated.
+    path = tmp_path / "task.py"
+    path.write_text(
+        "import numpy as np\nfrom zeta.evaluate import Budget, Task\n"
+        "anything = Task('t', '', 'regression', lambda: None, Budget(1, 2, 3))\n"
+        "rows, test = anything._cut(np.zeros(16), np.arange(16), 0.25, 0)\n"
+        "train, _ = anything._cut(np.zeros(16), rows, 0.25, 0)\n"
+        "y = np.zeros(16)\ny[[test[0], train[0]]] = 1\n"
+        "t = Task('rare', '', 'regression', lambda: (np.eye(16), y), Budget(1, 2, 3))\n"
+    )
+    settings = settings_for("exo", task=f"{path}:t")
+    with pytest.raises(UserError, match=r"task 'rare': the 3 rows that score the tuning trials"):
+        Study(settings, tmp_path, AnsweringEngine(noise), Silent())
 
 
 def test_names_are_shortened_only_where_they_stay_distinct() -> None:

@@ -1,5 +1,7 @@
 """The tasks: splits that do not leak, scores, and tasks of the user's own."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -77,13 +79,87 @@ def test_other_data_other_fingerprint() -> None:
     [
         (np.eye(3), np.arange(4), r"got shapes \(3, 3\) and \(4,\)"),
         (np.arange(4.0), np.arange(4), r"got shapes \(4,\) and \(4,\)"),
+        (np.ones((4, 0)), np.arange(4), r"got shapes \(4, 0\)"),
         (np.full((3, 1), np.nan), np.arange(3), "must be finite"),
+        (np.eye(3), np.array(["a", "b", "c"]), r"must be arrays of numbers.*got dtypes .* <U1"),
+        (np.eye(7), np.arange(7), "regression needs at least 8 rows, got 7"),
+        (np.eye(8), np.full(8, 2.5), "targets must differ; all are 2.5"),
+        (np.eye(8), np.full(8, True), "targets must differ; all are 1"),
+        (np.eye(8), np.eye(8)[0], "the 2 rows that score the final trials all have the same"),
     ],
 )
 def test_unusable_data(x: np.ndarray, y: np.ndarray, message: str) -> None:
     bad = Task("bad", "", "regression", lambda: (x, y), BUDGET)
-    with pytest.raises(UserError, match=message):
-        bad.split("final", seed=0)
+    with pytest.raises(UserError, match=f"task 'bad': .*{message}"):
+        bad.constant_score()
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.arange(8) % 2 - 1, "class numbers 0, 1, …, two or more and none left out; got -1, 0$"),
+        (np.arange(8) % 2 + 0.5, "got 0.5, 1.5$"),
+        (np.arange(8) % 2 * 10**9, "got 0, 1e.09$"),
+        (np.arange(16) % 4 + 1, "got 1, 2, 3, …$"),
+        (np.zeros(8), "got 0$"),
+        (np.array([0] * 9 + [1] * 3), "each class needs at least 4 rows; class 1 has 3"),
+    ],
+)
+def test_unusable_classes(y: np.ndarray, message: str) -> None:
+    bad = Task("bad", "", "classification", lambda: (np.eye(len(y)), y), BUDGET)
+    with pytest.raises(UserError, match=f"task 'bad': .*{message}"):
+        bad.fingerprint()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("kind", "y"),
+    [
+        ("classification", np.arange(8) % 2 > 0),
+        ("classification", np.arange(8) % 2 * 1.0),
+        ("regression", np.arange(8)),
+    ],
+)
+def test_the_fewest_rows_will_do(kind: str, y: np.ndarray, seed: int) -> None:
+    task = Task("few", "", kind, lambda: (np.eye(8), y), BUDGET)
+    split = task.split("tuning", seed)
+    assert len(set(split.score_y)) == len(split.score_y) == len(task.split("final", 0).score_y) == 2
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (lambda: 1 / 0, "it failed: ZeroDivisionError: division by zero"),
+        (lambda: sys.exit("bye"), "it failed: SystemExit: bye"),
+        (lambda: None, "it failed: TypeError: 'NoneType' object is not iterable"),
+        (lambda: (np.eye(3),), "got 1$"),
+        (lambda: (np.eye(3), np.arange(3), 3), "got 3$"),
+    ],
+)
+def test_unusable_load(load: Callable[[], object], message: str) -> None:
+    bad = Task("bad", "", "regression", load, BUDGET)
+    with pytest.raises(UserError, match=f"task 'bad': load must give two arrays.*{message}"):
+        bad.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(0, 2, 3), Budget(1, -2, 3), Budget(1, 2, 3.0), Budget(True, 2, 3), (1, 2, 3)]
+)
+def test_unusable_budget(budget: object) -> None:
+    with pytest.raises(UserError, match="task 'bad': budget must be a Budget of whole numbers"):
+        Task("bad", "", "regression", numbered, budget)
+
+
+def test_unknown_kind(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from zeta.evaluate import Budget, Task\n"
+        "mine = Task('mine', '', 'clasification', None, Budget(1, 2, 3))\n"
+    )
+    with pytest.raises(
+        UserError, match=r"line 2: .*task 'mine': kind must be one of classification"
+    ):
+        tasks.get(f"{path}:mine")
 
 
 def test_unknown_task_suggests_the_nearest() -> None:

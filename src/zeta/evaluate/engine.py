@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from types import TracebackType
-from typing import Any
 
 from zeta._errors import UserError
 from zeta.evaluate.protocol import Trial, TrialKey
@@ -35,7 +35,7 @@ class LocalEngine:
             self._pool = ProcessPoolExecutor(
                 self._workers, mp_context=get_context("spawn"), initializer=_prepare_worker
             )
-            with _interrupts_held_back():  # the first submission starts the processes
+            with _held_back(signal.SIGINT):  # the first submission starts the processes
                 self._pool.submit(os.getpid)
 
     def run(self, keys: Sequence[TrialKey]) -> Iterator[Trial]:
@@ -68,7 +68,7 @@ class LocalEngine:
         trace: TracebackType | None,
     ) -> None:
         if self._pool is not None:
-            with _interrupts_held_back():
+            with _held_back(signal.SIGINT, signal.SIGTERM):
                 self._pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -80,7 +80,16 @@ def available_cores() -> int:
 def _prepare_worker() -> None:
     """Leave Ctrl-C to the parent; import what every trial needs, before the first arrives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
     import zeta.evaluate.training  # noqa: F401
+
+
+def _end_with_parent() -> None:
+    """Exit as soon as the parent is gone, however it died: nobody else would end this process."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(key: TrialKey) -> Trial | str:
@@ -108,12 +117,12 @@ def _result(future: "Future[Trial | str]") -> Trial:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[Any]:
-    """Deliver Ctrl-C after the block; processes started within never get one."""
+def _held_back(*signals: signal.Signals) -> Iterator[None]:
+    """Deliver these signals after the block; processes started within never get them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from zeta._formula import Formula
-from zeta.evaluate.tasks import Budget
+from zeta.evaluate.tasks import METRICS, Budget
 
 Phase = Literal["tuning", "final"]
 Status = Literal["ok", "diverged"]
@@ -131,7 +132,7 @@ class Trial:
         """The trial that :meth:`to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: the fields are not a trial's.
+            KeyError, TypeError, ValueError, AttributeError: the fields are not a trial's.
         """
         fields = dict(fields)
         name = fields.pop("key")
@@ -141,11 +142,33 @@ class Trial:
         key = TrialKey(**fields, budget=budget)
         if key.hex() != name:
             raise ValueError("the fields do not hash to the key")
-        if not isinstance(results["value"], float if results["status"] == "ok" else type(None)):
-            raise ValueError("status and value contradict each other")
-        if not isinstance(results["timing"]["seconds"], float):
-            raise ValueError("timing has no seconds")
-        return Trial(key, curve=curve, learned=learned, **results)
+        trial = Trial(key, curve=curve, learned=learned, **results)
+        _check(trial)
+        return trial
+
+
+def _check(trial: Trial) -> None:
+    """Refuse what no run gives: a report could not be made of it.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: a field is not as documented.
+    """
+    if trial.status not in get_args(Status) or trial.metric not in METRICS.values():
+        raise ValueError("unknown status or metric")
+    if not (_is_number(trial.value) if trial.status == "ok" else trial.value is None):
+        raise ValueError("status and value contradict each other")
+    epochs = trial.key.budget.epochs
+    if len(trial.curve) > epochs or (trial.status == "ok" and len(trial.curve) < epochs):
+        raise ValueError(f"the curve has {len(trial.curve)} of {epochs} epochs")
+    parameters = [value for layer in trial.learned for value in layer.values()]
+    if not all(map(_is_number, (*trial.curve, *parameters))):
+        raise ValueError("the curve or what was learned has a value that is no finite number")
+    if set(trial.timing) != {"seconds"} or not _is_number(trial.timing["seconds"]):
+        raise ValueError("timing has no seconds")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def formula_fingerprint(name: str, formula: Formula) -> str:

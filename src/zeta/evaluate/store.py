@@ -1,5 +1,6 @@
 """The finished trials on disk, one JSON file each: none is lost, none is run twice."""
 
+import itertools
 import json
 import os
 import tempfile
@@ -38,7 +39,7 @@ class TrialStore:
     def load(self, key: TrialKey) -> Trial | None:
         """The finished trial of this key, if there is one.
 
-        A file that is no such trial is renamed to ``*.corrupt`` and reported; its trial counts
+        Whatever else is in its place is renamed to ``*.corrupt`` and reported; the trial counts
         as not run.
         """
         path = self._path(key)
@@ -48,8 +49,10 @@ class TrialStore:
                 raise ValueError("it holds another trial")
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            aside = path.with_suffix(".corrupt")
+        except (
+            ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError
+        ) as error:  # fmt: skip
+            aside = _unused(path)
             path.replace(aside)
             reason = f"{type(error).__name__}: {error}"
             self._warn(f"unusable trial file set aside as {aside} ({reason}); running it again")
@@ -63,6 +66,12 @@ class TrialStore:
 
     def _path(self, key: TrialKey) -> Path:
         return self.folder / f"{key.hex()}.json"
+
+
+def _unused(path: Path) -> Path:
+    """A name for a file to be set aside; a folder may have the usual one."""
+    names = (path.with_suffix(f".{n}.corrupt" if n else ".corrupt") for n in itertools.count())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _refuse(constant: str) -> None:

@@ -85,6 +85,7 @@ class Study:
     def run(self) -> Results:
         """Everything from tuning to the written report."""
         started = time.perf_counter()
+        machine = environment()  # first: if it fails, no training is lost
         tunings = self._tune()
         finals = self._finals(tunings)
         # Imported late: SciPy and Matplotlib take a second that the workers are better given.
@@ -105,7 +106,7 @@ class Study:
             comparisons=comparisons,
             conclusion=conclude(self.settings, comparisons),
             trials=tuple(sorted(self._trials.values(), key=self._order)),
-            environment=environment(),
+            environment=machine,
             protocol=describe_protocol(self.settings),
             timing={
                 "seconds": round(time.perf_counter() - started, 2),
@@ -209,6 +210,8 @@ class Study:
     def _describe(self, name: str) -> TaskInfo:
         task = self._tasks[name]
         budget = self.settings.budget(task.budget)
+        for seed in self.settings.tuning_seeds:
+            task.split("tuning", seed)  # an unusable one is found before any training
         return TaskInfo(
             source=name,
             title=task.title,

@@ -7,10 +7,10 @@ from zeta._errors import UnknownNameError
 from zeta.evaluate.tasks.breast_cancer import breast_cancer
 from zeta.evaluate.tasks.diabetes import diabetes
 from zeta.evaluate.tasks.digits import digits
-from zeta.evaluate.tasks.task import Budget, Split, Task
+from zeta.evaluate.tasks.task import METRICS, Budget, Split, Task
 from zeta.load_formula import is_file_source, load_from_file
 
-__all__ = ["TASKS", "Budget", "Split", "Task", "get"]
+__all__ = ["METRICS", "TASKS", "Budget", "Split", "Task", "get"]
 
 TASKS: dict[str, Task] = {task.name: task for task in (digits, breast_cancer, diabetes)}
 

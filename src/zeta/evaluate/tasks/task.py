@@ -2,18 +2,23 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from zeta._errors import UserError
+from zeta.load_formula import one_line
 
 Array = npt.NDArray[Any]
 
 TEST_FRACTION = 0.25
 VALIDATION_FRACTION = 0.25
+# Kind of task -> its score's name.
+METRICS = {"classification": "accuracy", "regression": "R²"}
+# The fewest rows of which both cuts leave a class some, and a regression two, on either side.
+_LEAST_OF_A_CLASS, _LEAST_OF_A_REGRESSION = 4, 8
 # The held-out test set never depends on a trial's seed.
 TEST_SPLIT_SEED = 0
 
@@ -76,10 +81,17 @@ class Task:
     load: Callable[[], tuple[Array, Array]]
     budget: Budget
 
+    def __post_init__(self) -> None:
+        if self.kind not in METRICS:
+            raise self._error(f"kind must be one of {', '.join(METRICS)}; got {self.kind!r}")
+        numbers = astuple(self.budget) if isinstance(self.budget, Budget) else ()
+        if not numbers or not all(type(n) is int and n > 0 for n in numbers):
+            raise self._error(f"budget must be a Budget of whole numbers from 1; got {self.budget}")
+
     @property
     def metric(self) -> str:
         """The score's name; higher is better."""
-        return "accuracy" if self.kind == "classification" else "R²"
+        return METRICS[self.kind]
 
     def fingerprint(self) -> str:
         """A hash of the data: other data, another fingerprint."""
@@ -96,6 +108,9 @@ class Task:
             phase: "tuning" splits the development data by ``seed`` into training and validation
                 rows; "final" trains on all development data and scores on the test set.
             seed: of the validation split.
+
+        Raises:
+            UserError: the data are not as documented, or cannot be split.
         """
         x, y = self._data()
         development, test = self._cut(y, np.arange(len(y)), TEST_FRACTION, TEST_SPLIT_SEED)
@@ -105,6 +120,11 @@ class Task:
             train, score = development, test
         x = _standardised(x, train)
         y = y.astype(np.int64) if self.kind == "classification" else _standardised(y, train)
+        if self.kind == "regression" and np.ptp(y[score]) == 0:
+            raise self._error(
+                f"the {len(score)} rows that score the {phase} trials all have the same target, "
+                "which leaves R² undefined; more rows with different targets are needed"
+            )
         return Split(x[train], y[train], x[score], y[score])
 
     def score(self, predictions: Array, targets: Array) -> float:
@@ -126,17 +146,59 @@ class Task:
         """What ``load`` gives, checked.
 
         Raises:
-            UserError: the arrays do not fit each other or are not finite.
+            UserError: it fails, or the arrays are not as documented.
         """
-        x, y = map(np.asarray, self.load())
-        if x.ndim != 2 or y.shape != x.shape[:1]:
-            raise UserError(
-                f"task {self.name!r}: load must give features (rows, columns) and targets (rows,), "
+        try:
+            arrays = tuple(map(np.asarray, self.load()))
+        except (Exception, SystemExit) as error:
+            raise self._error(
+                f"load must give two arrays, features and targets; it failed: {one_line(error)}"
+            ) from error
+        if len(arrays) != 2:
+            raise self._error(f"load must give two arrays, features and targets; got {len(arrays)}")
+        x, y = arrays
+        if x.ndim != 2 or y.shape != x.shape[:1] or not x.shape[1]:
+            raise self._error(
+                "load must give features (rows, columns) and targets (rows,), "
                 f"got shapes {x.shape} and {y.shape}"
             )
+        if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
+            raise self._error(
+                "features and targets must be arrays of numbers (classes are numbered 0, 1, …), "
+                f"got dtypes {x.dtype} and {y.dtype}"
+            )
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise UserError(f"task {self.name!r}: features and targets must be finite numbers")
+            raise self._error("features and targets must be finite numbers")
+        if self.kind == "classification":
+            self._check_classes(y)
+        else:
+            self._check_values(y)
         return x, y
+
+    def _check_classes(self, y: Array) -> None:
+        classes, counts = np.unique(y, return_counts=True)
+        if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
+            some = ", ".join(f"{label:g}" for label in classes[:3].astype(float))
+            raise self._error(
+                "targets must be the class numbers 0, 1, …, two or more and none left out; "
+                f"got {some}{', …' * (len(classes) > 3)}"
+            )
+        if counts.min() < _LEAST_OF_A_CLASS:
+            raise self._error(
+                f"each class needs at least {_LEAST_OF_A_CLASS} rows; "
+                f"class {counts.argmin()} has {counts.min()}"
+            )
+
+    def _check_values(self, y: Array) -> None:
+        if len(y) < _LEAST_OF_A_REGRESSION:
+            raise self._error(
+                f"regression needs at least {_LEAST_OF_A_REGRESSION} rows, got {len(y)}"
+            )
+        if y.min() == y.max():
+            raise self._error(f"the targets must differ; all are {float(y[0]):g}")
+
+    def _error(self, problem: str) -> UserError:
+        return UserError(f"task {self.name!r}: {problem}")
 
     def _cut(self, y: Array, rows: Array, fraction: float, seed: int) -> tuple[Array, Array]:
         """Two parts of ``rows``, the second ``fraction`` of them; classes in equal shares."""
