@@ -74,12 +74,13 @@ def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Array:
     }
     with np.errstate(all="ignore"):  # ±inf and NaN are values here, as in every framework
         y = np.asarray(formula.function(_limits_defined(formula, x.astype(dtype)), **values))
+        y = y.astype(x.dtype)
     if y.shape != x.shape:
         raise ValueError(
             f"formula {formula.name!r} must return one value per element of x, shape {x.shape}; "
             f"it returned shape {y.shape}"
         )
-    return y.astype(x.dtype)
+    return y
 
 
 def _limits_defined(formula: Formula, x: Array) -> Array:
