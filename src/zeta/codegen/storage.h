@@ -22,9 +22,18 @@ INLINE Float load(const BFloat* p) {
     return (Float)(__builtin_convertvector((Shorts)v, Int) << 16);
 #endif
 }
-// Rounds to nearest even in integers. The carry would spoil a NaN whose bits are all ones, which
+// Rounds to nearest even: by the processor's instruction, which takes subnormals for zero, or in
+// integers. There the carry would spoil a NaN whose bits are all ones, which
 // arithmetic does not make: see `canonical`.
 INLINE void store(BFloat* p, Float v) {
+#if defined(ZETA_AVX512) && defined(__AVX512BF16__) && defined(__AVX512DQ__)
+    constexpr int subnormal = 0x20;
+    if (__builtin_expect(!__builtin_ia32_fpclassps512_mask(v, subnormal, -1), 1)) {
+        const auto result = __builtin_ia32_cvtneps2bf16_v16sf(v);
+        std::memcpy(p, &result, sizeof result);
+        return;
+    }
+#endif
     const Int bits = (Int)v, rounded = bits + (((bits >> 16) & 1) + 0x7fff);
     const Shorts result = __builtin_convertvector(rounded >> 16, Shorts);
     std::memcpy(p, &result, sizeof result);
