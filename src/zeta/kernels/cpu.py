@@ -121,7 +121,10 @@ def _launch(
     if size == 0:
         return
     dtype = DTYPES[x.dtype][1]
-    values = [_value(p, dtype, layout) for p in parameters if not (type(p) is float and p == 1)]
+    values = [p for p in parameters if isinstance(p, Tensor) and p.dtype == dtype]
+    if layout is not None or len(values) < len(parameters):
+        kept = zip(parameters, are_one(parameters), strict=True)
+        values = [_value(p, dtype, layout) for p, one in kept if not one]
     out_of_memory = run(
         _PACK[len(values)](
             x.data_ptr(),
