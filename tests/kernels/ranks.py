@@ -1,0 +1,50 @@
+"""One rank of two: a network with learnable activations under DDP or FSDP2, against one process.
+
+Run by test_distributed.py as ``python ranks.py KIND RANK FILE``; prints what went through kernels.
+"""
+
+import copy
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from zeta.kernels import cpu
+from zeta.nn import Exo, LearnableSELUVariation
+
+WORLD = 2
+
+
+def main(kind: str, rank: int, file: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=WORLD)
+    torch.manual_seed(0)
+    scalar, channels = LearnableSELUVariation(), LearnableSELUVariation(num_parameters=8)
+    network = nn.Sequential(nn.Linear(4, 8), channels, Exo(), nn.Linear(8, 8), scalar)
+    whole = copy.deepcopy(network)
+    x = torch.randn(2 * WORLD, 4)
+    whole(x).square().mean().backward()
+    if kind == "ddp":
+        parallel = DistributedDataParallel(network)
+    else:
+        # FSDP2 shards no 0-d parameter: these are left whole, and reduced by hand.
+        parallel = fully_shard(network, ignored_params=set(scalar.parameters()))
+    launched = []
+    launch = cpu._launch
+    cpu._launch = lambda *arguments: (launched.append(1), launch(*arguments))[1]
+    parallel(x.chunk(WORLD)[rank]).square().mean().backward()
+    if kind == "fsdp2":
+        for parameter in scalar.parameters():
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= WORLD
+    for (name, ours), theirs in zip(network.named_parameters(), whole.parameters(), strict=True):
+        gradient = ours.grad.full_tensor() if hasattr(ours.grad, "full_tensor") else ours.grad
+        torch.testing.assert_close(gradient, theirs.grad, msg=lambda m, n=name: f"{n}: {m}")
+    print(f"launched {len(launched)}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

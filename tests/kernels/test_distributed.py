@@ -1,0 +1,31 @@
+"""Kernels under DistributedDataParallel and FSDP2: two real gloo processes, equal to one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RANKS = Path(__file__).with_name("ranks.py")
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_gradients_equal_the_single_process(kind, tmp_path, clean_env):
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, RANKS, kind, str(rank), tmp_path / "store"],
+            env=clean_env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        try:
+            out, err = rank.communicate(timeout=120)
+        finally:
+            rank.kill()
+        assert rank.returncode == 0, err
+        # Three activations, forward and backward each.
+        assert "launched 6" in out
