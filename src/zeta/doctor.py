@@ -8,7 +8,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-from zeta.kernels.compiler import KernelError, disabled, find_compiler, library, status
+from zeta.kernels.compiler import KernelError, disabled, find_compiler, load, status
 
 PACKAGE = "zeta-nn"
 FRAMEWORKS = ("torch", "jax", "flax", "keras", "tensorflow")
@@ -134,7 +134,7 @@ def _cpu_kernels() -> str:
         return f"plain operations: {status().reason}"
     try:
         with warnings.catch_warnings(action="ignore"):  # what is amiss is in the status
-            library(None, lambda: 'extern "C" int zeta_kernel() { return 0; }')
+            load(None, lambda: 'extern "C" int zeta_kernel() { return 0; }')
     except KernelError as error:
         return f"plain operations: {error}"
     return "; ".join(filter(None, ["fused kernels run", status().reason]))

@@ -106,54 +106,54 @@ def test_a_full_disk(cache, problems, monkeypatch):
 
     monkeypatch.setattr(compiler, "_replace", full)
     with pytest.warns(RuntimeWarning, match="No space left on device"):
-        library = compiler.library(b"key", lambda: SOURCE)
+        library = compiler.load(b"key", lambda: SOURCE)
     assert library.zeta_kernel(None) == 7
     assert not libraries(cache)
 
 
 def test_the_cache_is_private_and_used_again(cache):
-    assert compiler.library(b"key", lambda: SOURCE).zeta_kernel(None) == 7
+    assert compiler.load(b"key", lambda: SOURCE).zeta_kernel(None) == 7
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
-    compiler.library(b"key", pytest.fail)  # no source is asked for
+    compiler.load(b"key", pytest.fail)  # no source is asked for
     assert len(libraries(cache)) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF junk", None], ids=["empty", "foreign", "cut"])
 def test_a_damaged_library_is_made_again(cache, content):
-    compiler.library(b"key", lambda: SOURCE)
+    compiler.load(b"key", lambda: SOURCE)
     (path,) = libraries(cache)
     whole = path.read_bytes()
     path.unlink()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    assert compiler.library(b"key", lambda: SOURCE).zeta_kernel(None) == 7
+    assert compiler.load(b"key", lambda: SOURCE).zeta_kernel(None) == 7
     assert compiler._is_intact(path)
 
 
 def test_a_library_of_another_key_is_not_taken(cache):
     other = 'extern "C" int zeta_kernel(const void*) { return 8; }'
-    compiler.library(b"other", lambda: other)
+    compiler.load(b"other", lambda: other)
     (foreign,) = libraries(cache)
-    compiler.library(b"key", lambda: SOURCE)
+    compiler.load(b"key", lambda: SOURCE)
     (own,) = set(libraries(cache)) - {foreign}
     shutil.copy(foreign, own)
     assert not compiler._is_intact(own)
 
 
 def test_what_others_could_have_written_is_not_loaded(cache, problems):
-    compiler.library(b"key", lambda: SOURCE)
+    compiler.load(b"key", lambda: SOURCE)
     (path,) = libraries(cache)
     path.chmod(0o666)
     assert not compiler._is_intact(path)
     path.chmod(0o600)
     cache.chmod(0o777)
     with pytest.warns(RuntimeWarning, match="others may write to it"):
-        assert compiler.library(b"key", lambda: SOURCE).zeta_kernel(None) == 7
+        assert compiler.load(b"key", lambda: SOURCE).zeta_kernel(None) == 7
 
 
 def test_someone_elses_folder_is_not_used(cache, problems, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
     with pytest.warns(RuntimeWarning, match="not this user's own"):
-        assert compiler.library(b"key", lambda: SOURCE).zeta_kernel(None) == 7
+        assert compiler.load(b"key", lambda: SOURCE).zeta_kernel(None) == 7
 
 
 def test_one_warning_however_many_problems(problems):
@@ -165,11 +165,11 @@ def test_one_warning_however_many_problems(problems):
 
 
 def test_another_processor_has_another_library(cache, monkeypatch):
-    compiler.library(b"key", lambda: SOURCE)
+    compiler.load(b"key", lambda: SOURCE)
     monkeypatch.setattr(compiler, "cpu_features", lambda: "avx9000")
     compiler._machine_key.cache_clear()
     try:
-        compiler.library(b"key", lambda: SOURCE)
+        compiler.load(b"key", lambda: SOURCE)
     finally:
         compiler._machine_key.cache_clear()
     assert len(libraries(cache)) == 2
@@ -178,7 +178,7 @@ def test_another_processor_has_another_library(cache, monkeypatch):
 def test_sixteen_processes_compile_the_same_kernel(clean_env, tmp_path):
     script = f"""
     from zeta.kernels import compiler
-    assert compiler.library(b"key", lambda: {SOURCE!r}).zeta_kernel(None) == 7
+    assert compiler.load(b"key", lambda: {SOURCE!r}).zeta_kernel(None) == 7
     """
     environment = clean_env | {"ZETA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", textwrap.dedent(script)]

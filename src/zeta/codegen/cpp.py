@@ -33,12 +33,7 @@ def source(program: Program, dtype: str, columns: bool) -> str:
     body = "\n".join(f"    {line}" for line in _evaluate(program))
     finish = "\n".join(f"    {line}" for line in _finish(program))
     return f"""\
-{header("primitives.h")}
-namespace formula {{
-
-using Storage = {_STORAGE[dtype]};
-using V = {"Double" if dtype == "float64" else "Float"};
-using Number = Scalar<V>;
+{_prelude(dtype)}
 constexpr int parameters = {len(program.parameters)}, sums = {len(program.gradients)};
 constexpr bool writes = {_bool(writes)}, backward = {_bool(backward)}, columns = {_bool(columns)};
 
@@ -69,12 +64,7 @@ def softmax_source(value: Program, slope: Program, dtype: str) -> str:
         for name, program in {"value": value, "slope": slope}.items()
     )
     return f"""\
-{header("primitives.h")}
-namespace formula {{
-
-using Storage = {_STORAGE[dtype]};
-using V = {"Double" if dtype == "float64" else "Float"};
-using Number = Scalar<V>;
+{_prelude(dtype)}
 constexpr int parameters = {len(value.parameters)};
 
 {functions}
@@ -82,6 +72,17 @@ constexpr int parameters = {len(value.parameters)};
 }}  // namespace formula
 {header("storage.h")}
 {header("softmax.h")}"""
+
+
+def _prelude(dtype: str) -> str:
+    """The primitives, and the types of this kernel."""
+    return f"""\
+{header("primitives.h")}
+namespace formula {{
+
+using Storage = {_STORAGE[dtype]};
+using V = {"Double" if dtype == "float64" else "Float"};
+using Number = Scalar<V>;"""
 
 
 @cache

@@ -31,6 +31,7 @@ struct Work {
 };
 
 constexpr int64_t column_strip = 4 * width;
+constexpr int64_t row_block = 1024;
 constexpr int64_t grain = 16384;  // elements that a thread has at least
 constexpr Number largest = std::numeric_limits<Number>::max();
 
@@ -58,23 +59,41 @@ INLINE Number total(V v) {
 
 // ---- One row ----------------------------------------------------------------------------------
 
+// Block by block, so that a value is still in the first cache when its exponential is taken; each
+// block's exponentials are of its own maximum, and brought to the row's when they are written.
 INLINE void row_forward(const Arguments& a, int64_t row, const V* p, Number* buffer) {
     const Storage* x = a.x + row * a.classes;
     const int64_t n = a.classes;
-    V m = splat<V>(-largest), sums = {};
-    for (int64_t i = 0; i < n; i += width) {
-        const V v = bounded_value(each(x + i, n - i), p);
-        store(buffer + i, v);
-        m = at_least(m, v);
+    Number* const highs = buffer + (n + width - 1) / width * width;
+    Number* const totals = highs + (n + row_block - 1) / row_block;
+    Number maximum = -largest, sum = 0;
+    for (int64_t start = 0, k = 0; start < n; start += row_block, k++) {
+        const int64_t stop = start + row_block < n ? start + row_block : n;
+        V m = splat<V>(-largest), sums = {};
+        for (int64_t i = start; i < stop; i += width) {
+            const V v = bounded_value(each(x + i, n - i), p);
+            store(buffer + i, v);
+            m = at_least(m, v);
+        }
+        highs[k] = highest(m);
+        for (int64_t i = start; i < stop; i += width) {
+            const V e = exp(load(buffer + i) - highs[k]);
+            store(buffer + i, e);
+            sums += n - i >= width ? e : only(e, n - i);
+        }
+        totals[k] = total(sums);
+        maximum = highs[k] > maximum ? highs[k] : maximum;
     }
-    const Number maximum = highest(m);
-    for (int64_t i = 0; i < n; i += width) {
-        const V e = exp(load(buffer + i) - maximum);
-        store(buffer + i, e);
-        sums += n - i >= width ? e : only(e, n - i);
+    for (int64_t start = 0, k = 0; start < n; start += row_block, k++) {
+        highs[k] = std::exp(highs[k] - maximum);
+        sum += totals[k] * highs[k];
     }
-    const Number sum = total(sums), scale = 1 / sum;
-    for (int64_t i = 0; i < n; i += width) put(a.y + row * n + i, load(buffer + i) * scale, n - i);
+    for (int64_t start = 0, k = 0; start < n; start += row_block, k++) {
+        const int64_t stop = start + row_block < n ? start + row_block : n;
+        const Number scale = highs[k] / sum;
+        for (int64_t i = start; i < stop; i += width)
+            put(a.y + row * n + i, load(buffer + i) * scale, n - i);
+    }
     a.statistics[row] = maximum;
     a.statistics[a.outer + row] = sum;
 }
@@ -153,7 +172,8 @@ INLINE void columns_backward(
 static void strips(int64_t begin, int64_t end, void* context) {
     Work& w = *(Work*)context;
     const Arguments& a = w.a;
-    const int64_t room = (a.inner == 1 ? 1 : column_strip) * a.classes + width;
+    const int64_t blocks = a.classes / row_block + 1;
+    const int64_t room = (a.inner == 1 ? 1 : column_strip) * a.classes + width + 2 * blocks;
     Number* buffer = (Number*)std::malloc(room * sizeof(Number));
     if (!buffer) {
         __atomic_store_n(&w.out_of_memory, 1, __ATOMIC_RELAXED);

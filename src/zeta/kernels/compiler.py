@@ -86,7 +86,7 @@ def warn_once(problem: str) -> None:
         warnings.warn(problem, RuntimeWarning, stacklevel=2)
 
 
-def library(key: bytes | None, source: Callable[[], str]) -> ctypes.CDLL:
+def load(key: bytes | None, source: Callable[[], str]) -> ctypes.CDLL:
     """The compiled library, from the cache where possible.
 
     Args:

@@ -182,7 +182,7 @@ def _compiled(
     content = fingerprint(formula)
     key = content and repr((content, variant, ones, wanted)).encode()
     try:
-        run = compiler.library(key, source).zeta_kernel
+        run = compiler.load(key, source).zeta_kernel
     except compiler.KernelError as error:
         compiler.warn_once(f"zeta: {formula.name} runs as plain PyTorch operations: {error}")
         return None

@@ -135,7 +135,7 @@ def _compiled(formula: Formula, dtype: torch.dtype) -> cpu.Run | None:
     content = fingerprint(formula)
     key = content and repr(("softmax", content, name)).encode()
     try:
-        run = compiler.library(key, source).zeta_kernel
+        run = compiler.load(key, source).zeta_kernel
     except compiler.KernelError as error:
         compiler.warn_once(f"zeta: softmax of {formula.name} runs as plain operations: {error}")
         return None
