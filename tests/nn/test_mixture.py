@@ -79,10 +79,8 @@ def test_loss_passes_every_option_on(mixture):
         "label_smoothing": 0.2,
         "class_weight": torch.rand(V, dtype=torch.float64),
     }
-    hidden, log_prior = mixture._hidden_and_log_prior(x)
-    expected = mixture_cross_entropy(
-        hidden, log_prior, mixture.weight, target, mixture.bias, **options
-    )
+    hidden, log_prior, weight, bias = mixture._mixture(x)
+    expected = mixture_cross_entropy(hidden, log_prior, weight, target, bias, **options)
     torch.testing.assert_close(mixture.loss(x, target, **options), expected)
 
 

@@ -74,6 +74,20 @@ constexpr int parameters = {len(value.parameters)};
 {header("softmax.h")}"""
 
 
+def mixture_source(dtype: str) -> str:
+    """The whole translation unit of a mixture of softmaxes' rows.
+
+    Args:
+        dtype: the logits', as in :func:`source`.
+    """
+    return f"""\
+{_prelude(dtype)}
+
+}}  // namespace formula
+{header("storage.h")}
+{header("mixture.h")}"""
+
+
 def _prelude(dtype: str) -> str:
     """The primitives, and the types of this kernel."""
     return f"""\

@@ -25,7 +25,7 @@ class _NotUnderstoodError(Exception):
 
 def fingerprint(formula: Formula) -> bytes | None:
     """A digest that changes whenever the formula does; None where that cannot be told."""
-    parts = [_package_digest(), sys.version.encode()]
+    parts = [package_digest(), sys.version.encode()]
     try:
         _add(parts, formula, set())
     except _NotUnderstoodError:
@@ -34,7 +34,7 @@ def fingerprint(formula: Formula) -> bytes | None:
 
 
 @cache
-def _package_digest() -> bytes:
+def package_digest() -> bytes:
     """Of the files that turn a formula into source."""
     folder = Path(zeta.__file__).parent
     files = [folder / "_formula.py", folder / "math.py", folder / "_backends" / "sympy.py"]

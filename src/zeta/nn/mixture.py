@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from zeta._backends.torch import check_input, compute_dtype
-from zeta.ops.mixture import mixture_cross_entropy, mixture_log_prob, mixture_logits
+from zeta.ops.mixture import inference
+from zeta.ops.mixture.cross_entropy import mixture_cross_entropy
+from zeta.ops.mixture.inference import Mixture
 
 DECODERS = ("separate", "shared")
 
@@ -125,19 +127,15 @@ class MixtureOfSoftmaxes(nn.Module):
 
     def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Probabilities (…, V); with ``need_weights``, also the mixtures' weights (…, K)."""
-        logits_NKV, log_prior_NK = self._logits_and_log_prior(x)
-        prior_NK = log_prior_NK.exp()
-        # Not a matrix product, which autocast would round to a half type.
-        probabilities_NV = (prior_NK.unsqueeze(-1) * logits_NKV.softmax(-1)).sum(1)
-        probabilities = _with_leading_dims(probabilities_NV.to(x.dtype), x)
+        mixture = self._mixture(x)
+        p = _with_leading_dims(inference.probabilities(mixture).to(x.dtype), x)
         if not need_weights:
-            return probabilities
-        return probabilities, _with_leading_dims(prior_NK.to(x.dtype), x)
+            return p
+        return p, _with_leading_dims(mixture.log_prior_NK.exp().to(x.dtype), x)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probabilities (…, V), computed in log space: no probability underflows to log 0."""
-        log_prob_NV = mixture_log_prob(*self._logits_and_log_prior(x))
-        return _with_leading_dims(log_prob_NV.to(x.dtype), x)
+        return _with_leading_dims(inference.log_prob(self._mixture(x)).to(x.dtype), x)
 
     def loss(
         self,
@@ -160,18 +158,18 @@ class MixtureOfSoftmaxes(nn.Module):
                 input's leading dimensions.
             IndexError: a target that is no class (checked on CPU).
         """
-        hidden_NKD, log_prior_NK = self._hidden_and_log_prior(x)
+        mixture = self._mixture(x)
         if target.shape != x.shape[:-1]:
             raise ValueError(
                 f"MixtureOfSoftmaxes: target must have the input's leading dimensions "
                 f"{tuple(x.shape[:-1])}, got {tuple(target.shape)}"
             )
         loss = mixture_cross_entropy(
-            hidden_NKD,
-            log_prior_NK,
-            self.weight,
+            mixture.hidden_NKD,
+            mixture.log_prior_NK,
+            mixture.weight,
             target.reshape(-1),
-            self.bias,
+            mixture.bias,
             ignore_index=ignore_index,
             reduction=reduction,
             label_smoothing=label_smoothing,
@@ -190,8 +188,8 @@ class MixtureOfSoftmaxes(nn.Module):
             raise ValueError(
                 f"MixtureOfSoftmaxes: k must be between 1 and {self.num_classes}, got {k}"
             )
-        log_probs, indices = self.log_prob(x).topk(k)
-        return log_probs, indices
+        log_probs_NK, indices_NK = inference.topk(self._mixture(x), k)
+        return _with_leading_dims(log_probs_NK.to(x.dtype), x), _with_leading_dims(indices_NK, x)
 
     @torch.no_grad()
     def sample(
@@ -199,15 +197,17 @@ class MixtureOfSoftmaxes(nn.Module):
     ) -> Tensor:
         """Classes drawn from the mixture, with replacement: (…, num_samples), int64.
 
-        From the distribution that ``forward`` gives: in training mode, dropout acts.
+        From the distribution that ``forward`` gives: in training mode, dropout acts. A mixture is
+        drawn first, then a class from its softmax, so that one softmax is computed and not K.
+
+        Raises:
+            ValueError: num_samples is below 1.
         """
         if num_samples < 1:
             raise ValueError(
                 f"MixtureOfSoftmaxes: num_samples must be at least 1, got {num_samples}"
             )
-        p_NV = self(x).reshape(-1, self.num_classes)
-        drawn_NS = torch.multinomial(p_NV, num_samples, replacement=True, generator=generator)
-        return _with_leading_dims(drawn_NS, x)
+        return _with_leading_dims(inference.sample(self._mixture(x), num_samples, generator), x)
 
     def tie_weights(self, embedding: nn.Embedding) -> None:
         """Make the shared decoder use an embedding's weight, (V, D), as its own.
@@ -232,8 +232,8 @@ class MixtureOfSoftmaxes(nn.Module):
             f"bias={self.bias is not None}"
         )
 
-    def _hidden_and_log_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What goes into the decoder, (N, K, D), and the mixtures' log-weights, (N, K)."""
+    def _mixture(self, x: Tensor) -> Mixture:
+        """What goes into the decoder, the mixtures' log-weights, and the decoder."""
         check_input(x, "MixtureOfSoftmaxes", "x")
         if x.dim() < 1 or x.shape[-1] != self.input_size:
             raise ValueError(
@@ -247,11 +247,7 @@ class MixtureOfSoftmaxes(nn.Module):
             hidden_NKD = x_ND.unsqueeze(1).expand(-1, K, -1)
         else:
             hidden_NKD = torch.tanh(self.latent(x_ND)).unflatten(1, (K, D))
-        return self.dropout(hidden_NKD), log_prior_NK
-
-    def _logits_and_log_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden_NKD, log_prior_NK = self._hidden_and_log_prior(x)
-        return mixture_logits(hidden_NKD, self.weight, self.bias), log_prior_NK
+        return Mixture(self.dropout(hidden_NKD), log_prior_NK, self.weight, self.bias)
 
 
 def _with_leading_dims(y: Tensor, x: Tensor) -> Tensor:

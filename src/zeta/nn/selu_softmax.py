@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from zeta.ops import selu_softmax
+from zeta.ops.selu_softmax import selu_softmax
 
 
 class SELUSoftmax(nn.Module):

@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
 
 from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.ops.activations import exo, laplace, learnable_selu_variation
-from zeta.ops.mixture import mixture_cross_entropy
+from zeta.ops.mixture.cross_entropy import mixture_cross_entropy
 from zeta.ops.selu_softmax import selu_softmax
 
 if TYPE_CHECKING:

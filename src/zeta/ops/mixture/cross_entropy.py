@@ -1,18 +1,19 @@
-"""The mixture of softmaxes: joint log-probabilities and the cross-entropy loss.
+"""The mixture's cross-entropy: its options, its checks, and who computes it.
 
-Shape suffixes: N tokens, K mixtures, D features, V classes. Everything is computed in log space,
-in float32 for half-precision inputs.
+Shape suffixes: N tokens, K mixtures, D features, V classes.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from zeta._backends.torch import check_input, compute_dtype
 from zeta.kernels.dispatch import is_eager
+from zeta.kernels.mixture import Mass
+from zeta.ops.mixture import operators, plain
+from zeta.ops.mixture.chunks import Problem, tokens_per_chunk
 
 REDUCTIONS = ("none", "mean", "sum")
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -73,109 +74,88 @@ def mixture_cross_entropy(
     """
     _check_tensors(hidden, log_prior, weight, target, bias, class_weight)
     _check_options(reduction, label_smoothing, max_chunk_bytes)
-    N, K, _ = hidden.shape
-    V = weight.shape[-2]
     target_N = target.long()  # before any comparison: -100 wraps in a narrow type
     ignored_N = target_N == ignore_index
-    _check_targets(target_N, ignored_N, V)
-    target_N = target_N.masked_fill(ignored_N, 0)
-    # In the arithmetic's dtype, so that the chunks' gradients add up in it.
-    wide_weight = weight.to(compute_dtype(weight.dtype))
-    wide_bias = None if bias is None else bias.to(wide_weight.dtype)
-
-    def losses(
-        hidden_NKD: Tensor, log_prior_NK: Tensor, target_N: Tensor, ignored_N: Tensor
-    ) -> Tensor:
-        narrow_bias = None if wide_bias is None else wide_bias.to(weight.dtype)
-        logits_NKV = mixture_logits(hidden_NKD, wide_weight.to(weight.dtype), narrow_bias)
-        if label_smoothing == 0:
-            log_prob_N = _target_log_prob(logits_NKV, log_prior_NK, target_N, ignored_N)
-            return -log_prob_N * _target_weight(class_weight, target_N, log_prob_N.dtype)
-        logits_NKV = logits_NKV.masked_fill(ignored_N[:, None, None], 0)
-        log_prob_NV = mixture_log_prob(logits_NKV, log_prior_NK.masked_fill(ignored_N[:, None], 0))
-        return _smoothed_losses(log_prob_NV, target_N, label_smoothing, class_weight)
-
-    tokens = (hidden, log_prior, target_N, ignored_N)
-    rows = _rows_per_chunk(max_chunk_bytes, K * V, hidden.dtype)
-    if rows is None or rows >= N or not is_eager():  # a transform sees one expression
-        losses_N = losses(*tokens)
-    else:
-        chunks = zip(*(tensor.split(rows) for tensor in tokens), strict=True)
-        losses_N = torch.cat([checkpoint(losses, *c, use_reentrant=False) for c in chunks])
-    loss = _reduce(losses_N, target_N, ignored_N, reduction, class_weight)
+    _check_targets(target_N, ignored_N, weight.shape[-2])
+    dtype = compute_dtype(hidden.dtype)
+    mass, normalizer = _mass(target_N, ignored_N, class_weight, label_smoothing, weight, dtype)
+    matmul_dtype = _matmul_dtype(hidden)
+    problem = Problem(
+        hidden,
+        log_prior.to(dtype),
+        weight,
+        bias,
+        target_N,
+        ignored_N,
+        mass,
+        matmul_dtype,
+        tokens_per_chunk(max_chunk_bytes, weight, hidden.shape[1], matmul_dtype),
+    )
+    loss = _reduced_loss(problem, normalizer, reduction)
     return loss if _autocast(hidden) else loss.to(hidden.dtype)
 
 
-def mixture_logits(hidden_NKD: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Every mixture's logits, (N, K, V), in the dtype that the softmax is computed in."""
-    if weight.dim() == 2:
-        logits_NKV = F.linear(hidden_NKD, weight, bias)
-    else:
-        logits_NKV = torch.einsum("nkd,kvd->nkv", hidden_NKD, weight)
-        logits_NKV = logits_NKV if bias is None else logits_NKV + bias
-    return logits_NKV.to(compute_dtype(hidden_NKD.dtype))
-
-
-def mixture_log_prob(logits_NKV: Tensor, log_prior_NK: Tensor) -> Tensor:
-    """log p(v) = logsumexp_k(log_prior_k + log_softmax(logits_k)_v), (N, V)."""
-    log_prior_NK1 = log_prior_NK.to(logits_NKV.dtype).unsqueeze(-1)
-    return torch.logsumexp(log_prior_NK1 + torch.log_softmax(logits_NKV, -1), dim=1)
-
-
-def _target_log_prob(
-    logits_NKV: Tensor, log_prior_NK: Tensor, target_N: Tensor, ignored_N: Tensor
-) -> Tensor:
-    """log p(target) alone, (N,): no other class's joint probability is needed."""
-    K = logits_NKV.shape[1]
-    target_NK1 = target_N[:, None, None].expand(-1, K, 1)
-    target_logit_NK = logits_NKV.gather(2, target_NK1).squeeze(2)
-    log_softmax_NK = target_logit_NK - logits_NKV.logsumexp(2)
-    joint_NK = log_prior_NK.to(logits_NKV.dtype) + log_softmax_NK
-    # An ignored token's class 0 may be impossible, and 0 · inf is NaN in backward.
-    return torch.logsumexp(joint_NK.masked_fill(ignored_N[:, None], 0), dim=1)
-
-
-def _smoothed_losses(
-    log_prob_NV: Tensor, target_N: Tensor, label_smoothing: float, class_weight_V: Tensor | None
-) -> Tensor:
-    """Each token's loss, (N,): class weights and label smoothing as in F.cross_entropy."""
-    if class_weight_V is not None:
-        log_prob_NV = log_prob_NV * class_weight_V.to(log_prob_NV.dtype)
-    target_log_prob_N = log_prob_NV.gather(1, target_N.unsqueeze(1)).squeeze(1)
-    return -(1 - label_smoothing) * target_log_prob_N - label_smoothing * log_prob_NV.mean(1)
-
-
-def _target_weight(class_weight_V: Tensor | None, target_N: Tensor, dtype: torch.dtype) -> Tensor:
-    if class_weight_V is None:
-        return torch.ones((), dtype=dtype, device=target_N.device).expand(target_N.shape)
-    return class_weight_V.to(dtype)[target_N]
-
-
-def _reduce(
-    losses_N: Tensor,
+def _mass(
     target_N: Tensor,
     ignored_N: Tensor,
-    reduction: str,
     class_weight_V: Tensor | None,
-) -> Tensor:
-    losses_N = losses_N.masked_fill(ignored_N, 0)
+    label_smoothing: float,
+    weight: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Mass, Tensor]:
+    """How much each class counts, and what the mean divides by."""
+    V = weight.shape[-2]
+    if class_weight_V is None:
+        target_weight_N = torch.ones_like(target_N, dtype=dtype)
+    else:
+        class_weight_V = class_weight_V.to(dtype)
+        target_weight_N = class_weight_V[target_N.masked_fill(ignored_N, 0)]
+    target_weight_N = target_weight_N.masked_fill(ignored_N, 0)
+    mass = Mass(target_weight_N, None)
+    if label_smoothing > 0:
+        even = target_weight_N.new_full((V,), label_smoothing / V)
+        even = even if class_weight_V is None else even * class_weight_V
+        mass = Mass((1 - label_smoothing) * target_weight_N, even)
+    return mass, target_weight_N.sum()
+
+
+def _reduced_loss(problem: Problem, normalizer: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
-        return losses_N
-    if reduction == "sum":
-        return losses_N.sum()
-    weight_N = _target_weight(class_weight_V, target_N, losses_N.dtype)
-    return losses_N.sum() / weight_N.masked_fill(ignored_N, 0).sum()
+        return (operators if _takes_operators(problem) else plain).losses(problem)
+    coefficient_N = problem.mass.target_N.new_ones(problem.target_N.shape)
+    if reduction == "mean":
+        coefficient_N = coefficient_N / normalizer
+    coefficient_N = coefficient_N.masked_fill(problem.ignored_N, 0)
+    if _takes_operators(problem):
+        loss = operators.weighted_loss(problem, coefficient_N)
+    else:
+        loss = (coefficient_N * plain.losses(problem)).sum()
+    # The mean over nothing is NaN.
+    return loss + 0 / normalizer if reduction == "mean" else loss
+
+
+def _takes_operators(problem: Problem) -> bool:
+    """Whether nothing is active that must see the single operations."""
+    if torch.compiler.is_compiling():
+        return not torch.compiler.is_exporting()
+    tensors = [t for t in (*problem[:5], *problem.mass) if t is not None]
+    return (
+        is_eager()
+        and forward_ad._current_level < 0
+        and all(type(t) in (Tensor, nn.Parameter) and not t.is_meta for t in tensors)
+        and not problem.mass.target_N.requires_grad  # nor does F.cross_entropy's
+    )
+
+
+def _matmul_dtype(hidden: Tensor) -> torch.dtype:
+    if _autocast(hidden) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(hidden.device.type)
+    return hidden.dtype
 
 
 def _autocast(x: Tensor) -> bool:
     kind = x.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-
-
-def _rows_per_chunk(max_bytes: int | None, row_elements: int, dtype: torch.dtype) -> int | None:
-    if max_bytes is None:
-        return None
-    return max(1, max_bytes // (row_elements * compute_dtype(dtype).itemsize))
 
 
 def _check_tensors(

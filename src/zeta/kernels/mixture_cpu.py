@@ -1,0 +1,155 @@
+"""Launches the C++ kernels of a mixture's rows (`zeta/codegen/mixture.h`) on CPU tensors.
+
+Shape suffixes: N tokens of the chunk, K mixtures, V classes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zeta.kernels import compiler, cpu
+from zeta.kernels.fingerprint import package_digest
+
+# Takes the packed `Arguments` of mixture.h.
+Run = Callable[[bytes], None]
+
+_kernels: dict[torch.dtype, Run | None] = {}
+
+
+def kernel(dtype: torch.dtype) -> Run | None:
+    """The kernel for logits of this dtype; None if it cannot be compiled."""
+    if dtype not in _kernels:
+        with cpu.compiling:
+            if dtype not in _kernels:
+                _kernels[dtype] = _compiled(cpu.DTYPES[dtype][0])
+    return _kernels[dtype]
+
+
+def statistics(
+    logits_NKV: Tensor,
+    bias: Tensor | None,
+    target_N: Tensor,
+    high_NK: Tensor,
+    total_NK: Tensor,
+    target_logit_NK: Tensor,
+) -> None:
+    """Fill the statistics."""
+    _launch(
+        logits_NKV,
+        bias,
+        target_N,
+        high=high_NK,
+        total=total_NK,
+        target_logit=target_logit_NK,
+        halves=(True, False),
+    )
+
+
+def write_gradient(
+    logits_NKV: Tensor,
+    bias: Tensor | None,
+    target_N: Tensor,
+    high_NK: Tensor,
+    total_NK: Tensor,
+    scale_NK: Tensor,
+) -> None:
+    """Replace the logits by scale·(softmax - onehot(target)); by 0 where the scale is 0."""
+    _launch(
+        logits_NKV,
+        bias,
+        target_N,
+        high=high_NK,
+        total=total_NK,
+        scale=scale_NK,
+        halves=(False, True),
+    )
+
+
+def respond_and_write_gradient(
+    logits_NKV: Tensor,
+    bias: Tensor | None,
+    target_N: Tensor,
+    log_prior_NK: Tensor,
+    coefficient_N: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """log p(target), (N,), and scale = coefficient·responsibility, (N, K); 0 for a target < 0."""
+    log_prior_NK, coefficient_N = log_prior_NK.contiguous(), coefficient_N.contiguous()
+    high_NK, total_NK, target_logit_NK, scale_NK = (torch.empty_like(log_prior_NK) for _ in "1234")
+    log_prob_N = torch.empty_like(coefficient_N)
+    _launch(
+        logits_NKV,
+        bias,
+        target_N,
+        log_prior=log_prior_NK,
+        high=high_NK,
+        total=total_NK,
+        target_logit=target_logit_NK,
+        scale=scale_NK,
+        coefficient=coefficient_N,
+        log_prob=log_prob_N,
+        halves=(True, True),
+    )
+    return log_prob_N, scale_NK
+
+
+def _launch(
+    logits_NKV: Tensor,
+    bias: Tensor | None,
+    target_N: Tensor,
+    *,
+    halves: tuple[bool, bool],
+    log_prior: Tensor | None = None,
+    high: Tensor | None = None,
+    total: Tensor | None = None,
+    target_logit: Tensor | None = None,
+    scale: Tensor | None = None,
+    coefficient: Tensor | None = None,
+    log_prob: Tensor | None = None,
+) -> None:
+    run = kernel(logits_NKV.dtype)
+    assert run is not None
+    assert logits_NKV.stride(2) == 1
+    target_N = target_N.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    pointers = (
+        logits_NKV,
+        bias,
+        log_prior,
+        high,
+        total,
+        target_logit,
+        scale,
+        target_N,
+        coefficient,
+        log_prob,
+    )
+    numbers = (
+        *logits_NKV.shape,
+        *logits_NKV.stride()[:2],
+        0 if bias is None or bias.dim() == 1 else bias.stride(0),
+        *halves,
+        cpu.parallel_for,
+    )
+    addresses = (0 if tensor is None else tensor.data_ptr() for tensor in pointers)
+    run(struct.pack(f"{len(pointers) + len(numbers)}Q", *addresses, *numbers))
+
+
+def _compiled(dtype: str) -> Run | None:
+    def source() -> str:
+        from zeta.codegen import cpp
+
+        return cpp.mixture_source(dtype)
+
+    try:
+        run = compiler.load(repr(("mixture", package_digest(), dtype)).encode(), source).zeta_kernel
+    except compiler.KernelError as error:
+        compiler.warn_once(f"zeta: a mixture's loss runs as plain operations: {error}")
+        return None
+    run.argtypes, run.restype = [ctypes.c_char_p], None
+    checked: Run = run
+    return checked

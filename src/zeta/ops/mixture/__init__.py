@@ -1,0 +1,1 @@
+"""The mixture of softmaxes: its cross-entropy without all logits in memory, and its inference."""
