@@ -10,6 +10,7 @@ from torch import nn
 
 from zeta.nn import MixtureOfSoftmaxes
 from zeta.ops import mixture_cross_entropy
+from zeta.ops.mixture import chunks, inference
 
 K, D, V = 3, 8, 11
 
@@ -79,7 +80,7 @@ def test_loss_passes_every_option_on(mixture):
         "label_smoothing": 0.2,
         "class_weight": torch.rand(V, dtype=torch.float64),
     }
-    hidden, log_prior, weight, bias = mixture._mixture(x)
+    hidden, log_prior, weight, bias, _ = mixture._mixture(x)
     expected = mixture_cross_entropy(hidden, log_prior, weight, target, bias, **options)
     torch.testing.assert_close(mixture.loss(x, target, **options), expected)
 
@@ -116,6 +117,55 @@ def test_samples_follow_the_distribution(mixture):
         counts = torch.bincount(row, minlength=V)
         p = scipy.stats.chisquare(counts.numpy(), n * probabilities.numpy()).pvalue
         assert p > 1e-3
+
+
+def test_log_prob_of_targets(mixture):
+    x, target = torch.randn(2, 5, D, dtype=torch.float64), torch.randint(V, (2, 5))
+    expected = mixture.log_prob(x).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(mixture.log_prob(x, target), expected)
+    with pytest.raises(IndexError, match="target -100 is out of range"):
+        mixture.log_prob(x, torch.full((2, 5), -100))
+
+
+@pytest.mark.parametrize("decoder", ["separate", "shared"])
+def test_ten_thousand_classes_in_chunks(decoder, monkeypatch):
+    """The whole distribution, its best classes and its gradient, from chunks of three tokens."""
+    classes = 10_000
+    mixture = MixtureOfSoftmaxes(K, D, classes, decoder=decoder, dtype=torch.float64)
+    x = torch.randn(8, D, dtype=torch.float64, requires_grad=True)
+    p, weights = mixture(x, need_weights=True)
+    log_p = mixture.log_prob(x)
+    (gradient,) = torch.autograd.grad(log_p.square().sum(), x)
+    monkeypatch.setattr(chunks, "_CHUNK_BYTES", 3 * K * classes * 8)
+    calls = []
+    logits = inference.mixture_logits
+    monkeypatch.setattr(
+        inference, "mixture_logits", lambda h, *rest: (calls.append(len(h)), logits(h, *rest))[1]
+    )
+    chunked_p, chunked_weights = mixture(x, need_weights=True)
+    assert calls == [3, 3, 2]
+    torch.testing.assert_close(chunked_p, p)
+    torch.testing.assert_close(chunked_weights, weights)
+    torch.testing.assert_close(p.sum(-1), torch.ones(8, dtype=torch.float64))
+    torch.testing.assert_close(mixture.log_prob(x), log_p)
+    (in_chunks,) = torch.autograd.grad(mixture.log_prob(x).square().sum(), x)
+    torch.testing.assert_close(in_chunks, gradient)
+    for ours, theirs in zip(mixture.topk(x, 7), log_p.topk(7), strict=True):
+        assert torch.equal(ours, theirs) or torch.allclose(ours, theirs, rtol=1e-12)
+
+
+@pytest.mark.parametrize("decoder", ["separate", "shared"])
+def test_samples_of_ten_thousand_classes(decoder):
+    """χ² over a hundred groups of classes of like probability; rare classes are drawn too."""
+    classes, n = 10_000, 200_000
+    mixture = MixtureOfSoftmaxes(K, D, classes, decoder=decoder)
+    x = 3 * torch.randn(1, D)
+    drawn = mixture.sample(x, n, generator=torch.Generator().manual_seed(3)).squeeze(0)
+    p = mixture(x).detach().double().squeeze(0)
+    groups = p.sort().indices.view(100, -1)
+    counts = torch.bincount(drawn, minlength=classes)[groups].sum(1)
+    expected = n * (p / p.sum())[groups].sum(1)
+    assert scipy.stats.chisquare(counts.numpy(), expected.numpy()).pvalue > 1e-3
 
 
 def test_tied_weights_are_the_embeddings_own():

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from zeta._backends.torch import check_input, compute_dtype
 from zeta.ops.mixture import inference
-from zeta.ops.mixture.cross_entropy import mixture_cross_entropy
+from zeta.ops.mixture.cross_entropy import Options, cross_entropy
 from zeta.ops.mixture.inference import Mixture
+from zeta.ops.mixture.shard import Shard
 
 DECODERS = ("separate", "shared")
+# An ignore_index that no target has.
+_NOTHING_IGNORED = torch.iinfo(torch.int64).min
 
 
 class MixtureOfSoftmaxes(nn.Module):
@@ -65,6 +68,8 @@ class MixtureOfSoftmaxes(nn.Module):
     """
 
     bias: nn.Parameter | None
+    # Which classes these are of, where several processes share them: `zeta.distributed`.
+    shard: Shard | None = None
 
     def __init__(
         self,
@@ -133,8 +138,18 @@ class MixtureOfSoftmaxes(nn.Module):
             return p
         return p, _with_leading_dims(mixture.log_prior_NK.exp().to(x.dtype), x)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probabilities (…, V), computed in log space: no probability underflows to log 0."""
+    def log_prob(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+        """Log-probabilities, in log space: no probability underflows to log 0.
+
+        Of all classes, (…, V), or of one target class each, (…), which needs neither (…, V)
+        numbers nor, in backward, more memory than :meth:`loss`.
+
+        Raises:
+            ValueError: shapes that do not fit, as in :meth:`loss`.
+            IndexError: a target that is no class (checked on CPU).
+        """
+        if target is not None:
+            return -self._cross_entropy(x, target, Options(_NOTHING_IGNORED, "none"))
         return _with_leading_dims(inference.log_prob(self._mixture(x)).to(x.dtype), x)
 
     def loss(
@@ -158,25 +173,8 @@ class MixtureOfSoftmaxes(nn.Module):
                 input's leading dimensions.
             IndexError: a target that is no class (checked on CPU).
         """
-        mixture = self._mixture(x)
-        if target.shape != x.shape[:-1]:
-            raise ValueError(
-                f"MixtureOfSoftmaxes: target must have the input's leading dimensions "
-                f"{tuple(x.shape[:-1])}, got {tuple(target.shape)}"
-            )
-        loss = mixture_cross_entropy(
-            mixture.hidden_NKD,
-            mixture.log_prior_NK,
-            mixture.weight,
-            target.reshape(-1),
-            mixture.bias,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-            class_weight=class_weight,
-            max_chunk_bytes=max_chunk_bytes,
-        )
-        return loss.reshape(target.shape) if reduction == "none" else loss
+        options = Options(ignore_index, reduction, label_smoothing, class_weight, max_chunk_bytes)
+        return self._cross_entropy(x, target, options)
 
     def topk(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k most probable classes: log-probabilities and indices, (…, k), best first.
@@ -232,6 +230,24 @@ class MixtureOfSoftmaxes(nn.Module):
             f"bias={self.bias is not None}"
         )
 
+    def _cross_entropy(self, x: Tensor, target: Tensor, options: Options) -> Tensor:
+        mixture = self._mixture(x)
+        if target.shape != x.shape[:-1]:
+            raise ValueError(
+                f"MixtureOfSoftmaxes: target must have the input's leading dimensions "
+                f"{tuple(x.shape[:-1])}, got {tuple(target.shape)}"
+            )
+        loss = cross_entropy(
+            mixture.hidden_NKD,
+            mixture.log_prior_NK,
+            mixture.weight,
+            target.reshape(-1),
+            mixture.bias,
+            options,
+            self.shard,
+        )
+        return loss.reshape(target.shape) if options.reduction == "none" else loss
+
     def _mixture(self, x: Tensor) -> Mixture:
         """What goes into the decoder, the mixtures' log-weights, and the decoder."""
         check_input(x, "MixtureOfSoftmaxes", "x")
@@ -247,7 +263,7 @@ class MixtureOfSoftmaxes(nn.Module):
             hidden_NKD = x_ND.unsqueeze(1).expand(-1, K, -1)
         else:
             hidden_NKD = torch.tanh(self.latent(x_ND)).unflatten(1, (K, D))
-        return Mixture(self.dropout(hidden_NKD), log_prior_NK, self.weight, self.bias)
+        return Mixture(self.dropout(hidden_NKD), log_prior_NK, self.weight, self.bias, self.shard)
 
 
 def _with_leading_dims(y: Tensor, x: Tensor) -> Tensor:

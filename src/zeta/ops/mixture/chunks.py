@@ -11,19 +11,22 @@ of B = 1 pair of matrices and R = N·K rows; with separate decoders of B = K pai
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from zeta._backends.torch import compute_dtype
 from zeta.kernels import mixture
-from zeta.kernels.mixture import Mass, Rows, Statistics
+from zeta.kernels.mixture import Mass, Rows
+from zeta.ops.mixture import shard
 
 # Logits held at once, in bytes, where the caller sets no bound: enough for efficient products, and
 # in proportion to the weight's gradient where that is large.
 _CHUNK_BYTES = 32 << 20
 _WEIGHT_SHARE = 4
+
+# Targets that are no class of this process.
+IGNORED, ELSEWHERE = -1, -2
 
 # The largest gradient by a logit in float16: small probabilities stay representable, and so does
 # a sum over a chunk's tokens.
@@ -36,11 +39,12 @@ class Problem(NamedTuple):
     Attributes:
         hidden_NKD, weight, bias: as given.
         log_prior_NK: in the dtype that arithmetic runs in, as is the mass.
-        target_N: int64; negative where the target is none of these classes.
-        ignored_N: the tokens that count for nothing.
+        target_N: int64; IGNORED for tokens that count for nothing, ELSEWHERE where another
+            process holds the target.
         mass: how much each class counts in a token's loss.
         matmul_dtype: of the matrix products.
         tokens_per_chunk: how many tokens' logits are held at once.
+        group: the processes that hold the other classes (`zeta.ops.mixture.shard`), or None.
     """
 
     hidden_NKD: Tensor
@@ -48,10 +52,15 @@ class Problem(NamedTuple):
     weight: Tensor
     bias: Tensor | None
     target_N: Tensor
-    ignored_N: Tensor
     mass: Mass
     matmul_dtype: torch.dtype
     tokens_per_chunk: int
+    group: str | None = None
+
+    @property
+    def ignored_N(self) -> Tensor:
+        """The tokens that count for nothing."""
+        return self.target_N == IGNORED
 
 
 class Wanted(NamedTuple):
@@ -72,46 +81,40 @@ class Gradients(NamedTuple):
     bias: Tensor | None
 
 
-class Shard(Protocol):
-    """How processes that hold different classes add up what they find."""
-
-    def combine(self, found: Statistics) -> Statistics:
-        """The statistics over all processes' classes."""
-
-    def total(self, *parts: Tensor) -> tuple[Tensor, ...]:
-        """The sums over all processes."""
-
-
 def tokens_per_chunk(
-    max_bytes: int | None, weight: Tensor, num_mixtures: int, matmul_dtype: torch.dtype
+    max_bytes: int | None, weight_bytes: int, num_mixtures: int, V: int, dtype: torch.dtype
 ) -> int:
-    """How many tokens' logits fit the bound, or the default one."""
-    if max_bytes is None:
-        gradient_bytes = weight.numel() * compute_dtype(weight.dtype).itemsize
-        max_bytes = max(_CHUNK_BYTES, gradient_bytes // _WEIGHT_SHARE)
-    return max(1, max_bytes // max(1, num_mixtures * weight.shape[-2] * matmul_dtype.itemsize))
+    """How many tokens' logits fit the bound, or the default one.
+
+    Args:
+        max_bytes: the bound, or None.
+        weight_bytes: the size of the weight's gradient while it grows.
+        num_mixtures, V, dtype: of the logits.
+    """
+    max_bytes = max_bytes or max(_CHUNK_BYTES, weight_bytes // _WEIGHT_SHARE)
+    return max(1, max_bytes // max(1, num_mixtures * V * dtype.itemsize))
 
 
-def losses(problem: Problem, shard: Shard | None = None) -> Tensor:
+def losses(problem: Problem) -> Tensor:
     """Every token's loss, (N,), in the dtype that arithmetic runs in; 0 where ignored."""
-    return _by_chunks(problem, None, Wanted(False, False, False, False), shard)[0]
+    return _by_chunks(problem, None, Wanted(False, False, False, False))[0]
 
 
 def losses_and_gradients(
-    problem: Problem, coefficient_N: Tensor, wanted: Wanted, shard: Shard | None = None
+    problem: Problem, coefficient_N: Tensor, wanted: Wanted
 ) -> tuple[Tensor, Gradients]:
     """Every token's loss, and the gradients of Σ_n coefficient_n · loss_n."""
     coefficient_N = coefficient_N.masked_fill(problem.ignored_N, 0)
     if problem.matmul_dtype != torch.float16 or not len(coefficient_N):
-        return _by_chunks(problem, coefficient_N, wanted, shard)
+        return _by_chunks(problem, coefficient_N, wanted)
     unit = coefficient_N.abs().amax() / _FLOAT16_UNIT
     unit = unit.where(unit > 0, 1)
-    losses_N, gradients = _by_chunks(problem, coefficient_N / unit, wanted, shard)
+    losses_N, gradients = _by_chunks(problem, coefficient_N / unit, wanted)
     return losses_N, Gradients(*(None if g is None else g.mul_(unit) for g in gradients))
 
 
 def _by_chunks(
-    problem: Problem, coefficient_N: Tensor | None, wanted: Wanted, shard: Shard | None
+    problem: Problem, coefficient_N: Tensor | None, wanted: Wanted
 ) -> tuple[Tensor, Gradients]:
     N, K, D = problem.hidden_NKD.shape
     V, B = problem.weight.shape[-2], K if problem.weight.dim() == 3 else 1
@@ -129,7 +132,7 @@ def _by_chunks(
             torch.mm(hidden_RD, weight_VD.t(), out=logits_RV)
         rows = Rows(by_token(logits_BRV, K), bias, problem.target_N[tokens])
         coefficient = None if coefficient_N is None else coefficient_N[tokens]
-        losses_N[tokens], scale_NK = _respond(problem, tokens, rows, coefficient, wanted, shard)
+        losses_N[tokens], scale_NK = _respond(problem, tokens, rows, coefficient, wanted)
         sums.add(tokens, hidden_BRD, logits_BRV, scale_NK)
     return losses_N, sums.gradients()
 
@@ -140,21 +143,20 @@ def _respond(
     rows: Rows,
     coefficient_N: Tensor | None,
     wanted: Wanted,
-    shard: Shard | None,
 ) -> tuple[Tensor, Tensor]:
     """The tokens' losses, and coefficient·responsibility; the logits become their gradient."""
     mass_N, class_mass_V = problem.mass.target_N[tokens], problem.mass.class_V
     log_prior_NK, ignored_N = problem.log_prior_NK[tokens], problem.ignored_N[tokens]
     coefficient_N = torch.zeros_like(mass_N) if coefficient_N is None else coefficient_N
     writes = wanted.hidden or wanted.weight or wanted.bias
-    if writes and class_mass_V is None and shard is None:
+    if writes and class_mass_V is None and problem.group is None:
         log_prob_N, scale_NK = mixture.respond_and_write_gradient(
             rows, log_prior_NK, coefficient_N * mass_N
         )
         return -mass_N * log_prob_N, scale_NK
 
     found = mixture.statistics(rows)
-    found = found if shard is None else shard.combine(found)
+    found = found if problem.group is None else shard.combine(found, problem.group)
     if class_mass_V is None:
         log_prob_N, scale_NK = mixture.respond(found, log_prior_NK, coefficient_N * mass_N)
         scale_NK.masked_fill_(ignored_N.unsqueeze(1), 0)
@@ -164,8 +166,8 @@ def _respond(
 
     mass = Mass(mass_N, class_mass_V)
     log_prob_N, response_NK = mixture.respond_with_mass(rows, found, log_prior_NK, mass)
-    if shard is not None:
-        log_prob_N, response_NK = shard.total(log_prob_N, response_NK)
+    if problem.group is not None:
+        log_prob_N, response_NK = shard.total(problem.group, log_prob_N, response_NK)
     response_NK = response_NK.masked_fill(ignored_N.unsqueeze(1), 0)
     if writes:
         mixture.write_gradient_with_mass(
@@ -213,7 +215,9 @@ class _Sums:
 
     def gradients(self) -> Gradients:
         """The whole sums, in the inputs' shapes."""
-        weight, bias = self.problem.weight, self.problem.bias
+        weight, bias, group = self.problem.weight, self.problem.bias, self.problem.group
+        if group is not None and self.hidden_NKD is not None:
+            (self.hidden_NKD,) = shard.total(group, self.hidden_NKD)
         return Gradients(
             self.hidden_NKD,
             self.log_prior_NK,

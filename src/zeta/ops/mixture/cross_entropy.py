@@ -5,6 +5,8 @@ Shape suffixes: N tokens, K mixtures, D features, V classes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
@@ -13,7 +15,8 @@ from zeta._backends.torch import check_input, compute_dtype
 from zeta.kernels.dispatch import is_eager
 from zeta.kernels.mixture import Mass
 from zeta.ops.mixture import operators, plain
-from zeta.ops.mixture.chunks import Problem, tokens_per_chunk
+from zeta.ops.mixture.chunks import ELSEWHERE, IGNORED, Problem, tokens_per_chunk
+from zeta.ops.mixture.shard import Shard
 
 REDUCTIONS = ("none", "mean", "sum")
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -50,12 +53,18 @@ def mixture_cross_entropy(
             ``F.cross_entropy``; its gradients are zero.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1].
         class_weight: (V,), the weight of each class.
-        max_chunk_bytes: bound on the logits held at once, in bytes; chunks of tokens are then
-            computed one after another, and again in backward. None: all at once.
+        max_chunk_bytes: bound on the logits held at once, in bytes. Chunks of tokens are computed
+            one after another, each with all its mixtures: one token's K·V logits are the least.
+            None: 32 MiB, or a quarter of the weight's gradient if that is more.
 
     Returns:
-        A scalar, or (N,) with reduction "none", of hidden's dtype; half types are computed in
-        float32 and rounded once, under autocast the loss stays float32.
+        A scalar, or (N,) with reduction "none", of hidden's dtype. Half types have float32
+        statistics and sums around their matrix products, and the result is rounded once; under
+        autocast the loss stays float32.
+
+    The gradients are formed together with the loss, chunk by chunk (with "none", in backward);
+    neither (N, K, V) logits nor probabilities are ever in memory. A second derivative,
+    ``torch.func`` transforms and tensor subclasses take plain operations, which hold them.
 
     Raises:
         TypeError: a tensor that must be floating point is not, or a target that is not integer.
@@ -72,60 +81,113 @@ def mixture_cross_entropy(
 
     Source: Yang et al. 2018, Breaking the Softmax Bottleneck.
     """
-    _check_tensors(hidden, log_prior, weight, target, bias, class_weight)
-    _check_options(reduction, label_smoothing, max_chunk_bytes)
+    options = Options(ignore_index, reduction, label_smoothing, class_weight, max_chunk_bytes)
+    return cross_entropy(hidden, log_prior, weight, target, bias, options)
+
+
+@dataclass(frozen=True)
+class Options:
+    """As :func:`mixture_cross_entropy` takes them."""
+
+    ignore_index: int = -100
+    reduction: str = "mean"
+    label_smoothing: float = 0.0
+    class_weight: Tensor | None = None
+    max_chunk_bytes: int | None = None
+
+
+def cross_entropy(
+    hidden: Tensor,
+    log_prior: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None,
+    options: Options,
+    shard: Shard | None = None,
+) -> Tensor:
+    """:func:`mixture_cross_entropy`, also where this process holds a part of the classes alone.
+
+    Then weight and bias are that part's, targets and class weights are of all classes, and the
+    result is the same on every process of the group.
+    """
+    num_classes = shard.num_classes if shard else weight.shape[-2] if weight.dim() > 1 else 0
+    _check_tensors(hidden, log_prior, weight, target, bias, options.class_weight, num_classes)
+    _check_options(options)
     target_N = target.long()  # before any comparison: -100 wraps in a narrow type
-    ignored_N = target_N == ignore_index
-    _check_targets(target_N, ignored_N, weight.shape[-2])
+    ignored_N = target_N == options.ignore_index
+    _check_targets(target_N, ignored_N, num_classes)
     dtype = compute_dtype(hidden.dtype)
-    mass, normalizer = _mass(target_N, ignored_N, class_weight, label_smoothing, weight, dtype)
-    matmul_dtype = _matmul_dtype(hidden)
     problem = Problem(
         hidden,
         log_prior.to(dtype),
         weight,
         bias,
-        target_N,
-        ignored_N,
-        mass,
-        matmul_dtype,
-        tokens_per_chunk(max_chunk_bytes, weight, hidden.shape[1], matmul_dtype),
+        _local_target(target_N, shard).masked_fill(ignored_N, IGNORED),
+        _mass(target_N, ignored_N, options, num_classes, shard, dtype),
+        _matmul_dtype(hidden),
+        _tokens_per_chunk(hidden, weight, options, shard),
+        shard.group if shard else None,
     )
-    loss = _reduced_loss(problem, normalizer, reduction)
+    normalizer = _target_weight(target_N, ignored_N, options.class_weight, dtype).sum()
+    loss = _reduced_loss(problem, normalizer, options.reduction)
     return loss if _autocast(hidden) else loss.to(hidden.dtype)
+
+
+def _local_target(target_N: Tensor, shard: Shard | None) -> Tensor:
+    if shard is None:
+        return target_N
+    elsewhere_N = (target_N < shard.start) | (target_N >= shard.stop)
+    return (target_N - shard.start).masked_fill(elsewhere_N, ELSEWHERE)
 
 
 def _mass(
     target_N: Tensor,
     ignored_N: Tensor,
-    class_weight_V: Tensor | None,
-    label_smoothing: float,
-    weight: Tensor,
+    options: Options,
+    num_classes: int,
+    shard: Shard | None,
     dtype: torch.dtype,
-) -> tuple[Mass, Tensor]:
-    """How much each class counts, and what the mean divides by."""
-    V = weight.shape[-2]
+) -> Mass:
+    """How much each class counts: class weights and label smoothing as in F.cross_entropy."""
+    share, class_weight_V = options.label_smoothing, options.class_weight
+    target_weight_N = _target_weight(target_N, ignored_N, class_weight_V, dtype)
+    if share == 0:
+        return Mass(target_weight_N, None)
     if class_weight_V is None:
-        target_weight_N = torch.ones_like(target_N, dtype=dtype)
-    else:
-        class_weight_V = class_weight_V.to(dtype)
-        target_weight_N = class_weight_V[target_N.masked_fill(ignored_N, 0)]
-    target_weight_N = target_weight_N.masked_fill(ignored_N, 0)
-    mass = Mass(target_weight_N, None)
-    if label_smoothing > 0:
-        even = target_weight_N.new_full((V,), label_smoothing / V)
-        even = even if class_weight_V is None else even * class_weight_V
-        mass = Mass((1 - label_smoothing) * target_weight_N, even)
-    return mass, target_weight_N.sum()
+        class_weight_V = target_weight_N.new_ones(num_classes)
+    here = slice(shard.start, shard.stop) if shard else slice(None)
+    return Mass((1 - share) * target_weight_N, share / num_classes * class_weight_V[here].to(dtype))
+
+
+def _target_weight(
+    target_N: Tensor, ignored_N: Tensor, class_weight_V: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """The weight of each token's class; 0 where ignored."""
+    if class_weight_V is None:
+        return (~ignored_N).to(dtype)
+    weight_N = class_weight_V.to(dtype)[target_N.masked_fill(ignored_N, 0)]
+    return weight_N.masked_fill(ignored_N, 0)
+
+
+def _tokens_per_chunk(hidden: Tensor, weight: Tensor, options: Options, shard: Shard | None) -> int:
+    """The same for every process, whose messages must match."""
+    V = max(shard.sizes) if shard else weight.shape[-2]
+    weight_elements = weight[..., :1, :].numel() * V
+    return tokens_per_chunk(
+        options.max_chunk_bytes,
+        weight_elements * compute_dtype(weight.dtype).itemsize,
+        hidden.shape[1],
+        V,
+        _matmul_dtype(hidden),
+    )
 
 
 def _reduced_loss(problem: Problem, normalizer: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return (operators if _takes_operators(problem) else plain).losses(problem)
-    coefficient_N = problem.mass.target_N.new_ones(problem.target_N.shape)
+    coefficient_N = (~problem.ignored_N).to(normalizer.dtype)
     if reduction == "mean":
-        coefficient_N = coefficient_N / normalizer
-    coefficient_N = coefficient_N.masked_fill(problem.ignored_N, 0)
+        coefficient_N = (coefficient_N / normalizer).masked_fill(problem.ignored_N, 0)
     if _takes_operators(problem):
         loss = operators.weighted_loss(problem, coefficient_N)
     else:
@@ -138,6 +200,8 @@ def _takes_operators(problem: Problem) -> bool:
     """Whether nothing is active that must see the single operations."""
     if torch.compiler.is_compiling():
         return not torch.compiler.is_exporting()
+    if problem.group is not None:  # which plain operations know nothing of
+        return True
     tensors = [t for t in (*problem[:5], *problem.mass) if t is not None]
     return (
         is_eager()
@@ -165,6 +229,7 @@ def _check_tensors(
     target: Tensor,
     bias: Tensor | None,
     class_weight: Tensor | None,
+    num_classes: int,
 ) -> None:
     where = "mixture_cross_entropy"
     optional = {"bias": bias, "class_weight": class_weight}
@@ -198,7 +263,7 @@ def _check_tensors(
     if bias is not None:
         _check_shape("bias", bias, (V,) if shared else (K, V))
     if class_weight is not None:
-        _check_shape("class_weight", class_weight, (V,))
+        _check_shape("class_weight", class_weight, (num_classes,))
 
 
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
@@ -209,14 +274,15 @@ def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         )
 
 
-def _check_options(reduction: str, label_smoothing: float, max_chunk_bytes: int | None) -> None:
+def _check_options(options: Options) -> None:
     where = "mixture_cross_entropy"
+    reduction, smoothing, size = options.reduction, options.label_smoothing, options.max_chunk_bytes
     if reduction not in REDUCTIONS:
         raise ValueError(f"{where}: reduction must be one of {REDUCTIONS}, got {reduction!r}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"{where}: label_smoothing must be in [0, 1], got {label_smoothing}")
-    if max_chunk_bytes is not None and max_chunk_bytes < 1:
-        raise ValueError(f"{where}: max_chunk_bytes must be positive, got {max_chunk_bytes}")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"{where}: label_smoothing must be in [0, 1], got {smoothing}")
+    if size is not None and size < 1:
+        raise ValueError(f"{where}: max_chunk_bytes must be positive, got {size}")
 
 
 def _check_targets(target_N: Tensor, ignored_N: Tensor, num_classes: int) -> None:

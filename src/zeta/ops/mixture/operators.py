@@ -20,13 +20,15 @@ from zeta.kernels.mixture import Mass
 from zeta.ops.mixture import chunks, plain
 from zeta.ops.mixture.chunks import Problem, Wanted, stored_dtype
 
-# An ignored token has a negative target.
 _INPUTS = (
     "Tensor hidden, Tensor log_prior, Tensor weight, Tensor? bias, Tensor target, "
-    "Tensor target_mass, Tensor? class_mass, ScalarType matmul_dtype, int tokens_per_chunk"
+    "Tensor target_mass, Tensor? class_mass, ScalarType matmul_dtype, int tokens_per_chunk, "
+    "str? group"
 )
 # The first of them are differentiated, the rest is not.
 _DIFFERENTIABLE = 4
+# The first of them are tensors, the rest options.
+_TENSORS = 7
 
 
 def losses(problem: Problem) -> Tensor:
@@ -159,33 +161,32 @@ def _arguments(problem: Problem) -> tuple[Any, ...]:
         problem.log_prior_NK,
         problem.weight,
         problem.bias,
-        problem.target_N.masked_fill(problem.ignored_N, -1),
+        problem.target_N,
         *problem.mass,
         problem.matmul_dtype,
         problem.tokens_per_chunk,
+        problem.group,
     )
 
 
 def _problem(arguments: Sequence[Any]) -> Problem:
     hidden_NKD, log_prior_NK, weight, bias, target_N, *rest = arguments
-    target_mass_N, class_mass_V, matmul_dtype, tokens_per_chunk = rest
+    target_mass_N, class_mass_V, *options = rest
     return Problem(
         hidden_NKD,
         log_prior_NK,
         weight,
         bias,
         target_N,
-        target_N < 0,
         Mass(target_mass_N, class_mass_V),
-        matmul_dtype,
-        tokens_per_chunk,
+        *options,
     )
 
 
 def _save(ctx: Any, arguments: Sequence[Any], *more: Tensor) -> None:
-    *tensors, matmul_dtype, tokens_per_chunk = arguments
+    tensors, options = arguments[:_TENSORS], arguments[_TENSORS:]
     ctx.set_materialize_grads(False)
-    ctx.options = (matmul_dtype, tokens_per_chunk)
+    ctx.options = tuple(options)
     ctx.save_for_backward(*tensors, *more)
 
 
@@ -193,5 +194,4 @@ def _saved(ctx: Any) -> tuple[Any, ...]:
     """The arguments, whose gradients are wanted, and what else was saved."""
     tensors = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:_DIFFERENTIABLE])
-    count = _DIFFERENTIABLE + 3  # the target and the two masses
-    return (*tensors[:count], *ctx.options), wanted, *tensors[count:]
+    return (*tensors[:_TENSORS], *ctx.options), wanted, *tensors[_TENSORS:]

@@ -1,11 +1,13 @@
 """The mixture's loss against its definition, in every option."""
 
 import itertools
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from zeta.kernels import mixture
 from zeta.ops import mixture_cross_entropy
 
 N, K, D, V = 6, 3, 4, 7
@@ -224,6 +226,99 @@ def test_an_ignored_token_cannot_spoil_gradients():
         )
         gradients = torch.autograd.grad(loss, (hidden, log_prior, weight))
         assert all(g.isfinite().all() for g in (loss, *gradients))
+
+
+# Sizes that divide nothing; rows of the weight planted as hidden vectors give probabilities near 1.
+ODD = (252, 123, 507)
+
+
+def odd_inputs(k, dtype=torch.float64):
+    n, d, v = ODD
+    hidden, weight = torch.randn(n, k, d, dtype=torch.float64), torch.randn(v, d) / d**0.5
+    weight = weight.double()
+    target = torch.randint(v, (n,))
+    hidden[:50] = 20 * weight[target[:50], None]
+    target[100:120] = -100
+    log_prior = torch.randn(n, k, dtype=torch.float64).log_softmax(-1)
+    tensors = (hidden, log_prior, weight)
+    return [t.to(dtype).requires_grad_() for t in tensors], target
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("k", [1, 3])
+def test_errs_at_most_twice_as_much_as_plain_operations(k, dtype, reduction):
+    """Over float64, with one upstream gradient per token; the chunks are small."""
+    (hidden, log_prior, weight), target = odd_inputs(k, dtype)
+    exact = [t.detach().double().requires_grad_() for t in (hidden, log_prior, weight)]
+    upstream = torch.randn(ODD[0] if reduction == "none" else (), dtype=torch.float64)
+
+    def results(loss, inputs):
+        value = loss(*inputs)
+        gradients = torch.autograd.grad(value, inputs, upstream.to(value.dtype))
+        return [t.detach().double() for t in (value, *gradients)]
+
+    def plain(hidden, log_prior, weight):
+        log_p_NKV = F.linear(hidden, weight).to(log_prior.dtype).log_softmax(-1)
+        log_p_NV = (log_prior.unsqueeze(-1) + log_p_NKV).logsumexp(1)
+        return F.nll_loss(log_p_NV, target, reduction=reduction)
+
+    def chunked(hidden, log_prior, weight):
+        size = 40 * k * ODD[2] * 4
+        return mixture_cross_entropy(
+            hidden, log_prior, weight, target, reduction=reduction, max_chunk_bytes=size
+        )
+
+    truths = results(plain, exact)
+    ours = results(chunked, (hidden, log_prior, weight))
+    theirs = results(plain, (hidden, log_prior, weight))
+    for a, b, truth in zip(ours, theirs, truths, strict=True):
+        floor = torch.finfo(dtype).eps * truth.norm()
+        assert (a - truth).norm() <= 2 * (b - truth).norm() + floor / 10
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("frozen", [0, 1, 2, (0, 1), (0, 2), (0, 1, 2)])
+def test_frozen_inputs(frozen, reduction):
+    tensors, target = odd_inputs(3)
+    loss = mixture_cross_entropy(*tensors, target, reduction=reduction).sum()
+    expected = torch.autograd.grad(loss, tensors)
+    frozen = frozen if isinstance(frozen, tuple) else (frozen,)
+    some = [t.detach() if i in frozen else t for i, t in enumerate(tensors)]
+    loss = mixture_cross_entropy(*some, target, reduction=reduction).sum()
+    wanted = [i for i in range(3) if i not in frozen]
+    assert loss.requires_grad == bool(wanted)
+    for i in wanted:
+        (gradient,) = torch.autograd.grad(loss, tensors[i], retain_graph=True)
+        torch.testing.assert_close(gradient, expected[i])
+
+
+def test_float16_products_do_not_underflow():
+    """A thousand tokens, ten thousand classes: p/N is 1e-7, where float16 has two digits."""
+    n, v = 1000, 10_000
+    hidden = torch.randn(n, 2, 8).half().float().requires_grad_()
+    weight = (torch.randn(v, 8) / 8).half().float().requires_grad_()
+    log_prior, target = torch.full((n, 2), math.log(0.5)), torch.randint(10, (n,))
+    exact = [t.detach().double().requires_grad_() for t in (hidden, weight)]
+    loss = mixture_cross_entropy(exact[0], log_prior.double(), exact[1], target)
+    expected = torch.autograd.grad(loss, exact)
+    with torch.autocast("cpu", torch.float16):
+        loss = mixture_cross_entropy(hidden, log_prior, weight, target, max_chunk_bytes=2**22)
+    for ours, truth in zip(torch.autograd.grad(loss, (hidden, weight)), expected, strict=True):
+        error = (ours.double() - truth).norm() / truth.norm()
+        assert error <= torch.finfo(torch.float16).eps
+
+
+def test_without_kernels_it_is_the_same(monkeypatch):
+    tensors, target = odd_inputs(3)
+    found = []
+    for kernels in (None, lambda rows: None):
+        if kernels:
+            monkeypatch.setattr(mixture, "_kernels", kernels)
+        loss = mixture_cross_entropy(*tensors, target, max_chunk_bytes=10**6)
+        found.append((loss.detach(), *torch.autograd.grad(loss, tensors)))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])

@@ -1,0 +1,29 @@
+"""Output layers whose classes several processes share, on ``torch.distributed``.
+
+======================================  ======================================================
+``vocab_parallel``                      splits a mixture of softmaxes over a device mesh
+``VocabParallelMixtureOfSoftmaxes``     what it returns
+``full_state_dict``                     a model's state dict as if nothing had been split
+``clip_grad_norm_``                     clips by the norm over all processes' parts
+======================================  ======================================================
+"""
+
+from zeta._errors import missing_extra
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise missing_extra("zeta.distributed", "PyTorch", extra="torch") from error
+
+if not torch.distributed.is_available():
+    raise ImportError("zeta.distributed needs a PyTorch that was built with torch.distributed")
+
+from zeta.distributed.state import clip_grad_norm_, full_state_dict
+from zeta.distributed.vocab_parallel import VocabParallelMixtureOfSoftmaxes, vocab_parallel
+
+__all__ = [
+    "VocabParallelMixtureOfSoftmaxes",
+    "clip_grad_norm_",
+    "full_state_dict",
+    "vocab_parallel",
+]

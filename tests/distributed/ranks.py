@@ -1,0 +1,244 @@
+"""One process of several: a vocab-parallel mixture against the whole one, which every process has.
+
+Run by test_vocab_parallel.py as ``python ranks.py RANK WORLD FILE SCENARIO…``; says which held.
+"""
+
+import copy
+import sys
+
+import pytest
+import scipy.stats
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from zeta.distributed import clip_grad_norm_, full_state_dict, vocab_parallel
+from zeta.nn import MixtureOfSoftmaxes
+
+K, D, V, N = 3, 8, 507, 20
+OPTIONS = [
+    {},
+    {"reduction": "sum", "label_smoothing": 0.1},
+    {"reduction": "none", "class_weight": torch.linspace(0.5, 2, V, dtype=torch.float64)},
+    {
+        "label_smoothing": 0.2,
+        "class_weight": torch.linspace(0.5, 2, V, dtype=torch.float64),
+        "max_chunk_bytes": 3 * K * V * 8,
+    },
+]
+
+
+def make(decoder, **options):
+    """The whole mixture, alike on all processes; some of it zero-mean and large."""
+    torch.manual_seed(1)
+    mixture = MixtureOfSoftmaxes(K, D, V, decoder=decoder, dtype=torch.float64, **options)
+    with torch.no_grad():
+        mixture.weight.mul_(8)
+    return mixture
+
+
+def data():
+    torch.manual_seed(2)
+    x = torch.randn(4, N // 4, D, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(V, (4, N // 4))
+    target[1, 2] = -100
+    return x, target
+
+
+def own(head, name, whole):
+    """This process's part of a whole parameter's gradient."""
+    dim = {"weight": -2, "bias": -1}.get(name)
+    shard = head.shard
+    return whole if dim is None else whole.narrow(dim, shard.start, shard.stop - shard.start)
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def loss(mesh):
+    """Loss and all gradients, every option, both decoders."""
+    for decoder in ("shared", "separate"):
+        whole = make(decoder)
+        head = vocab_parallel(copy.deepcopy(whole), mesh)
+        sizes = [V // mesh.size() + (r < V % mesh.size()) for r in range(mesh.size())]
+        assert head.weight.shape[-2] == sizes[mesh.get_local_rank()]
+        for options in OPTIONS:
+            x, target = data()
+            again = x.detach().clone().requires_grad_()
+            upstream = torch.randn((4, N // 4) if options.get("reduction") == "none" else ())
+            whole.zero_grad()
+            head.zero_grad()
+            ours, theirs = head.loss(x, target, **options), whole.loss(again, target, **options)
+            close(ours, theirs)
+            ours.backward(upstream.double())
+            theirs.backward(upstream.double())
+            close(x.grad, again.grad)
+            for name, parameter in whole.named_parameters():
+                close(head.get_parameter(name).grad, own(head, name, parameter.grad))
+
+
+def inference(mesh):
+    """Distribution, target values and their gradient, the best classes."""
+    x, target = data()
+    target = target.clamp(min=0)
+    for decoder in ("shared", "separate"):
+        whole = make(decoder)
+        head = vocab_parallel(copy.deepcopy(whole), mesh)
+        close(head.log_prob(x, target), whole.log_prob(x, target))
+        (gradient,) = torch.autograd.grad(head.log_prob(x, target).sum(), x)
+        close(gradient, torch.autograd.grad(whole.log_prob(x, target).sum(), x)[0])
+        with torch.no_grad():
+            close(head.log_prob(x), whole.log_prob(x))
+            for ours, theirs in zip(head(x, True), whole(x, True), strict=True):
+                close(ours, theirs)
+            for k in (1, 5, V // 2, V):  # more than a process holds, and all
+                for ours, theirs in zip(head.topk(x, k), whole.topk(x, k), strict=True):
+                    close(ours, theirs)
+        with pytest.raises(RuntimeError, match=r"call it under torch\.no_grad\(\)"):
+            head.log_prob(x)
+
+
+def sample(mesh):
+    """χ² at a level of one in a thousand, with like and unlike seeds on the processes."""
+    classes, draws = 13, 20_000
+    torch.manual_seed(1)
+    whole = MixtureOfSoftmaxes(K, D, classes, decoder="shared", dtype=torch.float64)
+    head = vocab_parallel(copy.deepcopy(whole), mesh)
+    x = 3 * torch.ones(1, D, dtype=torch.float64)
+    p = whole(x).detach().squeeze(0)
+    for seed in (7, 7 + dist.get_rank()):
+        drawn = head.sample(x, draws, generator=torch.Generator().manual_seed(seed))
+        everywhere = [torch.empty_like(drawn) for _ in range(dist.get_world_size())]
+        dist.all_gather(everywhere, drawn)
+        assert all(torch.equal(drawn, other) for other in everywhere)
+        counts = torch.bincount(drawn.flatten(), minlength=classes)
+        assert scipy.stats.chisquare(counts.numpy(), draws * p.numpy()).pvalue > 1e-3
+        pairs = torch.bincount(drawn[0, 0::2] * classes + drawn[0, 1::2], minlength=classes**2)
+        expected = draws / 2 * torch.outer(p, p).flatten()
+        assert scipy.stats.chisquare(pairs.numpy(), expected.numpy()).pvalue > 1e-3
+
+
+def state(mesh):
+    """Saved as the whole, loaded from the whole, from meta, and drawn anew."""
+    whole = make("separate")
+    model = nn.Sequential(nn.Linear(D, D), copy.deepcopy(whole))
+    reference = copy.deepcopy(model)
+    model[1] = vocab_parallel(model[1], mesh)
+    full = full_state_dict(model)
+    for name, value in reference.state_dict().items():
+        close(full[name], value)
+    with torch.device("meta"):
+        empty = MixtureOfSoftmaxes(K, D, V, dtype=torch.float64)
+    head = vocab_parallel(empty, mesh).to_empty(device="cpu")
+    head.load_state_dict(whole.state_dict())
+    for name, value in whole.state_dict().items():
+        close(full_state_dict(head)[name], value)
+    upstream = {
+        "mixture_weights.weight": whole.prior.weight,
+        "mixture_weights.bias": whole.prior.bias,
+    }
+    for k in range(K):
+        upstream[f"softmax_layers.{k}.weight"] = whole.weight[k]
+        upstream[f"softmax_layers.{k}.bias"] = whole.bias[k]
+    head.reset_parameters()
+    drawn = full_state_dict(head)["weight"]
+    assert len(drawn.unique()) == drawn.numel()  # no two processes drew the same
+    head.load_state_dict(upstream)
+    close(full_state_dict(head)["weight"], whole.weight.detach())
+
+
+def training(mesh):
+    """Steps with dropout and clipping: the shared layers stay alike, and so does the result."""
+    whole = make("shared", dropout=0.0)
+    head = vocab_parallel(copy.deepcopy(whole), mesh)
+    optimisers = [torch.optim.Adam(m.parameters(), 0.1) for m in (whole, head)]
+    x, target = data()
+    for _ in range(3):
+        for module, optimiser in zip((whole, head), optimisers, strict=True):
+            optimiser.zero_grad()
+            module.loss(x.detach(), target).backward()
+        expected = torch.nn.utils.clip_grad_norm_(whole.parameters(), 0.01)
+        close(clip_grad_norm_(head, 0.01), expected)
+        for optimiser in optimisers:
+            optimiser.step()
+    for name, value in full_state_dict(head).items():
+        torch.testing.assert_close(value, whole.state_dict()[name], rtol=1e-6, atol=1e-8)
+
+    torch.manual_seed(dist.get_rank())  # unlike everywhere
+    dropping = vocab_parallel(make("shared", dropout=0.5), mesh)
+    losses = [dropping.loss(x.detach(), target).detach() for _ in range(2)]
+    assert losses[0] != losses[1]
+    everywhere = [torch.empty_like(losses[0]) for _ in range(dist.get_world_size())]
+    dist.all_gather(everywhere, losses[0])
+    assert all(torch.equal(losses[0], other) for other in everywhere)
+
+
+def two_dimensions(kind):
+    """Data-parallel on one dimension of the mesh, vocab-parallel on the other."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "vocab"))
+
+    class Model(nn.Module):
+        def __init__(self, head):
+            super().__init__()
+            self.body, self.head = nn.Linear(D, D, dtype=torch.float64), head
+
+        def forward(self, x, target):
+            return self.head.loss(torch.tanh(self.body(x)), target)
+
+    torch.manual_seed(3)
+    whole = Model(make("shared"))
+    model = copy.deepcopy(whole)
+    model.head = vocab_parallel(model.head, mesh["vocab"])
+    x, target = data()
+    x, target = x.detach().reshape(N, D), target.reshape(N).clamp(min=0)
+    part = slice(*(N // 2 * (mesh["data"].get_local_rank() + i) for i in (0, 1)))
+    if kind == "ddp":
+        model = DistributedDataParallel(model, process_group=mesh["data"].get_group())
+    else:
+        fully_shard(model, mesh=mesh["data"])
+    optimisers = [torch.optim.SGD(m.parameters(), 0.5) for m in (whole, model)]
+    for _ in range(2):
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        whole(x, target).backward()
+        model(x[part], target[part]).backward()
+        expected = torch.nn.utils.clip_grad_norm_(whole.parameters(), 0.1)
+        close(clip_grad_norm_(model, 0.1), expected)
+        for optimiser in optimisers:
+            optimiser.step()
+    full = full_state_dict(getattr(model, "module", model))
+    for name, value in whole.state_dict().items():
+        close(full[name], value)
+
+
+def compiled(mesh):
+    """torch.compile takes the collectives with the operator, in one graph."""
+    whole = make("shared")
+    head = vocab_parallel(copy.deepcopy(whole), mesh)
+    x, target = data()
+    torch.compile(head.loss, fullgraph=True, backend="aot_eager")(x, target).backward()
+    whole.loss(x.detach(), target).backward()
+    for name, parameter in whole.named_parameters():
+        close(head.get_parameter(name).grad, own(head, name, parameter.grad))
+
+
+def main(rank, world, file, *scenarios):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
+    mesh = init_device_mesh("cpu", (world,))
+    for scenario in scenarios:
+        if scenario in ("ddp", "fsdp2"):
+            two_dimensions(scenario)
+        else:
+            globals()[scenario](mesh)
+        print(f"{scenario}: equal", flush=True)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

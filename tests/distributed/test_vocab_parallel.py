@@ -1,0 +1,81 @@
+"""Vocab-parallel mixtures in real gloo processes, equal to the whole one; and what is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from zeta.distributed import vocab_parallel
+from zeta.nn import MixtureOfSoftmaxes
+
+ROOT = Path(__file__).parents[2]
+RANKS = Path(__file__).with_name("ranks.py")
+SCENARIOS = {
+    2: ("loss", "inference", "sample", "state", "training", "compiled"),
+    4: ("loss", "inference", "sample", "ddp", "fsdp2"),
+}
+
+
+@pytest.mark.parametrize("world", SCENARIOS)
+def test_equals_the_whole(world, tmp_path, clean_env):
+    """All scenarios in one set of processes, whose start takes longest."""
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                RANKS,
+                *map(str, (rank, world, tmp_path / "store")),
+                *SCENARIOS[world],
+            ],
+            env=clean_env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    try:
+        outputs = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (out, err) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, out + err
+        assert out.split("\n")[:-1] == [f"{scenario}: equal" for scenario in SCENARIOS[world]]
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def test_bad_calls_are_named(mesh, monkeypatch):
+    mixture = MixtureOfSoftmaxes(2, 3, 5)
+    with pytest.raises(TypeError, match="module must be a whole MixtureOfSoftmaxes, got Linear"):
+        vocab_parallel(nn.Linear(3, 5), mesh)
+    with pytest.raises(TypeError, match=r"whole .* got VocabParallelMixtureOfSoftmaxes"):
+        vocab_parallel(vocab_parallel(mixture, mesh), mesh)
+    with pytest.raises(TypeError, match="mesh must be a DeviceMesh, got int"):
+        vocab_parallel(mixture, 2)
+    with pytest.raises(ValueError, match=r"one dimension, got 2; take one .* mesh\["):
+        vocab_parallel(mixture, init_device_mesh("cpu", (1, 1), mesh_dim_names=("data", "vocab")))
+    monkeypatch.setattr(mesh, "size", lambda: 6)
+    with pytest.raises(ValueError, match="6 processes cannot share 5 classes"):
+        vocab_parallel(mixture, mesh)
+
+
+def test_alone_it_is_the_whole(mesh):
+    whole = MixtureOfSoftmaxes(2, 3, 5)
+    head = vocab_parallel(whole, mesh)
+    x, target = torch.randn(4, 3), torch.tensor([0, 1, 4, -100])
+    torch.testing.assert_close(head.loss(x, target), whole.loss(x, target))
+    assert "classes=0:5" in repr(head)
+    with pytest.raises(IndexError, match="target 5 is out of range for 5 classes"):
+        head.loss(x, target + 1)

@@ -1,0 +1,155 @@
+"""The registered operators: PyTorch's own checks, compilation, and what they keep in memory."""
+
+import itertools
+
+import pytest
+import torch
+
+from zeta.ops import mixture_cross_entropy
+from zeta.ops.mixture import operators
+
+N, K, D, V = 10, 3, 4, 17
+
+
+def arguments(decoder="shared", bias=True, smoothing=False, dtype=torch.float32, chunk=4):
+    per_mixture = () if decoder == "shared" else (K,)
+    target = torch.randint(V, (N,))
+    target[2] = -1
+    return (
+        torch.randn(N, K, D, dtype=dtype, requires_grad=True),
+        torch.randn(N, K).log_softmax(-1).requires_grad_(),
+        torch.randn(*per_mixture, V, D, dtype=dtype, requires_grad=True),
+        torch.randn(*per_mixture, V, dtype=dtype, requires_grad=True) if bias else None,
+        target,
+        torch.rand(N),
+        torch.rand(V) if smoothing else None,
+        dtype,
+        chunk,
+        None,
+    )
+
+
+VARIANTS = [
+    {"decoder": decoder, "bias": bias, "smoothing": smoothing}
+    for decoder, bias, smoothing in itertools.product(
+        ("shared", "separate"), (True, False), (True, False)
+    )
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
+def test_opcheck(variant):
+    torch.library.opcheck(torch.ops.zeta.mixture_losses.default, arguments(**variant))
+    for wanted in ([True] * 4, [True, False, False, False], [False, False, True, False]):
+        wanted = [want and (i < 3 or variant["bias"]) for i, want in enumerate(wanted)]
+        inputs = list(arguments(**variant))
+        for i, want in enumerate(wanted):
+            if inputs[i] is not None:
+                inputs[i] = inputs[i].detach().requires_grad_(want)
+        torch.library.opcheck(
+            torch.ops.zeta.mixture_weighted_loss.default, (*inputs, torch.rand(N), wanted)
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_opcheck_of_other_types(dtype):
+    inputs = list(arguments(dtype=dtype))
+    if dtype == torch.float64:
+        inputs[1], inputs[5] = inputs[1].detach().double().requires_grad_(), inputs[5].double()
+    torch.library.opcheck(torch.ops.zeta.mixture_losses.default, tuple(inputs))
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_to_one_graph(reduction, dynamic):
+    def loss(hidden, log_prior, weight, target):
+        smooth = mixture_cross_entropy(
+            hidden * 2, log_prior, weight, target, reduction=reduction, label_smoothing=0.1
+        )
+        return mixture_cross_entropy(hidden * 2, log_prior, weight, target).sum() + smooth.sum()
+
+    hidden, log_prior, weight, *_ = arguments()
+    target = torch.randint(V, (N,))
+    compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic)
+    inputs = (hidden, log_prior, weight)
+    results = []
+    for function in (compiled, loss):
+        value = function(*inputs, target)
+        results.append((value.detach(), *torch.autograd.grad(value, inputs)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_compiles_under_autocast():
+    hidden, log_prior, weight, *_ = arguments()
+
+    def loss():
+        with torch.autocast("cpu", torch.bfloat16):
+            return mixture_cross_entropy(hidden, log_prior, weight, torch.arange(N))
+
+    torch.testing.assert_close(torch.compile(loss, fullgraph=True)(), loss())
+
+
+def peak_elements(call):
+    """The largest tensor made while it runs."""
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(tensor, torch.Tensor):
+                    self.largest = max(self.largest, tensor.numel())
+            return out
+
+    with Watch() as watch:
+        call()
+    return watch.largest
+
+
+@pytest.mark.parametrize("smoothing", [False, True])
+@pytest.mark.parametrize("decoder", ["shared", "separate"])
+def test_nothing_larger_than_a_chunk_is_made(decoder, smoothing):
+    inputs = list(arguments(decoder, smoothing=smoothing, chunk=2))
+    with torch.no_grad():
+        inputs = [t.detach() if isinstance(t, torch.Tensor) else t for t in inputs]
+        largest = peak_elements(
+            lambda: operators._weighted_loss._init_fn(*inputs, torch.ones(N), [True] * 4)
+        )
+    assert 2 * K * V <= largest <= max(2 * K * V, K * V * D)
+
+
+def test_retain_graph_and_second_backward():
+    hidden, log_prior, weight, *_ = arguments()
+    for reduction in ("none", "mean"):
+        loss = mixture_cross_entropy(
+            hidden, log_prior, weight, torch.arange(N), reduction=reduction
+        ).sum()
+        first = torch.autograd.grad(loss, (hidden, log_prior, weight), retain_graph=True)
+        second = torch.autograd.grad(loss, (hidden, log_prior, weight))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+        with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+            torch.autograd.grad(loss, hidden)
+
+
+def test_a_gradient_changed_in_place_is_noticed():
+    """A backward hands out the gradients that were saved, without a copy; a second one checks."""
+    hidden, log_prior, weight, *_ = arguments()
+    loss = mixture_cross_entropy(hidden, log_prior, weight, torch.arange(N))
+    (first,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    first.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, weight)
+
+
+def test_accumulated_gradients_are_the_parameters_own():
+    hidden, log_prior, weight, *_ = arguments()
+    loss = mixture_cross_entropy(hidden, log_prior, weight, torch.arange(N))
+    loss.backward(retain_graph=True)
+    once = weight.grad.clone()
+    loss.backward(retain_graph=True)
+    torch.testing.assert_close(weight.grad, 2 * once)
+    weight.grad.zero_()
+    loss.backward()
+    torch.testing.assert_close(weight.grad, once)
