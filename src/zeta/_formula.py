@@ -64,6 +64,8 @@ class Formula:
         if not args and not kwargs:
             return dict(self.parameters)
         names = tuple(self.parameters)
+        if len(args) == len(names) and not kwargs:
+            return dict(zip(names, args, strict=True))
         if len(args) > len(names):
             raise TypeError(f"{self!r} takes {len(names)} parameters, got {len(args)}")
         values = dict(zip(names, args, strict=False))

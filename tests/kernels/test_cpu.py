@@ -161,3 +161,14 @@ def test_large_tensors_take_the_prefetching_loop():
 
 def test_layout_of_dimensions_apart_is_none():
     assert find_layout(torch.empty(2, 3, 4), [torch.empty(2, 1, 4)]) is None
+
+
+def test_the_default_device_is_no_matter():
+    """Kernels read memory, which a tensor made on another device does not have."""
+    x = torch.randn(64, requires_grad=True)
+    slope = torch.tensor(0.3, requires_grad=True)
+    with torch.device("meta"):
+        fixed, learned = activations.leaky_relu(x, 0.123), activations.leaky_relu(x, slope)
+        gradients = torch.autograd.grad(learned.sum(), [x, slope])
+    assert torch.equal(fixed, torch.where(x > 0, x, 0.123 * x))
+    torch.testing.assert_close(gradients[1], x.clamp(max=0).sum())

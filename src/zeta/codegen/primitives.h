@@ -74,6 +74,9 @@ template <class V> INLINE Bits<V> sign_bit() {
 }
 template <class V> INLINE V abs(V x) { return (V)((Bits<V>)x & ~sign_bit<V>()); }
 
+// -|x|
+template <class V> INLINE V negative(V x) { return (V)((Bits<V>)x | sign_bit<V>()); }
+
 // A magnitude that is not negative, with the sign of another number.
 template <class V> INLINE V with_sign(V magnitude, V sign) {
     return (V)((Bits<V>)magnitude | ((Bits<V>)sign & sign_bit<V>()));
@@ -158,11 +161,9 @@ template <class V> struct Exponential { V n, p; };
 
 // (e^r - 1 - r) / r² for |r| <= ln(2)/2
 INLINE Float exp_series(Float r) {
-    Float q = splat<Float>(0x1.6bec06p-10f);
-    q = q * r + 0x1.122776p-7f;
-    q = q * r + 0x1.555674p-5f;
-    q = q * r + 0x1.5554b0p-3f;
-    return q * r + 0x1.fffffep-2f;
+    const Float s = r * r;
+    const Float high = s * 0x1.6bec06p-10f + (r * 0x1.122776p-7f + 0x1.555674p-5f);
+    return high * s + (r * 0x1.5554b0p-3f + 0x1.fffffep-2f);
 }
 INLINE Double exp_series(Double r) {
     double coefficient[12] = {0.5};
@@ -194,7 +195,7 @@ template <class V> INLINE V expm1(V x) {
 
 // e^-|x| and e^-|x| - 1
 template <class V> INLINE Exponential<V> decay(V x) {
-    auto [n, p] = exponential(at_least(-abs(x), Traits<V>::exp_lowest));
+    auto [n, p] = exponential(at_least(negative(x), Traits<V>::exp_lowest));
     return {scale(splat<V>(1), n), p};
 }
 template <class V> INLINE V exp_decay(V x) {
@@ -260,18 +261,12 @@ template <class V> INLINE V gauss(V x) {
 }
 
 INLINE Float erfc(Float x) {
-    const Float a = at_most(abs(x), Traits<Float>::gauss_highest);
-    Float p = splat<Float>(0.03288597662202359f);
-    p = p * a + 0.2296445077350157f;
-    p = p * a + 0.7324966656327021f;
-    p = p * a + 1.2392618993360802f;
-    p = p * a + 1.0f;
-    Float q = splat<Float>(0.0582881913573758f);
-    q = q * a + 0.4070602858172196f;
-    q = q * a + 1.3270347985267574f;
-    q = q * a + 2.404084683404268f;
-    q = q * a + 2.3676416557359388f;
-    q = q * a + 1.0f;
+    const Float a = at_most(abs(x), Traits<Float>::gauss_highest), s = a * a;
+    Float p = s * 0.03288597662202359f + (a * 0.2296445077350157f + 0.7324966656327021f);
+    p = p * s + (a * 1.2392618993360802f + 1.0f);
+    Float q = a * 0.0582881913573758f + 0.4070602858172196f;
+    q = q * s + (a * 1.3270347985267574f + 2.404084683404268f);
+    q = q * s + (a * 2.3676416557359388f + 1.0f);
     const Float upper = gauss(x) * (p / q);  // p/q = e^(a²)·erfc(a)
     return x < 0 ? 2 - upper : upper;
 }
@@ -336,16 +331,13 @@ INLINE Quarter quarter(Float x) {
     // Fused on every machine: a rounded n·π/2 would leave nothing of the difference.
     Float r = fused(n, splat<Float>(-0x1.921fb6p+0f), x);
     r = fused(n, splat<Float>(0x1.777a5cp-25f), r);
-    r = r + n * 0x1.ee59dap-50f;
     const Float s = r * r;
     Float sin = splat<Float>(-0x1.994cfap-13f);
     sin = sin * s + 0x1.11075cp-7f;
     sin = sin * s - 0x1.555546p-3f;
-    Float cos = splat<Float>(0x1.99ea04p-16f);
-    cos = cos * s - 0x1.6c0c2ep-10f;
-    cos = cos * s + 0x1.55554ap-5f;
-    cos = cos * s - 0.5f;
-    return {(Int)shifted, sin * s * r + r, cos * s + 1};
+    const Float high = s * 0x1.99ea04p-16f - 0x1.6c0c2ep-10f;
+    const Float cos = high * (s * s) + (s * 0x1.55554ap-5f - 0.5f);
+    return {(Int)shifted, sin * (s * r) + r, cos * s + 1};
 }
 static __attribute__((noinline, cold)) Float slow_sin(Float x) {
     return each_lane(finite(x), [](float v) { return std::sin(v); });

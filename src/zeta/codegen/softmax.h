@@ -19,7 +19,8 @@ struct Arguments {
     const Storage* x;
     const Storage* upstream;  // null: forward
     Storage* y;               // probabilities, or the gradient by x
-    Number* statistics;       // (2, outer, inner): the maximum, and the sum of e^(value - maximum)
+    Number* kept;             // from forward for backward: y where `keeps_y`, else (2, outer, inner),
+                              // the maximum of each distribution, and its sum of e^(value - maximum)
     int64_t outer, classes, inner;
     ParallelFor parallel_for;  // null: stay in this thread
     const Number* parameters[formula::parameters + 1];
@@ -33,28 +34,44 @@ struct Work {
 constexpr int64_t column_strip = 4 * width;
 constexpr int64_t row_block = 1024;
 constexpr int64_t grain = 16384;  // elements that a thread has at least
+constexpr bool keeps_y = sizeof(Storage) == sizeof(Number);  // a half type's y has lost digits
 constexpr Number largest = std::numeric_limits<Number>::max();
 
-INLINE V each(const Storage* p, int64_t count) { return count >= width ? load(p) : load_some(p, count); }
-INLINE void put(Storage* p, V v, int64_t count) { count >= width ? store(p, v) : store_some(p, v, count); }
-// Lanes beyond the row's end count for nothing.
-INLINE V only(V v, int64_t count) {
-    for (int i = count < width ? count : width; i < width; i++) v[i] = 0;
-    return v;
+template <class T> INLINE V each(const T* p, int count) {
+    return count == width ? load(p) : load_some(p, count);
 }
+INLINE void put(Storage* p, V v, int count) { count == width ? store(p, v) : store_some(p, v, count); }
+// Lanes beyond the row's end count for nothing.
+INLINE V only(V v, int count) { return first<V>(count) ? v : V{}; }
+// step(i, count) at every vector of [begin, end); only the last may have less than `width` elements.
+template <class Step> INLINE void vectors(int64_t begin, int64_t end, Step step) {
+    int64_t i = begin;
+    for (; i + width <= end; i += width) step(i, width);
+    if (i < end) step(i, end - i);
+}
+#define STEP(...) [&](__VA_ARGS__) __attribute__((always_inline))
+
 // A formula may overflow, and inf - inf would be NaN.
 INLINE V bounded_value(V x, const V* p) {
     return at_most(at_least(formula::value(x, p), -largest), largest);
 }
+
+// All lanes joined by halves: four steps, not fifteen that wait for each other.
+template <int n> struct Lanes { typedef Number type __attribute__((vector_size(n * sizeof(Number)))); };
+template <int n, class Join> INLINE Number joined(typename Lanes<n>::type v, Join join) {
+    if constexpr (n == 1) {
+        return v[0];
+    } else {
+        typename Lanes<n / 2>::type half[2];
+        std::memcpy(half, &v, sizeof v);
+        return joined<n / 2>(join(half[0], half[1]), join);
+    }
+}
 INLINE Number highest(V v) {
-    Number m = v[0];
-    for (int i = 1; i < width; i++) m = v[i] > m ? v[i] : m;
-    return m;
+    return joined<width>(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 INLINE Number total(V v) {
-    Number sum = 0;
-    for (int i = 0; i < width; i++) sum += v[i];
-    return sum;
+    return joined<width>(v, [](auto a, auto b) { return a + b; });
 }
 
 // ---- One row ----------------------------------------------------------------------------------
@@ -62,118 +79,159 @@ INLINE Number total(V v) {
 // Block by block, so that a value is still in the first cache when its exponential is taken; each
 // block's exponentials are of its own maximum, and brought to the row's when they are written.
 INLINE void row_forward(const Arguments& a, int64_t row, const V* p, Number* buffer) {
-    const Storage* x = a.x + row * a.classes;
     const int64_t n = a.classes;
+    const Storage* x = a.x + row * n;
+    Storage* y = a.y + row * n;
     Number* const highs = buffer + (n + width - 1) / width * width;
     Number* const totals = highs + (n + row_block - 1) / row_block;
     Number maximum = -largest, sum = 0;
     for (int64_t start = 0, k = 0; start < n; start += row_block, k++) {
         const int64_t stop = start + row_block < n ? start + row_block : n;
         V m = splat<V>(-largest), sums = {};
-        for (int64_t i = start; i < stop; i += width) {
-            const V v = bounded_value(each(x + i, n - i), p);
+        vectors(start, stop, STEP(int64_t i, int count) {
+            const V v = bounded_value(each(x + i, count), p);
             store(buffer + i, v);
             m = at_least(m, v);
-        }
-        highs[k] = highest(m);
-        for (int64_t i = start; i < stop; i += width) {
-            const V e = exp(load(buffer + i) - highs[k]);
+        });
+        const Number high = highest(m);
+        vectors(start, stop, STEP(int64_t i, int count) {
+            const V e = exp_decay(load(buffer + i) - high);
             store(buffer + i, e);
-            sums += n - i >= width ? e : only(e, n - i);
-        }
+            __builtin_prefetch(y + i, 1);  // the row's last loop would wait for it
+            sums += only(e, count);
+        });
+        highs[k] = high;
         totals[k] = total(sums);
-        maximum = highs[k] > maximum ? highs[k] : maximum;
+        maximum = high > maximum ? high : maximum;
     }
     for (int64_t start = 0, k = 0; start < n; start += row_block, k++) {
-        highs[k] = std::exp(highs[k] - maximum);
+        highs[k] = highs[k] == maximum ? 1 : std::exp(highs[k] - maximum);
         sum += totals[k] * highs[k];
     }
     for (int64_t start = 0, k = 0; start < n; start += row_block, k++) {
         const int64_t stop = start + row_block < n ? start + row_block : n;
         const Number scale = highs[k] / sum;
-        for (int64_t i = start; i < stop; i += width)
-            put(a.y + row * n + i, load(buffer + i) * scale, n - i);
+        vectors(start, stop, STEP(int64_t i, int count) {
+            put(y + i, load(buffer + i) * scale, count);
+        });
     }
-    a.statistics[row] = maximum;
-    a.statistics[a.outer + row] = sum;
+    if constexpr (!keeps_y) {
+        a.kept[row] = maximum;
+        a.kept[a.outer + row] = sum;
+    }
 }
 
-// With y the probabilities: (upstream - Σ upstream·y)·y·slope
+// With q the probabilities: (upstream - Σ upstream·q)·q·slope. A half type's are formed again, in
+// two loops: one would be a chain of operations twice as long, of which fewer run at a time.
 INLINE void row_backward(const Arguments& a, int64_t row, const V* p, Number* buffer) {
-    const Storage *x = a.x + row * a.classes, *upstream = a.upstream + row * a.classes;
     const int64_t n = a.classes;
-    const Number maximum = a.statistics[row], scale = 1 / a.statistics[a.outer + row];
+    const Storage *x = a.x + row * n, *upstream = a.upstream + row * n;
+    const Number* q = a.kept + row * n;
+    Storage* y = a.y + row * n;
     V sums = {};
-    for (int64_t i = 0; i < n; i += width) {
-        const V xs = each(x + i, n - i);
-        const V y = exp(bounded_value(xs, p) - maximum) * scale;
-        store(buffer + i, y * formula::slope(xs, p));
-        const V term = each(upstream + i, n - i) * y;
-        sums += n - i >= width ? term : only(term, n - i);
+    if constexpr (keeps_y) {
+        vectors(0, n, STEP(int64_t i, int count) {
+            sums += only(each(upstream + i, count) * each(q + i, count), count);
+        });
+    } else {
+        const Number maximum = a.kept[row], scale = 1 / a.kept[a.outer + row];
+        Number* const slopes = buffer + (n + width - 1) / width * width;
+        vectors(0, n, STEP(int64_t i, int count) {
+            const V xs = each(x + i, count);
+            store(buffer + i, bounded_value(xs, p) - maximum);
+            store(slopes + i, formula::slope(xs, p));
+        });
+        vectors(0, n, STEP(int64_t i, int count) {
+            const V y = exp_decay(load(buffer + i)) * scale;
+            store(buffer + i, y * load(slopes + i));
+            sums += only(each(upstream + i, count) * y, count);
+        });
     }
     const Number mean = total(sums);
-    for (int64_t i = 0; i < n; i += width)
-        put(a.y + row * n + i, (each(upstream + i, n - i) - mean) * load(buffer + i), n - i);
+    vectors(0, n, STEP(int64_t i, int count) {
+        const V product = keeps_y ? each(q + i, count) * formula::slope(each(x + i, count), p)
+                                  : load(buffer + i);
+        put(y + i, (each(upstream + i, count) - mean) * product, count);
+    });
 }
 
 // ---- A strip of columns -----------------------------------------------------------------------
 
 INLINE void columns_forward(
-    const Arguments& a, int64_t first, int64_t statistic, int64_t count, const V* p, Number* buffer
+    const Arguments& a, int64_t first, int64_t statistic, int64_t columns, const V* p, Number* buffer
 ) {
-    for (int64_t c = 0; c < count; c += width) {
+    vectors(0, columns, STEP(int64_t c, int count) {
+        const Storage* x = a.x + first + c;
+        Storage* y = a.y + first + c;
         V m = splat<V>(-largest), sum = {};
         for (int64_t k = 0; k < a.classes; k++) {
-            const V v = bounded_value(each(a.x + first + k * a.inner + c, count - c), p);
-            store(buffer + k * column_strip + c, v);
+            const V v = bounded_value(each(x + k * a.inner, count), p);
+            store(buffer + k * width, v);
             m = at_least(m, v);
         }
         for (int64_t k = 0; k < a.classes; k++) {
-            const V e = exp(load(buffer + k * column_strip + c) - m);
-            store(buffer + k * column_strip + c, e);
+            const V e = exp_decay(load(buffer + k * width) - m);
+            store(buffer + k * width, e);
             sum += e;
         }
         const V scale = 1 / sum;
         for (int64_t k = 0; k < a.classes; k++)
-            put(a.y + first + k * a.inner + c, load(buffer + k * column_strip + c) * scale, count - c);
-        for (int i = 0; i < width && c + i < count; i++) {
-            a.statistics[statistic + c + i] = m[i];
-            a.statistics[a.outer * a.inner + statistic + c + i] = sum[i];
+            put(y + k * a.inner, load(buffer + k * width) * scale, count);
+        if constexpr (!keeps_y) {
+            for (int i = 0; i < count; i++) {
+                a.kept[statistic + c + i] = m[i];
+                a.kept[a.outer * a.inner + statistic + c + i] = sum[i];
+            }
         }
-    }
+    });
 }
 
 INLINE void columns_backward(
-    const Arguments& a, int64_t first, int64_t statistic, int64_t count, const V* p, Number* buffer
+    const Arguments& a, int64_t first, int64_t statistic, int64_t columns, const V* p, Number* buffer
 ) {
-    for (int64_t c = 0; c < count; c += width) {
-        V m = {}, scale = splat<V>(1), mean = {};
-        for (int i = 0; i < width && c + i < count; i++) {
-            m[i] = a.statistics[statistic + c + i];
-            scale[i] = 1 / a.statistics[a.outer * a.inner + statistic + c + i];
+    vectors(0, columns, STEP(int64_t c, int count) {
+        const Storage *x = a.x + first + c, *upstream = a.upstream + first + c;
+        Storage* y = a.y + first + c;
+        const Number* q = a.kept + first + c;
+        V mean = {};
+        if constexpr (keeps_y) {
+            for (int64_t k = 0; k < a.classes; k++)
+                mean += each(upstream + k * a.inner, count) * each(q + k * a.inner, count);
+        } else {
+            V m = {}, sum = splat<V>(1);
+            for (int i = 0; i < count; i++) {
+                m[i] = a.kept[statistic + c + i];
+                sum[i] = a.kept[a.outer * a.inner + statistic + c + i];
+            }
+            const V scale = 1 / sum;
+            Number* const slopes = buffer + a.classes * width;
+            for (int64_t k = 0; k < a.classes; k++) {
+                const V xs = each(x + k * a.inner, count);
+                store(buffer + k * width, bounded_value(xs, p) - m);
+                store(slopes + k * width, formula::slope(xs, p));
+            }
+            for (int64_t k = 0; k < a.classes; k++) {
+                const V y = exp_decay(load(buffer + k * width)) * scale;
+                store(buffer + k * width, y * load(slopes + k * width));
+                mean += each(upstream + k * a.inner, count) * y;
+            }
         }
         for (int64_t k = 0; k < a.classes; k++) {
-            const int64_t at = first + k * a.inner + c;
-            const V xs = each(a.x + at, count - c);
-            const V y = exp(bounded_value(xs, p) - m) * scale;
-            store(buffer + k * column_strip + c, y * formula::slope(xs, p));
-            mean += each(a.upstream + at, count - c) * y;
+            const int64_t at = k * a.inner;
+            const V product = keeps_y ? each(q + at, count) * formula::slope(each(x + at, count), p)
+                                      : load(buffer + k * width);
+            put(y + at, (each(upstream + at, count) - mean) * product, count);
         }
-        for (int64_t k = 0; k < a.classes; k++) {
-            const int64_t at = first + k * a.inner + c;
-            const V q = load(buffer + k * column_strip + c);
-            put(a.y + at, (each(a.upstream + at, count - c) - mean) * q, count - c);
-        }
-    }
+    });
 }
 
 // ---- The entry --------------------------------------------------------------------------------
 
 static void strips(int64_t begin, int64_t end, void* context) {
     Work& w = *(Work*)context;
-    const Arguments& a = w.a;
+    const Arguments a = w.a;  // a copy, which stores to y cannot alias
     const int64_t blocks = a.classes / row_block + 1;
-    const int64_t room = (a.inner == 1 ? 1 : column_strip) * a.classes + width + 2 * blocks;
+    const int64_t room = 2 * ((a.inner == 1 ? 1 : width) * a.classes + width + blocks);
     Number* buffer = (Number*)std::malloc(room * sizeof(Number));
     if (!buffer) {
         __atomic_store_n(&w.out_of_memory, 1, __ATOMIC_RELAXED);

@@ -78,14 +78,42 @@ INLINE void store(Half* p, Float v) {
 #endif
 }
 
+// The first `size` bytes of a vector, the rest as it was. By way of memory, whose parts do not
+// reach a load that spans them at once, it would cost more than all else on a row of ten.
+template <int bytes> struct Bytes { typedef char type __attribute__((vector_size(bytes))); };
+#if defined(ZETA_AVX512) && defined(__AVX512BW__) && defined(__AVX512VL__)
+INLINE void load_bytes(Bytes<64>::type& v, const void* p, int size) {
+    v = __builtin_ia32_loaddquqi512_mask((const char*)p, v, ~0ull >> (64 - size));
+}
+INLINE void load_bytes(Bytes<32>::type& v, const void* p, int size) {
+    v = __builtin_ia32_loaddquqi256_mask((const char*)p, v, ~0u >> (32 - size));
+}
+INLINE void store_bytes(void* p, Bytes<64>::type v, int size) {
+    __builtin_ia32_storedquqi512_mask((char*)p, v, ~0ull >> (64 - size));
+}
+INLINE void store_bytes(void* p, Bytes<32>::type v, int size) {
+    __builtin_ia32_storedquqi256_mask((char*)p, v, ~0u >> (32 - size));
+}
+#else
+template <class B> INLINE void load_bytes(B& v, const void* p, int size) { std::memcpy(&v, p, size); }
+template <class B> INLINE void store_bytes(void* p, B v, int size) { std::memcpy(p, &v, size); }
+#endif
+
+// Which lanes are among the first `count`.
+template <class V> INLINE Bits<V> first(int count) {
+    Bits<V> lane;
+    for (int i = 0; i < lanes<V>; i++) lane[i] = i;
+    return lane < count;
+}
 // The first `count` lanes; the others repeat the first.
-template <class T> INLINE auto load_some(const T* p, int count) {
-    T buffer[lanes<formula::V>];
-    for (int i = 0; i < lanes<formula::V>; i++) buffer[i] = p[i < count ? i : 0];
-    return load(buffer);
+template <class T> INLINE formula::V load_some(const T* p, int count) {
+    typename Bytes<lanes<formula::V> * sizeof(T)>::type bytes = {};
+    load_bytes(bytes, p, count * sizeof(T));
+    const formula::V v = load((const T*)&bytes);
+    return first<formula::V>(count) ? v : splat<formula::V>(v[0]);
 }
 template <class T> INLINE void store_some(T* p, formula::V v, int count) {
-    T buffer[lanes<formula::V>];
-    store(buffer, v);
-    std::memcpy(p, buffer, count * sizeof(T));
+    typename Bytes<lanes<formula::V> * sizeof(T)>::type bytes;
+    store((T*)&bytes, v);
+    store_bytes(p, bytes, count * sizeof(T));
 }

@@ -99,7 +99,7 @@ def backward(
     sums = None
     if learned:
         shape = (len(learned),) if layout is None else (len(learned), layout.row)
-        sums = torch.zeros(shape, dtype=DTYPES[x.dtype][1])
+        sums = x.new_zeros(shape, dtype=DTYPES[x.dtype][1])
     _launch(run, x, upstream, into_x, sums, parameters, layout)
     gradients = [] if into_x is None else [into_x]
     if sums is not None:
@@ -154,7 +154,7 @@ def _value(parameter: Parameter, dtype: torch.dtype, layout: Layout | None) -> T
 @lru_cache(maxsize=256)
 def number(value: float, dtype: torch.dtype) -> Tensor:
     """A number as memory that a kernel reads."""
-    return torch.tensor(value, dtype=dtype)
+    return torch.tensor(value, dtype=dtype, device="cpu")  # whatever the default device is
 
 
 def _compiled(

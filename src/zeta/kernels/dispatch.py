@@ -42,7 +42,7 @@ def fused(formula: Formula, x: Any, parameters: Mapping[str, Any], plain: Plain)
     """
     if not takes_kernels() or not is_plain(x):
         return None
-    device = x.device
+    device, dtypes = x.device, cpu.DTYPES
     values: list[Parameter] = []
     numbers: list[float | None] = []
     tensors: list[Tensor] = []
@@ -52,7 +52,8 @@ def fused(formula: Formula, x: Any, parameters: Mapping[str, Any], plain: Plain)
             values.append(float(value))
             numbers.append(float(value))
             continue
-        if not _is_parameter(value, device):
+        # What `is_plain` says, for a scalar by less: five of these are checked per call.
+        if type(value) not in _PLAIN_TYPES or value.dtype not in dtypes or value.device != device:
             return None
         if value.dim():
             if not is_plain(value) or not broadcasts(value, x):
@@ -208,11 +209,6 @@ def is_eager() -> bool:
 def takes_kernels() -> bool:
     """Whether nothing is active that must see the single operations."""
     return is_eager() and not compiler.disabled() and forward_ad._current_level < 0
-
-
-def _is_parameter(value: Any, device: torch.device) -> bool:
-    """What `is_plain` says, for a scalar by less: five of these are checked per call."""
-    return type(value) in _PLAIN_TYPES and value.dtype in cpu.DTYPES and value.device == device
 
 
 def is_plain(x: Any) -> bool:

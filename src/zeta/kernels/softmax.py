@@ -1,7 +1,8 @@
 """The softmax of a formula as one kernel each way, on CPU tensors.
 
-Saved for backward are the input, and two numbers per distribution: the maximum of the formula's
-values and the sum of e^(value - maximum). Probabilities are formed again from these.
+Kept for backward are the input and the probabilities, of which only the slope of the formula is
+still to be formed. Half types keep two numbers per distribution instead, the maximum of the
+formula's values and the sum of e^(value - maximum): their rounded probabilities have lost digits.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,14 +21,14 @@ from zeta._formula import Formula
 from zeta.kernels import compiler, cpu, dispatch
 from zeta.kernels.fingerprint import fingerprint
 
-# softmax(formula(x), dim) by plain, differentiable operations.
-Plain = Callable[[Tensor], Tensor]
+# softmax(formula(x, *parameters), dim) by plain, differentiable operations: x, dim, parameters.
+Plain = Callable[[Tensor, int, tuple[float, ...]], Tensor]
 
 _kernels: dict[tuple[Formula, torch.dtype], cpu.Run | None] = {}
 
 
 def fused(
-    formula: Formula, x: Tensor, parameters: Sequence[float], dim: int, plain: Plain
+    formula: Formula, x: Tensor, parameters: tuple[float, ...], dim: int, plain: Plain
 ) -> Tensor | None:
     """softmax(formula(x, *parameters), dim) by a kernel; None if plain operations must do.
 
@@ -39,78 +41,112 @@ def fused(
     """
     if not dispatch.takes_kernels() or not dispatch.is_plain(x) or not x.is_cpu:
         return None
-    if x.numel() == 0 or not -x.dim() <= dim < x.dim():  # PyTorch knows what is an error here
+    dims = x.dim()
+    if x.numel() == 0 or not -dims <= dim < dims:  # PyTorch knows what is an error here
         return None
-    run = _kernel(formula, x.dtype)
-    if run is None:
+    call = _call(formula, x.dtype, parameters, dim % dims, plain)
+    if call.run is None:
         return None
-    call = _Call(run, tuple(parameters), dim % x.dim(), plain)
     if torch.is_grad_enabled() and x.requires_grad:
-        y: Tensor = _Fused.apply(call, x)
+        y: Tensor = _apply(call, x)
         return y
-    return call.launch(x.contiguous(), None, call.statistics(x))
+    return call.forward(x)[0]
 
 
 class _Call:
-    """One softmax: the kernel and what it is told beside tensors."""
+    """The kernel and what it is told beside tensors; shared by all calls that are alike."""
 
-    def __init__(self, run: cpu.Run, parameters: tuple[float, ...], dim: int, plain: Plain) -> None:
-        self.run, self.parameters, self.dim, self.plain = run, parameters, dim, plain
+    def __init__(
+        self,
+        formula: Formula,
+        dtype: torch.dtype,
+        parameters: tuple[float, ...],
+        dim: int,
+        plain: Plain,
+    ) -> None:
+        self.run = _kernel(formula, dtype)
+        self.parameters, self.dim, self.plain = parameters, dim, plain
+        self.arithmetic = cpu.DTYPES[dtype][1]
+        self.keeps_y = dtype == self.arithmetic
+        self.values = [cpu.number(value, self.arithmetic) for value in parameters]
+        self.pointers = [value.data_ptr() for value in self.values]
+        self.pack = struct.Struct(f"{8 + len(parameters)}Q").pack
 
-    def shape(self, x: Tensor) -> tuple[int, int, int]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The probabilities, and what is kept for backward beside x."""
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        kept = y if self.keeps_y else self._statistics(x)
+        self._launch(x, 0, y, kept)
+        return y, kept
+
+    def backward(self, x: Tensor, kept: Tensor, upstream: Tensor) -> Tensor:
+        """The gradient by x."""
+        dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+        upstream = upstream.contiguous()
+        self._launch(x, upstream.data_ptr(), dx, kept)
+        return dx
+
+    def _statistics(self, x: Tensor) -> Tensor:
+        outer, _, inner = self._extents(x)
+        return x.new_empty((2, outer, inner), dtype=self.arithmetic)
+
+    def _extents(self, x: Tensor) -> tuple[int, int, int]:
         """x as (outer, classes, inner)."""
         sizes = x.shape
-        return (
-            math.prod(sizes[: self.dim]),
-            sizes[self.dim],
-            math.prod(sizes[self.dim + 1 :]),
-        )
+        classes = sizes[self.dim]
+        inner = math.prod(sizes[self.dim + 1 :])
+        return x.numel() // (classes * inner), classes, inner
 
-    def statistics(self, x: Tensor) -> Tensor:
-        """Room for two numbers per distribution."""
-        outer, _, inner = self.shape(x)
-        return torch.empty((2, outer, inner), dtype=cpu.DTYPES[x.dtype][1])
-
-    def launch(self, x: Tensor, upstream: Tensor | None, statistics: Tensor) -> Tensor:
-        """The probabilities, filling the statistics; or, given an upstream gradient, dx."""
-        y = torch.empty_like(x)
-        values = [cpu.number(value, statistics.dtype) for value in self.parameters]
-        arguments = (
+    def _launch(self, x: Tensor, upstream: int, y: Tensor, kept: Tensor) -> None:
+        x = x.contiguous()
+        arguments = self.pack(
             x.data_ptr(),
-            0 if upstream is None else upstream.data_ptr(),
+            upstream,
             y.data_ptr(),
-            statistics.data_ptr(),
-            *self.shape(x),
+            kept.data_ptr(),
+            *self._extents(x),
             cpu.parallel_for,
-            *(value.data_ptr() for value in values),
+            *self.pointers,
         )
-        if self.run(struct.pack(f"{len(arguments)}Q", *arguments)):
+        assert self.run is not None
+        if self.run(arguments):
             raise MemoryError("no memory for the buffers of a softmax")
-        return y
+
+
+_call = lru_cache(maxsize=256)(_Call)
 
 
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: _Call, x: Tensor) -> Tensor:
-        statistics = call.statistics(x)
+        y, kept = call.forward(x)
         ctx.call = call
-        ctx.save_for_backward(x, statistics)
+        ctx.save_for_backward(x, kept)
         ctx.set_materialize_grads(False)
-        return call.launch(x.contiguous(), None, statistics)
+        return y
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[None, Tensor | None]:
         if upstream is None:
             return None, None
-        x, statistics = ctx.saved_tensors
+        call: _Call = ctx.call
+        x, kept = ctx.saved_tensors
         plain = torch.is_grad_enabled() or not dispatch.takes_kernels()
         if plain or not dispatch.is_plain(upstream):
-            with torch.enable_grad():
-                view = x.view_as(x)
-                y = ctx.call.plain(view)
-            create_graph = torch.is_grad_enabled()
-            return None, torch.autograd.grad(y, view, upstream, create_graph=create_graph)[0]
-        return None, ctx.call.launch(x.contiguous(), upstream.contiguous(), statistics)
+            return None, _plain_gradient(call, x, upstream)
+        return None, call.backward(x, kept, upstream)
+
+
+# Function.apply itself first looks for functorch transforms, as `takes_kernels` has done.
+_apply = super(torch.autograd.Function, _Fused).apply
+
+
+def _plain_gradient(call: _Call, x: Tensor, upstream: Tensor) -> Tensor:
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        view = x.view_as(x)
+        y = call.plain(view, call.dim, call.parameters)
+    return torch.autograd.grad(y, view, upstream, create_graph=create_graph)[0]
 
 
 def _kernel(formula: Formula, dtype: torch.dtype) -> cpu.Run | None:

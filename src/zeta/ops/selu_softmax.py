@@ -1,6 +1,5 @@
 """SELU, then softmax."""
 
-import functools
 import operator
 import warnings
 
@@ -66,12 +65,11 @@ def selu_softmax(
     if dim is _DIM_LEFT_OUT and input.dim() > 1 and not torch.compiler.is_compiling():
         _warn_once_that_dim_was_left_out()
     numbers, axis = (float(alpha), float(scale)), operator.index(dim)
-    plain = functools.partial(_plain, dim=axis, numbers=numbers)
-    y = softmax.fused(activations.selu, input, numbers, axis, plain)
-    return plain(input) if y is None else y
+    y = softmax.fused(activations.selu, input, numbers, axis, _plain)
+    return _plain(input, axis, numbers) if y is None else y
 
 
-def _plain(input: Tensor, dim: int, numbers: tuple[float, float]) -> Tensor:
+def _plain(input: Tensor, dim: int, numbers: tuple[float, ...]) -> Tensor:
     dtype = compute_dtype(input.dtype)
     activation = evaluate_plain(
         activations.selu, input.to(dtype), dict(zip(("alpha", "scale"), numbers, strict=True))
