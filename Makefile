@@ -9,8 +9,9 @@ demo: .venv/.installed
 	$(BIN)/zeta evaluate --out zeta-report
 	@echo "Open the report in a browser: $(CURDIR)/zeta-report/report.html"
 
+# Idle OpenMP threads would spin, and take the processors from the other worker.
 test: .venv/.installed
-	$(BIN)/pytest --numprocesses 2
+	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2
 
 lint: .venv/.installed
 	$(BIN)/ruff check src tests

@@ -1,13 +1,10 @@
-// The rows of a mixture of softmaxes, one chunk of tokens at a time, in place.
+// The rows of a mixture of softmaxes, one chunk of tokens at a time.
 //
-// For a token of target y and its mixture k, with z = logits + bias:
-//   high_k = max_v z_kv,  total_k = Σ_v e^(z_kv - high_k)
-//   joint_k = log_prior_k + z_ky - high_k - log(total_k),  log p(y) = logsumexp_k(joint_k)
-//   scale_k = coefficient · r_k,  with the responsibilities r_k = e^(joint_k - log p(y))
-//   gradient by z_kv = scale_k · (e^(z_kv - high_k) / total_k - [v = y])
-//
-// Either both halves at once, while a token's rows are in the second cache, or one of them, where
-// something must happen in between. A row is summed by one thread in one order.
+// For mixture k of a token of target y, with z = logits + bias, either the statistics
+//   high_k = max_v z_kv,  total_k = Σ_v e^(z_kv - high_k),  and z_ky,
+// or, given these and a scale per row, the gradient in place of the logits:
+//   scale_k · (e^(z_kv - high_k) / total_k - [v = y])
+// A row is summed by one thread in one order.
 
 using formula::Storage;
 using formula::V;
@@ -17,16 +14,13 @@ constexpr Number largest = std::numeric_limits<Number>::max();
 
 typedef int (*ParallelFor)(int64_t, int64_t, int64_t, void (*)(int64_t, int64_t, void*), void*);
 struct Arguments {
-    Storage* logits;          // replaced by the gradient
-    const Number* bias;       // one value per class, or null
-    const Number* log_prior;  // (tokens, mixtures), as are the four below
-    Number *high, *total, *target_logit, *scale;
-    const int64_t* target;      // per token; negative: none of these classes
-    const Number* coefficient;  // per token
-    Number* log_prob;           // per token
+    Storage* logits;
+    const Number* bias;                   // one value per class, or null
+    const int64_t* target;                // per token; negative: none of these classes
+    Number *high, *total, *target_logit;  // (tokens, mixtures), as is the scale
+    const Number* scale;                  // null: the statistics are wanted
     int64_t tokens, mixtures, classes, token_stride, mixture_stride, bias_stride;
-    int64_t statistics, gradient;  // which halves to do
-    ParallelFor parallel_for;      // null: stay in this thread
+    ParallelFor parallel_for;  // null: stay in this thread
 };
 
 constexpr int64_t block = 1024;   // classes whose maximum is taken before their exponentials
@@ -93,40 +87,18 @@ static void gradient(const Row& row, Number high, Number total, Number scale, in
     if (target >= 0) store_some(row.logits + target, splat<V>(scale * (p - 1)), 1);
 }
 
-// log p(y) and the scales, from the statistics. A negative target gives 0 for all.
-static void respond(const Arguments& a, int64_t token) {
-    const int64_t first = token * a.mixtures, last = first + a.mixtures;
-    Number* const joint = a.scale;
-    a.log_prob[token] = 0;
-    for (int64_t k = first; k < last; k++) a.scale[k] = 0;
-    if (a.target[token] < 0) return;
-    Number high = -largest;
-    double sum = 0;
-    for (int64_t k = first; k < last; k++) {
-        joint[k] = a.log_prior[k] + (a.target_logit[k] - a.high[k]) - std::log(a.total[k]);
-        high = joint[k] > high ? joint[k] : high;
-    }
-    for (int64_t k = first; k < last; k++) sum += std::exp((double)joint[k] - high);
-    for (int64_t k = first; k < last; k++)
-        a.scale[k] = a.coefficient[token] * (std::exp((double)joint[k] - high) / sum);
-    a.log_prob[token] = high + std::log(sum);
-}
-
 static void tokens(int64_t begin, int64_t end, void* context) {
     const Arguments& a = *(const Arguments*)context;
-    for (int64_t token = begin; token < end; token++) {
-        const int64_t first = token * a.mixtures, target = a.target[token];
-        const auto row = [&](int64_t k) {
-            const Number* bias = a.bias ? a.bias + k * a.bias_stride : nullptr;
-            return Row{a.logits + token * a.token_stride + k * a.mixture_stride, bias, a.classes};
-        };
-        for (int64_t k = 0; a.statistics && k < a.mixtures; k++) {
-            statistics(row(k), a.high[first + k], a.total[first + k]);
-            a.target_logit[first + k] = target < 0 ? 0 : row(k).one(target);
+    for (int64_t i = begin * a.mixtures; i < end * a.mixtures; i++) {
+        const int64_t token = i / a.mixtures, k = i % a.mixtures, target = a.target[token];
+        const Number* bias = a.bias ? a.bias + k * a.bias_stride : nullptr;
+        const Row row{a.logits + token * a.token_stride + k * a.mixture_stride, bias, a.classes};
+        if (a.scale) {
+            gradient(row, a.high[i], a.total[i], a.scale[i], target);
+        } else {
+            statistics(row, a.high[i], a.total[i]);
+            a.target_logit[i] = target < 0 ? 0 : row.one(target);
         }
-        if (a.statistics && a.gradient) respond(a, token);
-        for (int64_t k = 0; a.gradient && k < a.mixtures; k++)
-            gradient(row(k), a.high[first + k], a.total[first + k], a.scale[first + k], target);
     }
 }
 

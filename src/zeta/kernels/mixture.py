@@ -103,20 +103,6 @@ def write_gradient(rows: Rows, found: Statistics, scale_NK: Tensor) -> None:
         rows.logits_NKV[tokens] = (gradient_NKV * scale_NK1).masked_fill_(scale_NK1 == 0, 0)
 
 
-def respond_and_write_gradient(
-    rows: Rows, log_prior_NK: Tensor, coefficient_N: Tensor
-) -> tuple[Tensor, Tensor]:
-    """All three in one; here a negative target is an ignored token's, its result 0."""
-    if _kernels(rows) is mixture_cpu:  # a token's rows stay in the cache between the halves
-        return mixture_cpu.respond_and_write_gradient(*rows, log_prior_NK, coefficient_N)
-    found = statistics(rows)
-    ignored_N = rows.target_N < 0
-    log_prob_N, scale_NK = respond(found, log_prior_NK, coefficient_N)
-    scale_NK.masked_fill_(ignored_N.unsqueeze(1), 0)
-    write_gradient(rows, found, scale_NK)
-    return log_prob_N.masked_fill_(ignored_N, 0), scale_NK
-
-
 # ---- Where every class counts: label smoothing -------------------------------------------------
 
 

@@ -39,15 +39,7 @@ def statistics(
     target_logit_NK: Tensor,
 ) -> None:
     """Fill the statistics."""
-    _launch(
-        logits_NKV,
-        bias,
-        target_N,
-        high=high_NK,
-        total=total_NK,
-        target_logit=target_logit_NK,
-        halves=(True, False),
-    )
+    _launch(logits_NKV, bias, target_N, high_NK, total_NK, target_logit_NK, None)
 
 
 def write_gradient(
@@ -59,84 +51,24 @@ def write_gradient(
     scale_NK: Tensor,
 ) -> None:
     """Replace the logits by scale·(softmax - onehot(target)); by 0 where the scale is 0."""
-    _launch(
-        logits_NKV,
-        bias,
-        target_N,
-        high=high_NK,
-        total=total_NK,
-        scale=scale_NK,
-        halves=(False, True),
-    )
-
-
-def respond_and_write_gradient(
-    logits_NKV: Tensor,
-    bias: Tensor | None,
-    target_N: Tensor,
-    log_prior_NK: Tensor,
-    coefficient_N: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """log p(target), (N,), and scale = coefficient·responsibility, (N, K); 0 for a target < 0."""
-    log_prior_NK, coefficient_N = log_prior_NK.contiguous(), coefficient_N.contiguous()
-    high_NK, total_NK, target_logit_NK, scale_NK = (torch.empty_like(log_prior_NK) for _ in "1234")
-    log_prob_N = torch.empty_like(coefficient_N)
-    _launch(
-        logits_NKV,
-        bias,
-        target_N,
-        log_prior=log_prior_NK,
-        high=high_NK,
-        total=total_NK,
-        target_logit=target_logit_NK,
-        scale=scale_NK,
-        coefficient=coefficient_N,
-        log_prob=log_prob_N,
-        halves=(True, True),
-    )
-    return log_prob_N, scale_NK
+    _launch(logits_NKV, bias, target_N, high_NK, total_NK, None, scale_NK)
 
 
 def _launch(
-    logits_NKV: Tensor,
-    bias: Tensor | None,
-    target_N: Tensor,
-    *,
-    halves: tuple[bool, bool],
-    log_prior: Tensor | None = None,
-    high: Tensor | None = None,
-    total: Tensor | None = None,
-    target_logit: Tensor | None = None,
-    scale: Tensor | None = None,
-    coefficient: Tensor | None = None,
-    log_prob: Tensor | None = None,
+    logits_NKV: Tensor, bias: Tensor | None, target_N: Tensor, *rows: Tensor | None
 ) -> None:
     run = kernel(logits_NKV.dtype)
     assert run is not None
-    assert logits_NKV.stride(2) == 1
     target_N = target_N.contiguous()
     bias = None if bias is None else bias.contiguous()
-    pointers = (
-        logits_NKV,
-        bias,
-        log_prior,
-        high,
-        total,
-        target_logit,
-        scale,
-        target_N,
-        coefficient,
-        log_prob,
-    )
+    pointers = [0 if t is None else t.data_ptr() for t in (logits_NKV, bias, target_N, *rows)]
     numbers = (
         *logits_NKV.shape,
         *logits_NKV.stride()[:2],
         0 if bias is None or bias.dim() == 1 else bias.stride(0),
-        *halves,
         cpu.parallel_for,
     )
-    addresses = (0 if tensor is None else tensor.data_ptr() for tensor in pointers)
-    run(struct.pack(f"{len(pointers) + len(numbers)}Q", *addresses, *numbers))
+    run(struct.pack(f"{len(pointers) + len(numbers)}Q", *pointers, *numbers))
 
 
 def _compiled(dtype: str) -> Run | None:

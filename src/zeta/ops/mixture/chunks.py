@@ -22,7 +22,7 @@ from zeta.ops.mixture import shard
 
 # Logits held at once, in bytes, where the caller sets no bound: enough for efficient products, and
 # in proportion to the weight's gradient where that is large.
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = 28 << 20
 _WEIGHT_SHARE = 4
 
 # Targets that are no class of this process.
@@ -149,12 +149,6 @@ def _respond(
     log_prior_NK, ignored_N = problem.log_prior_NK[tokens], problem.ignored_N[tokens]
     coefficient_N = torch.zeros_like(mass_N) if coefficient_N is None else coefficient_N
     writes = wanted.hidden or wanted.weight or wanted.bias
-    if writes and class_mass_V is None and problem.group is None:
-        log_prob_N, scale_NK = mixture.respond_and_write_gradient(
-            rows, log_prior_NK, coefficient_N * mass_N
-        )
-        return -mass_N * log_prob_N, scale_NK
-
     found = mixture.statistics(rows)
     found = found if problem.group is None else shard.combine(found, problem.group)
     if class_mass_V is None:

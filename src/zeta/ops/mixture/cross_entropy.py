@@ -55,7 +55,7 @@ def mixture_cross_entropy(
         class_weight: (V,), the weight of each class.
         max_chunk_bytes: bound on the logits held at once, in bytes. Chunks of tokens are computed
             one after another, each with all its mixtures: one token's K·V logits are the least.
-            None: 32 MiB, or a quarter of the weight's gradient if that is more.
+            None: 28 MiB, or a quarter of the weight's gradient if that is more.
 
     Returns:
         A scalar, or (N,) with reduction "none", of hidden's dtype. Half types have float32
