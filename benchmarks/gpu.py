@@ -1,4 +1,6 @@
-"""Checks the Triton kernels on a GPU and measures their bandwidth as a fraction of a device copy.
+"""Checks the Triton kernels on a GPU and measures what they cost.
+
+Activations against a device copy, the mixture's loss against its three matrix products:
 
     python benchmarks/gpu.py [--elements N] [--out benchmarks/results/NAME.md]
 
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import torch
 import triton
+from mixture import log_space, make_call, make_inputs, make_products, zeta
 
 from zeta import activations
 from zeta._backends.torch import evaluate_plain
@@ -25,6 +28,8 @@ from zeta._formula import Formula
 # With gradients by their parameters where the documents learn these.
 FORMULAS = {"exo": False, "learnable_selu_variation": True, "laplace": False}
 DTYPES = (torch.float32, torch.bfloat16)
+# N, K, D, V of the mixture's loss, in bfloat16.
+MIXTURES = [(2048, 4, 2048, 131072), (2048, 4, 4096, 131072)]
 
 
 def main() -> None:
@@ -50,6 +55,14 @@ def main() -> None:
             kind = str(dtype).removeprefix("torch.")
             lines.append(f"| {name} | {kind} | {error:.2f} eps | {forward:.0%} | {backward:.0%} |")
     lines += ["", "Bandwidth as a fraction of a device copy's; error relative to max(1, |y|)."]
+    lines += [
+        "",
+        "| mixture's loss, N, K, D, V | time / three products | error / log space's |",
+        "|---|---|---|",
+    ]
+    for sizes in MIXTURES:
+        name = ", ".join(map(str, sizes))
+        lines.append(f"| {name} | {mixture_time(sizes):.2f} | {mixture_error():.2f} |")
     print("\n".join(lines))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +103,23 @@ def bandwidths(formula: Formula, dtype: torch.dtype, elements: int) -> tuple[flo
     y, upstream = formula(*leaves), torch.randn_like(x)
     backward = 3 / seconds(lambda: torch.autograd.grad(y, leaves, upstream, retain_graph=True))
     return forward / copy, backward / copy
+
+
+def mixture_time(sizes: tuple[int, int, int, int]) -> float:
+    """Forward and backward over the three matrix products alone, in chunks of as many rows."""
+    with torch.device("cuda"):
+        x = make_inputs(*sizes).to(torch.bfloat16)
+        return seconds(make_call(zeta, x), 10) / seconds(make_products(x, 2048, torch.bfloat16), 10)
+
+
+def mixture_error() -> float:
+    """The largest error of loss and gradients over that of plain operations in bfloat16."""
+    with torch.device("cuda"):
+        x = make_inputs(252, 4, 123, 507)
+        exact = make_call(log_space, x.to(torch.float64))()
+        ours, plain = (make_call(c, x.to(torch.bfloat16))() for c in (zeta, log_space))
+    triples = zip(ours, plain, exact, strict=True)
+    return max(((a - c).norm() / (b - c).norm()).item() for a, b, c in triples)
 
 
 def seconds(call: Callable[[], object], rounds: int = 30) -> float:

@@ -145,7 +145,7 @@ def make_products(x: Inputs, rows: int, dtype: torch.dtype) -> Callable[[], None
 # ---- Measurements -------------------------------------------------------------------------------
 
 
-def make_call(contender: Contender, x: Inputs) -> Callable[[], object]:
+def make_call(contender: Contender, x: Inputs) -> Callable[[], tuple[Tensor, ...]]:
     """Forward and backward."""
     # PyTorch's loss for one softmax has no prior.
     return lambda: torch.autograd.grad(contender(x), x[:3], allow_unused=True)
