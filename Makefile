@@ -2,6 +2,7 @@
 # fused kernels, a C++ compiler; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+SOURCES := src tests examples benchmarks
 
 .PHONY: demo test lint types format clean
 
@@ -14,15 +15,15 @@ test: .venv/.installed
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2
 
 lint: .venv/.installed
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 
 types: .venv/.installed
 	$(BIN)/mypy
 
 format: .venv/.installed
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Zeta needs Python 3.11 or newer; run make PYTHON=python3.12, say")'

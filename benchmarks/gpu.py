@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import torch
 import triton
-from mixture import log_space, make_call, make_inputs, make_products, zeta
 
+from mixture import log_space, make_call, make_inputs, make_products, zeta
 from zeta import activations
 from zeta._backends.torch import evaluate_plain
 from zeta._formula import Formula

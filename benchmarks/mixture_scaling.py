@@ -18,9 +18,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from mixture import make_call, make_inputs, make_products, peak_memory, zeta
 from torch.distributed.device_mesh import init_device_mesh
 
+from mixture import make_call, make_inputs, make_products, peak_memory, zeta
 from zeta.distributed import vocab_parallel
 from zeta.nn import MixtureOfSoftmaxes
 from zeta.ops.mixture.chunks import tokens_per_chunk

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from language_model import load_text
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
+from language_model import load_text
 from zeta.distributed import clip_grad_norm_, full_state_dict, vocab_parallel
 from zeta.nn import MixtureOfSoftmaxes
 
@@ -66,18 +66,17 @@ def main() -> None:
     mesh = init_device_mesh(device, (int(os.environ["WORLD_SIZE"]),))
 
     torch.manual_seed(0)  # the same weights and the same text on every process
-    model = nn.Sequential(
-        Body(options.vocabulary),
-        MixtureOfSoftmaxes(K, D, options.vocabulary, decoder="shared"),
-    ).to(device)
-    head = model[1] = vocab_parallel(model[1], mesh)
+    body = Body(options.vocabulary).to(device)
+    whole = MixtureOfSoftmaxes(K, D, options.vocabulary, decoder="shared").to(device)
+    head = vocab_parallel(whole, mesh)
+    model = nn.Sequential(body, head)
     print(f"process {dist.get_rank()} holds words {head.shard.start} to {head.shard.stop - 1}")
 
     text_N = load_text(options.vocabulary)["train"].to(device)
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for step in range(1, options.steps + 1):
         words_BL, next_BL = batch(text_N)
-        loss = head.loss(model[0](words_BL), next_BL)
+        loss = head.loss(body(words_BL), next_BL)
         optimiser.zero_grad()
         loss.backward()
         clip_grad_norm_(model, 1.0)  # torch's own would see one process's words alone
@@ -87,11 +86,10 @@ def main() -> None:
 
     words_BL, next_BL = batch(text_N)
     with torch.no_grad():
-        features_BLD = model[0](words_BL)
+        features_BLD = body(words_BL)
         loss = head.loss(features_BLD, next_BL)
     state = full_state_dict(model)  # all processes together, as above
     if dist.get_rank() == 0:
-        whole = MixtureOfSoftmaxes(K, D, options.vocabulary, decoder="shared").to(device)
         whole.load_state_dict({n[2:]: value for n, value in state.items() if n.startswith("1.")})
         alone = whole.loss(features_BLD, next_BL)
         print(f"loss of the parts {loss:.6f}, of one whole layer {alone:.6f}")
