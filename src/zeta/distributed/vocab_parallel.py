@@ -36,16 +36,17 @@ def vocab_parallel(module: MixtureOfSoftmaxes, mesh: DeviceMesh) -> VocabParalle
         TypeError: something else than a whole MixtureOfSoftmaxes, or than a mesh.
         ValueError: a mesh of several dimensions, or of more processes than there are classes.
 
-    Example, under ``torchrun --nproc-per-node 2``:
+    Example, of one process (under ``torchrun``, ``init_process_group("gloo")`` finds the others):
         >>> import torch
         >>> import torch.distributed as dist
         >>> from torch.distributed.device_mesh import init_device_mesh
         >>> from zeta.distributed import vocab_parallel
         >>> from zeta.nn import MixtureOfSoftmaxes
-        >>> dist.init_process_group("gloo")
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         >>> mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         >>> head = vocab_parallel(MixtureOfSoftmaxes(4, 64, 10_000, decoder="shared"), mesh)
         >>> loss = head.loss(torch.ones(8, 64), torch.arange(8))  # the same on every process
+        >>> dist.destroy_process_group()
 
     Source: Shoeybi et al. 2019, Megatron-LM, which splits one softmax so.
     """
