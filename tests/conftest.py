@@ -9,6 +9,11 @@ import torch
 if not torch.cuda.is_available():
     # Read when Triton is first imported: its kernels then run on CPU tensors.
     os.environ["TRITON_INTERPRET"] = "1"
+# Read when JAX first computes: a processor as eight devices, for sharded computations.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Read when Keras is first imported; its tests on the other backends have processes of their own.
+os.environ.setdefault("KERAS_BACKEND", "jax")
 
 hypothesis.settings.register_profile("zeta", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.load_profile("zeta")

@@ -35,12 +35,46 @@ def test_numpy_users_do_not_load_pytorch(clean_env):
     assert "torch" not in loaded_by(statement, clean_env)
 
 
-def test_a_missing_framework_names_the_extra(clean_env):
-    for part in ("zeta.nn", "zeta.ops"):
-        code = f"import sys; sys.modules['torch'] = None; import {part}"
-        run = subprocess.run(
-            [sys.executable, "-c", code], env=clean_env, capture_output=True, text=True
-        )
-        last = run.stderr.strip().splitlines()[-1]
-        assert last.startswith(f"ImportError: {part} needs PyTorch, which is not installed")
-        assert "pip install 'zeta-nn[torch]'" in last
+@pytest.mark.parametrize("part", ["zeta.jax", "zeta.flax"])
+def test_jax_users_load_neither_pytorch_nor_tensorflow(part, clean_env):
+    statement = (
+        f"import jax.numpy, numpy, zeta.activations; import {part}; "
+        "zeta.activations.exo(jax.numpy.ones(2)); zeta.activations.exo(numpy.ones(2))"
+    )
+    loaded = loaded_by(statement, clean_env)
+    assert "jax" in loaded
+    assert not {"torch", "tensorflow", "keras"} & set(loaded)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_keras_users_load_what_keras_loads(backend, clean_env):
+    """Keras itself loads JAX if it is installed, whatever its backend."""
+    clean_env |= {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    frameworks = {"torch", "jax", "tensorflow", "keras"}
+    keras_alone, with_zeta = (
+        frameworks & set(loaded_by(statement, clean_env))
+        for statement in ("import keras", "import zeta.keras")
+    )
+    assert with_zeta == keras_alone
+    assert backend in with_zeta
+    assert not with_zeta - {"keras", "jax", backend}
+
+
+MISSING = [
+    ("zeta.nn", "torch", "PyTorch", "torch"),
+    ("zeta.ops", "torch", "PyTorch", "torch"),
+    ("zeta.jax", "jax", "JAX", "jax"),
+    ("zeta.flax", "flax", "Flax", "flax"),
+    ("zeta.keras", "keras", "Keras", "keras"),
+]
+
+
+@pytest.mark.parametrize(("part", "module", "package", "extra"), MISSING)
+def test_a_missing_framework_names_the_extra(part, module, package, extra, clean_env):
+    code = f"import sys; sys.modules[{module!r}] = None; import {part}"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=clean_env, capture_output=True, text=True
+    )
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"ImportError: {part} needs {package}, which is not installed")
+    assert f"pip install 'zeta-nn[{extra}]'" in last

@@ -3,6 +3,8 @@
 import importlib
 import math
 
+import jax
+import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import zeta.math as zm
 UNARY = sorted(set(zm.__all__) - {"minimum", "maximum", "clip", "piecewise"})
 
 
-@pytest.mark.parametrize("backend", ["torch", "numpy", "number", "sympy", "mpmath"])
+@pytest.mark.parametrize("backend", ["torch", "jax", "numpy", "number", "sympy", "mpmath"])
 def test_a_backend_defines_every_primitive(backend):
     module = importlib.import_module(f"zeta._backends.{backend}")
     assert not [p for p in [*zm.__all__, "evaluate"] if not hasattr(module, p)]
@@ -28,6 +30,8 @@ def test_frameworks_agree(primitive):
     on_torch = function(torch.tensor(points, dtype=torch.float64))
     assert on_torch.tolist() == pytest.approx(expected, rel=1e-14)
     assert function(np.array(points)).tolist() == pytest.approx(expected, rel=1e-14)
+    with jax.enable_x64(True):
+        assert function(jnp.array(points)).tolist() == pytest.approx(expected, rel=1e-14)
 
 
 @pytest.mark.parametrize("primitive", UNARY)
@@ -46,7 +50,11 @@ def test_symbolic_derivative_is_autograds(primitive):
 
 def test_minimum_maximum_and_clip():
     x = torch.tensor([-1.0, 0.5, 2.0, math.nan])
-    for array, wrap in ((x, torch.Tensor.tolist), (x.numpy(), np.ndarray.tolist)):
+    for array, wrap in (
+        (x, torch.Tensor.tolist),
+        (x.numpy(), np.ndarray.tolist),
+        (jnp.asarray(x.numpy()), np.asarray),
+    ):
         np.testing.assert_array_equal(wrap(zm.minimum(array, 0.5)), [-1, 0.5, 0.5, math.nan])
         np.testing.assert_array_equal(wrap(zm.maximum(0.5, array)), [0.5, 0.5, 2, math.nan])
         np.testing.assert_array_equal(wrap(zm.clip(array, 0, 1)), [0, 0.5, 1, math.nan])
@@ -58,6 +66,8 @@ def test_clip_stops_the_gradient_at_its_bounds():
     x = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.1], requires_grad=True)
     zm.clip(x, 0, 1).sum().backward()
     assert x.grad.tolist() == [0, 0, 1, 0, 0]
+    slopes = jax.grad(lambda x: zm.clip(x, 0, 1).sum())(jnp.asarray(x.detach().numpy()))
+    assert slopes.tolist() == [0, 0, 1, 0, 0]
 
 
 def test_an_unselected_branch_cannot_overflow():

@@ -8,6 +8,10 @@ Importing ``zeta`` imports no framework. The parts load when they are first touc
 ``zeta.activations``    the catalogue: every activation once, as a formula
 ``zeta.ops``            PyTorch functions
 ``zeta.nn``             PyTorch modules
+``zeta.jax``            JAX functions
+``zeta.flax``           Flax NNX modules
+``zeta.keras``          Keras layers and functions, on three backends
+``zeta.convert``        weights from one framework's modules to another's
 ``zeta.evaluate``       does an activation help? Paired trials, statistics and a report
 ======================  =====================================================================
 """
@@ -17,7 +21,19 @@ from typing import Any
 
 from zeta._formula import Formula, formula
 
-__all__ = ["Formula", "activations", "evaluate", "formula", "math", "nn", "ops"]
+__all__ = [
+    "Formula",
+    "activations",
+    "convert",
+    "evaluate",
+    "flax",
+    "formula",
+    "jax",
+    "keras",
+    "math",
+    "nn",
+    "ops",
+]
 
 _SUBMODULES = frozenset(__all__) - {"Formula", "formula"}
 

@@ -27,7 +27,8 @@ class Formula:
     """An elementwise function of ``x`` and named scalar parameters.
 
     Made by the decorator :func:`formula`; calling it evaluates the formula on whatever ``x`` is:
-    a PyTorch tensor, a NumPy array, a Python number, a SymPy expression or an mpmath number.
+    a PyTorch or TensorFlow tensor, a JAX or NumPy array, a Python number, a SymPy expression or an
+    mpmath number.
 
     Numerics, the same on every framework: the result has the dtype of ``x``; half-precision
     inputs are computed in float32 and rounded once; ``x = ±inf`` gives the limit where there is
@@ -46,6 +47,7 @@ class Formula:
         self.function = function
         self.name: str = function.__name__
         self.parameters: Mapping[str, float] = _checked_parameters(function, parameters or {})
+        self.__signature__ = _with_defaults(inspect.signature(function), self.parameters)
 
     def __call__(self, x: Array, *args: Any, **kwargs: Any) -> Array:
         """Evaluate at ``x``; parameters by position or name, a number or an array each."""
@@ -221,6 +223,16 @@ def _latex_name(name: str) -> str:
     latex: str = sympy.latex(sympy.Symbol(name.rstrip("_")))
     is_letter = len(latex) == 1 or latex.startswith("\\")
     return latex if is_letter else r"\mathrm{{{}}}".format(name.replace("_", r"\_"))
+
+
+def _with_defaults(
+    signature: inspect.Signature, parameters: Mapping[str, float]
+) -> inspect.Signature:
+    """The function's signature as callers see it: defaults are given to the decorator."""
+    arguments = signature.parameters.values()
+    return signature.replace(
+        parameters=[a.replace(default=parameters.get(a.name, a.empty)) for a in arguments]
+    )
 
 
 def _checked_parameters(

@@ -12,6 +12,8 @@ from zeta.kernels.compiler import KernelError, disabled, find_compiler, load, st
 
 PACKAGE = "zeta-nn"
 FRAMEWORKS = ("torch", "jax", "flax", "keras", "tensorflow")
+# Packages that install the same modules.
+_SAME_CONTENT = {"tensorflow": ["tensorflow-cpu"], "tensorflow-cpu": ["tensorflow"]}
 _VERSION_TIMEOUT = 10  # seconds
 # The features that vectorised kernels can use, narrowest first.
 _VECTOR_FEATURES = (
@@ -65,10 +67,12 @@ def diagnose() -> dict[str, dict[str, str]]:
 
 def version(package: str) -> str | None:
     """The installed version of a package; None if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    for name in (package, *_SAME_CONTENT.get(package, ())):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def devices() -> dict[str, str]:

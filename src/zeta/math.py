@@ -1,8 +1,9 @@
 """The primitives that formulas are written with.
 
-Each takes a PyTorch tensor, a NumPy array, a Python number, a SymPy expression or an mpmath
-number, and answers in kind. The framework is found by the argument's type; none is imported
-that the caller did not load. ``+ - * / **`` and ``abs`` work on all of them as they are.
+Each takes a PyTorch or TensorFlow tensor, a JAX or NumPy array, a Python number, a SymPy
+expression or an mpmath number, and answers in kind. The framework is found by the argument's
+type; none is imported that the caller did not load. ``+ - * / **`` and ``abs`` work on all of
+them as they are.
 """
 
 from collections.abc import Callable

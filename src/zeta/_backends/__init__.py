@@ -19,6 +19,9 @@ _BACKEND_OF_PACKAGE = {
     "numpy": "numpy",
     "sympy": "sympy",
     "mpmath": "mpmath",
+    "jax": "jax",
+    "jaxlib": "jax",
+    "tensorflow": "tensorflow",
 }
 
 
@@ -54,6 +57,14 @@ def _load(name: str) -> ModuleType:
             from zeta._backends import mpmath
 
             return mpmath
+        case "jax":
+            from zeta._backends import jax
+
+            return jax
+        case "tensorflow":
+            from zeta._backends import tensorflow
+
+            return tensorflow
         case _:
             from zeta._backends import number
 

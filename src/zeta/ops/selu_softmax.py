@@ -1,7 +1,6 @@
 """SELU, then softmax."""
 
 import operator
-import warnings
 
 import torch
 import torch.nn.functional as F
@@ -9,21 +8,14 @@ from torch import Tensor
 
 from zeta import activations
 from zeta._backends.torch import check_input, compute_dtype, evaluate_plain
+from zeta._selu_softmax import DIM_LEFT_OUT, warn_once_that_dim_was_left_out
 from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.kernels import softmax
 
 
-class _DocumentedDim(int):
-    """The documented default dim, 0, told apart from a 0 that the caller wrote."""
-
-
-_DIM_LEFT_OUT = _DocumentedDim(0)
-_warned = False
-
-
 def selu_softmax(
     input: Tensor,
-    dim: int = _DIM_LEFT_OUT,
+    dim: int = DIM_LEFT_OUT,
     *,
     alpha: float = SELU_ALPHA,
     scale: float = SELU_SCALE,
@@ -62,8 +54,8 @@ def selu_softmax(
     Source: the selu_softmax document of Zeta; Klambauer et al. 2017 for SELU.
     """
     check_input(input, "selu_softmax")
-    if dim is _DIM_LEFT_OUT and input.dim() > 1 and not torch.compiler.is_compiling():
-        _warn_once_that_dim_was_left_out()
+    if dim is DIM_LEFT_OUT and input.dim() > 1 and not torch.compiler.is_compiling():
+        warn_once_that_dim_was_left_out(stacklevel=3)
     numbers, axis = (float(alpha), float(scale)), operator.index(dim)
     y = softmax.fused(activations.selu, input, numbers, axis, _plain)
     return _plain(input, axis, numbers) if y is None else y
@@ -77,14 +69,3 @@ def _plain(input: Tensor, dim: int, numbers: tuple[float, ...]) -> Tensor:
     # SELU may overflow to inf, and inf - inf is NaN inside the softmax.
     largest = torch.finfo(dtype).max
     return F.softmax(activation.clamp(-largest, largest), dim).to(input.dtype)
-
-
-def _warn_once_that_dim_was_left_out() -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            "selu_softmax: dim was left out, so the softmax runs over dimension 0, the batch in "
-            "most models; pass dim=-1 for one distribution per row, or dim=0 to silence this",
-            stacklevel=3,
-        )

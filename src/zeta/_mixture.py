@@ -1,0 +1,243 @@
+"""The mixture of softmaxes where frameworks share it: its losses, and what it accepts.
+
+The losses are written against what ``jax.numpy`` and ``keras.ops`` have in common; each framework
+adds the loop over chunks of tokens and the derivative. Shape suffixes: C tokens of a chunk, N all
+tokens, K mixtures, D features, V classes.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+REDUCTIONS = ("none", "mean", "sum")
+DECODERS = ("separate", "shared")
+DEFAULT_CHUNK_BYTES = 2**24
+
+_HERE = "mixture_cross_entropy"
+_LAYER = "MixtureOfSoftmaxes"
+_SIGNED = ("int8", "int16", "int32", "int64")
+_UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
+
+
+class Classes(Protocol):
+    """Operations over the classes, the last axis, wherever they lie: here or on several devices."""
+
+    @property
+    def count(self) -> int:
+        """How many classes there are."""
+
+    def log_sum_exp(self, logits: Any) -> Any:
+        """The logarithm of the sum of the exponentials over all classes."""
+
+    def sum(self, values: Any) -> Any:
+        """The sum over all classes."""
+
+    def at(self, values: Any, target: Any) -> Any:
+        """The value at each token's target class; the first axis holds the tokens."""
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What decides a token's loss beside the tensors.
+
+    Attributes:
+        label_smoothing: share of the target spread evenly over all classes.
+        max_chunk_bytes: bound on the logits held at once; None for the default.
+    """
+
+    label_smoothing: float
+    max_chunk_bytes: int | None
+
+    def most_rows(self, row_elements: int, itemsize: int) -> int:
+        """How many tokens a chunk may have, at least 1."""
+        bound = self.max_chunk_bytes or DEFAULT_CHUNK_BYTES
+        return max(1, bound // max(1, row_elements * itemsize))
+
+
+def mixture_logits(xp: Any, hidden_CKD: Any, weight: Any, bias: Any | None) -> Any:
+    """Every mixture's logits, (C, K, V); weight (V, D) shared by all mixtures, or (K, V, D)."""
+    equation = "ckd,vd->ckv" if len(weight.shape) == 2 else "ckd,kvd->ckv"
+    logits_CKV = xp.einsum(equation, hidden_CKD, weight)
+    return logits_CKV if bias is None else logits_CKV + bias
+
+
+def mixture_log_prob(
+    log_sum_exp: Callable[..., Any], classes: Classes, logits_CKV: Any, log_prior_CK: Any
+) -> Any:
+    """log p(v) = logsumexp_k(log_prior_k + logits_kv - logsumexp_v(logits_k)), (C, V)."""
+    log_scale_CK = log_prior_CK - classes.log_sum_exp(logits_CKV)
+    return log_sum_exp(log_scale_CK[..., None] + logits_CKV, axis=1)
+
+
+def token_losses(
+    xp: Any,
+    log_sum_exp: Callable[..., Any],
+    classes: Classes,
+    logits_CKV: Any,
+    log_prior_CK: Any,
+    target_C: Any,
+    ignored_C: Any,
+    target_weight_C: Any,
+    class_weight_V: Any | None,
+    label_smoothing: float,
+) -> Any:
+    """Each token's loss, (C,), 0 where ignored: smoothing and weights as F.cross_entropy has them.
+
+    Args:
+        xp: ``jax.numpy`` or ``keras.ops``.
+        log_sum_exp: of the framework, taking ``axis``.
+        classes: operations over the classes.
+        logits_CKV, log_prior_CK: floating point, of one dtype.
+        target_C: class indices, in range for ignored tokens too.
+        ignored_C: whether the token counts for nothing.
+        target_weight_C: the weight of each token's target class.
+        class_weight_V: of the logits' dtype, or None.
+        label_smoothing: share of the target spread evenly over all classes.
+    """
+
+    def unless_ignored(values: Any) -> Any:
+        # An ignored token must not spoil the others' gradients: 0 · inf is NaN.
+        ignored = xp.reshape(ignored_C, (-1, *[1] * (len(values.shape) - 1)))
+        return xp.where(ignored, xp.zeros_like(values), values)
+
+    if label_smoothing == 0:
+        log_scale_CK = log_prior_CK - classes.log_sum_exp(logits_CKV)
+        joint_CK = unless_ignored(log_scale_CK + classes.at(logits_CKV, target_C))
+        losses_C = -target_weight_C * log_sum_exp(joint_CK, axis=1)
+    else:
+        log_prob_CV = mixture_log_prob(
+            log_sum_exp, classes, unless_ignored(logits_CKV), unless_ignored(log_prior_CK)
+        )
+        if class_weight_V is not None:
+            log_prob_CV = log_prob_CV * class_weight_V
+        at_target_C = classes.at(log_prob_CV, target_C)
+        mean_C = classes.sum(log_prob_CV) / classes.count
+        losses_C = -(1 - label_smoothing) * at_target_C - label_smoothing * mean_C
+    return unless_ignored(losses_C)
+
+
+def check_arguments(
+    check_input: Callable[[Any, str, str], None],
+    dtype_of: Callable[[Any], str],
+    hidden: Any,
+    log_prior: Any,
+    weight: Any,
+    target: Any,
+    bias: Any | None,
+    class_weight: Any | None,
+) -> None:
+    """Raise TypeError or ValueError for tensors that do not fit one another."""
+    named = {"hidden": hidden, "log_prior": log_prior, "weight": weight}
+    optional = {"bias": bias, "class_weight": class_weight}
+    for name, tensor in (named | {k: v for k, v in optional.items() if v is not None}).items():
+        check_input(tensor, _HERE, name)
+    kind = dtype_of(target) if hasattr(target, "dtype") else type(target).__name__
+    if kind not in _SIGNED + _UNSIGNED:
+        raise TypeError(f"{_HERE}: target must be an array of integer class indices, got {kind}")
+    for name, parameter in {"weight": weight, "bias": bias}.items():
+        if parameter is not None and dtype_of(parameter) != dtype_of(hidden):
+            raise TypeError(
+                f"{_HERE}: hidden and {name} must have one dtype, "
+                f"got {dtype_of(hidden)} and {dtype_of(parameter)}"
+            )
+    if len(hidden.shape) != 3:
+        raise ValueError(f"{_HERE}: hidden must be (N, K, D), got shape {tuple(hidden.shape)}")
+    N, K, D = hidden.shape
+    if K == 0:
+        raise ValueError(f"{_HERE}: hidden must have at least one mixture, got K = 0")
+    V = weight.shape[-2] if len(weight.shape) in (2, 3) else 0
+    shared = len(weight.shape) == 2
+    _check_shape("log_prior", log_prior, (N, K))
+    _check_shape("weight", weight, (V, D) if shared else (K, V, D))
+    _check_shape("target", target, (N,))
+    if bias is not None:
+        _check_shape("bias", bias, (V,) if shared else (K, V))
+    if class_weight is not None:
+        _check_shape("class_weight", class_weight, (V,))
+
+
+def check_options(reduction: str, label_smoothing: float, max_chunk_bytes: int | None) -> None:
+    """Raise ValueError for an option out of its range."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{_HERE}: reduction must be one of {REDUCTIONS}, got {reduction!r}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{_HERE}: label_smoothing must be in [0, 1], got {label_smoothing}")
+    if max_chunk_bytes is not None and max_chunk_bytes < 1:
+        raise ValueError(f"{_HERE}: max_chunk_bytes must be positive, got {max_chunk_bytes}")
+
+
+def check_targets(bad: Sequence[int], num_classes: int) -> None:
+    """Raise IndexError if there are targets out of range, naming the first."""
+    if len(bad):
+        raise IndexError(
+            f"{_HERE}: target {bad[0]} is out of range for {num_classes} classes; "
+            f"accepted: 0 to {num_classes - 1}, or ignore_index"
+        )
+
+
+def check_sizes(
+    decoder: str, num_mixtures: int, input_size: int, num_classes: int
+) -> tuple[int, int, int]:
+    """The three sizes of a layer; raise ValueError for one below 1 or an unknown decoder."""
+    sizes = {"num_mixtures": num_mixtures, "input_size": input_size, "num_classes": num_classes}
+    for name, size in sizes.items():
+        if operator.index(size) < 1:
+            raise ValueError(f"{_LAYER}: {name} must be at least 1, got {size}")
+    if decoder not in DECODERS:
+        raise ValueError(f"{_LAYER}: decoder must be one of {DECODERS}, got {decoder!r}")
+    return num_mixtures, input_size, num_classes
+
+
+def check_x(shape: Sequence[int | None], input_size: int) -> None:
+    """Raise ValueError unless the last dimension is the layer's input size."""
+    if not shape or shape[-1] != input_size:
+        raise ValueError(f"{_LAYER}: x must have shape (…, {input_size}), got {tuple(shape)}")
+
+
+def check_target_shape(target: Sequence[int | None], x: Sequence[int | None]) -> None:
+    """Raise ValueError unless targets have the input's leading dimensions."""
+    if not _fits(target, x[:-1]):
+        raise ValueError(
+            f"{_LAYER}: target must have the input's leading dimensions {tuple(x[:-1])}, "
+            f"got {tuple(target)}"
+        )
+
+
+def check_k(k: int, num_classes: int) -> None:
+    """Raise ValueError unless there are k classes."""
+    if not 1 <= k <= num_classes:
+        raise ValueError(f"{_LAYER}: k must be between 1 and {num_classes}, got {k}")
+
+
+def check_num_samples(num_samples: int) -> None:
+    """Raise ValueError for no samples."""
+    if num_samples < 1:
+        raise ValueError(f"{_LAYER}: num_samples must be at least 1, got {num_samples}")
+
+
+def check_tie(decoder: str, weight: Sequence[int], embedding: Sequence[int]) -> None:
+    """Raise ValueError unless a decoder of this kind and shape can be the embedding."""
+    if decoder != "shared":
+        raise ValueError(f"{_LAYER}: tie_weights needs decoder='shared'")
+    if tuple(weight) != tuple(embedding):
+        raise ValueError(
+            f"{_LAYER}: tie_weights needs an embedding of shape {tuple(weight)}, "
+            f"got {tuple(embedding)}"
+        )
+
+
+def _check_shape(name: str, tensor: Any, expected: tuple[int | None, ...]) -> None:
+    shape = tuple(tensor.shape)
+    if not _fits(shape, expected):
+        raise ValueError(
+            f"{_HERE}: {name} must have shape {expected} to fit the other arguments, got {shape}"
+        )
+
+
+def _fits(shape: Sequence[int | None], expected: Sequence[int | None]) -> bool:
+    """A size may be None while a model is traced, and is then taken on trust."""
+    return len(shape) == len(expected) and all(
+        None in (size, wanted) or size == wanted
+        for size, wanted in zip(shape, expected, strict=True)
+    )

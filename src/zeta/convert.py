@@ -1,0 +1,192 @@
+"""Weights between frameworks: a module of `zeta.nn` and its Flax and Keras twins.
+
+All three hold the same numbers under different names and in different layouts. In between they are
+NumPy arrays under PyTorch's names and in PyTorch's layout, so that two functions take any module to
+any other, and :func:`copy_weights` does both.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Weights = dict[str, npt.NDArray[Any]]
+
+
+def weights(module: Any) -> Weights:
+    """A module's weights under PyTorch's names and in PyTorch's layout, as NumPy arrays.
+
+    Args:
+        module: an activation or a mixture of softmaxes of ``zeta.nn``, ``zeta.flax`` or
+            ``zeta.keras``; a Keras layer must have been built. Half precision comes as float32.
+
+    Returns:
+        By name, a learnable or per-channel parameter's array of shape () or (channels,); of a
+        mixture, ``prior.weight``, ``prior.bias``, ``latent.weight``, ``latent.bias``, ``weight``
+        and ``bias``, those that it has.
+
+    Raises:
+        TypeError: the module is of none of these.
+
+    Example:
+        >>> from zeta import convert
+        >>> from zeta.nn import Exo
+        >>> convert.weights(Exo(learnable=True))
+        {'alpha': array(1., dtype=float32)}
+    """
+    return {name: _canonical(name, slot) for name, slot in _slots(module).items()}
+
+
+def load_weights(module: Any, weights: Mapping[str, npt.ArrayLike]) -> None:
+    """Set a module's weights, in its own dtype, from what :func:`weights` answered.
+
+    Raises:
+        TypeError: the module is of no framework that is known.
+        ValueError: a name that is missing or too many, or a shape that does not fit.
+
+    Example:
+        >>> from zeta import convert
+        >>> from zeta.nn import Exo
+        >>> module = Exo(learnable=True)
+        >>> convert.load_weights(module, {"alpha": 0.5})
+        >>> module.alpha.item()
+        0.5
+    """
+    slots = _slots(module)
+    if set(slots) != set(weights):
+        raise ValueError(
+            f"{type(module).__name__} has the weights {sorted(slots)}, got {sorted(weights)}"
+        )
+    arrays = {name: _fitted(name, slots[name], weights[name]) for name in slots}
+    for name, slot in slots.items():  # nothing is set unless everything fits
+        slot.set(arrays[name])
+
+
+def copy_weights(source: Any, target: Any) -> None:
+    """Set the weights of one framework's module from its twin in another.
+
+    Raises:
+        TypeError: a module of no framework that is known.
+        ValueError: the modules are no twins.
+
+    Example:
+        >>> from zeta import convert, flax, nn
+        >>> source, target = nn.Exo(0.5, learnable=True), flax.Exo(learnable=True)
+        >>> convert.copy_weights(source, target)
+        >>> target.alpha.item()
+        0.5
+    """
+    load_weights(target, weights(source))
+
+
+class _Slot:
+    """One weight where a framework keeps it.
+
+    Attributes:
+        transposed: kept as (inputs, outputs), where PyTorch has (outputs, inputs).
+    """
+
+    def __init__(self, variable: Any, *, transposed: bool = False) -> None:
+        self.variable = variable
+        self.transposed = transposed
+
+    def get(self) -> npt.NDArray[Any]:
+        """The numbers as they are kept."""
+        raise NotImplementedError
+
+    def set(self, array: npt.NDArray[Any]) -> None:
+        """Replace the numbers by others of the kept shape."""
+        raise NotImplementedError
+
+
+class _TorchSlot(_Slot):
+    def get(self) -> npt.NDArray[Any]:
+        tensor = self.variable.detach().cpu()
+        return (tensor if tensor.itemsize > 2 else tensor.float()).numpy().copy()
+
+    def set(self, array: npt.NDArray[Any]) -> None:
+        import torch
+
+        with torch.no_grad():
+            self.variable.copy_(torch.tensor(array))
+
+
+class _FlaxSlot(_Slot):
+    def get(self) -> npt.NDArray[Any]:
+        return _wide(np.asarray(self.variable[...]))
+
+    def set(self, array: npt.NDArray[Any]) -> None:
+        self.variable[...] = array.astype(self.variable.dtype)
+
+
+class _KerasSlot(_Slot):
+    def get(self) -> npt.NDArray[Any]:
+        import keras
+
+        return _wide(np.asarray(keras.ops.convert_to_numpy(self.variable.value)))
+
+    def set(self, array: npt.NDArray[Any]) -> None:
+        self.variable.assign(array)
+
+
+def _slots(module: Any) -> dict[str, _Slot]:
+    """Every weight of a module by PyTorch's name."""
+    packages = {base.__module__.partition(".")[0] for base in type(module).__mro__}
+    if "torch" in packages:
+        state = [*module.named_parameters(), *module.named_buffers()]
+        return {name: _TorchSlot(tensor) for name, tensor in state}
+    if "keras" in packages:
+        if not module.built:
+            raise ValueError(f"{module.name}: build the layer first, by a call or by build(shape)")
+        return _layer_slots(module, _KerasSlot)
+    if "flax" in packages:
+        return _layer_slots(module, _FlaxSlot)
+    raise TypeError(
+        "expected a module of zeta.nn, zeta.flax or zeta.keras; "
+        f"got {type(module).__module__}.{type(module).__qualname__}"
+    )
+
+
+def _layer_slots(module: Any, slot: type[_Slot]) -> dict[str, _Slot]:
+    """Of a Flax module or a Keras layer, which keep dense layers alike."""
+    if hasattr(module, "formula"):
+        stored = {name: getattr(module, name) for name in module.formula.parameters}
+        return {name: slot(v) for name, v in stored.items() if not isinstance(v, float)}
+    found = {"weight": slot(module.weight)} if hasattr(module, "weight") else {}
+    if getattr(module, "bias", None) is not None:
+        found["bias"] = slot(module.bias)
+    for name in ("prior", "latent"):
+        dense = getattr(module, name, None)
+        if dense is not None:
+            found[f"{name}.weight"] = slot(dense.kernel, transposed=True)
+            if dense.bias is not None:
+                found[f"{name}.bias"] = slot(dense.bias)
+    return found
+
+
+def _canonical(name: str, slot: _Slot) -> npt.NDArray[Any]:
+    array = slot.get()
+    if slot.transposed:
+        return np.ascontiguousarray(array.T)
+    # One value per channel is (1, 1, channels) in Keras.
+    return array.reshape(-1) if _is_per_channel(array.shape) else array
+
+
+def _fitted(name: str, slot: _Slot, array: npt.ArrayLike) -> npt.NDArray[Any]:
+    kept = tuple(slot.variable.shape)
+    wide = np.asarray(array, dtype=None if hasattr(array, "dtype") else np.float32)
+    wide = np.ascontiguousarray(wide.T) if slot.transposed else wide
+    if _is_per_channel(kept) and wide.ndim == 1 and wide.size == max(kept):
+        wide = wide.reshape(kept)
+    if wide.shape != kept:
+        raise ValueError(f"{name} is kept with shape {kept}, got {wide.shape}")
+    return wide
+
+
+def _is_per_channel(shape: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and sum(size != 1 for size in shape) <= 1
+
+
+def _wide(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array if array.dtype.itemsize > 2 else array.astype(np.float32)

@@ -1,0 +1,261 @@
+"""Activation functions as NNX modules: one class for every formula, and the documents' three."""
+
+import operator
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+
+from zeta import activations
+from zeta._formula import Formula
+from zeta.jax.activations import on_arrays
+
+
+class Fixed(nnx.Variable[Array]):
+    """A parameter's value per channel that is not learned."""
+
+
+class FormulaModule(nnx.Module):
+    """A formula as a module, its parameters fixed, learnable, or learnable per channel.
+
+    Starting values are exact, so no key is needed.
+
+    Args:
+        formula: the formula.
+        values: starting values by parameter name; the formula's defaults where left out.
+        learnable: make every parameter an ``nnx.Param``: a scalar, or one value per channel.
+        num_parameters: 1, or the number of channels for one value per channel.
+        channel_dim: the dimension of the input that holds the channels; -1 in most Flax models.
+        param_dtype: of the parameters.
+
+    Shape: any; the output has the input's shape and dtype.
+
+    Raises:
+        ValueError: num_parameters < 1, or an input whose ``channel_dim`` is missing or has
+            another size.
+        TypeError: an unknown parameter name, or an input that is not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from zeta.activations import leaky_relu
+        >>> from zeta.flax import FormulaModule
+        >>> module = FormulaModule(leaky_relu, {"negative_slope": 0.2}, learnable=True)
+        >>> [round(value, 4) for value in module(jnp.array([-1.0, 1.0])).tolist()]
+        [-0.2, 1.0]
+    """
+
+    def __init__(
+        self,
+        formula: Formula,
+        values: Mapping[str, float] | None = None,
+        *,
+        learnable: bool = False,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        if operator.index(num_parameters) < 1:
+            raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
+        self.formula = formula
+        self.learnable = learnable
+        self.num_parameters = num_parameters
+        self.channel_dim = channel_dim
+        for name, value in formula.bind(**(values or {})).items():
+            if hasattr(self, name):
+                raise ValueError(
+                    f"{formula!r} cannot be a module: modules have an attribute {name!r} of their "
+                    "own; name the parameter otherwise"
+                )
+            setattr(self, name, self._stored(float(value), param_dtype))
+
+    def _stored(self, value: float, dtype: DTypeLike) -> float | nnx.Variable[Array]:
+        if not self.learnable and self.num_parameters == 1:
+            return value
+        shape = () if self.num_parameters == 1 else (self.num_parameters,)
+        variable = nnx.Param if self.learnable else Fixed
+        return variable(jnp.full(shape, value, dtype))
+
+    def __call__(self, input: Array) -> Array:
+        """The formula, elementwise."""
+        return on_arrays(self.formula)(input, **self.parameter_values(input))
+
+    def parameter_values(self, input: Array) -> dict[str, float | Array]:
+        """Every parameter's value by name, shaped to broadcast over the input's channels."""
+        stored = {name: getattr(self, name) for name in self.formula.parameters}
+        values = {k: v[...] if isinstance(v, nnx.Variable) else v for k, v in stored.items()}
+        if self.num_parameters == 1:
+            return values
+        shape = self._channel_shape(input)
+        return {name: value.reshape(shape) for name, value in values.items()}
+
+    def _channel_shape(self, input: Array) -> list[int]:
+        dims, name = input.ndim, type(self).__name__
+        if not -dims <= self.channel_dim < dims:
+            raise ValueError(
+                f"{name}: channel_dim={self.channel_dim} needs an input that has this "
+                f"dimension, got shape {input.shape}"
+            )
+        if input.shape[self.channel_dim] != self.num_parameters:
+            raise ValueError(
+                f"{name}: expected {self.num_parameters} channels in dimension "
+                f"{self.channel_dim}, got {input.shape[self.channel_dim]} "
+                f"(input shape {input.shape})"
+            )
+        shape = [1] * dims
+        shape[self.channel_dim] = self.num_parameters
+        return shape
+
+
+class Exo(FormulaModule):
+    """A sigmoid gate between the identity and tanh.
+
+    ``g·x + (1 - g)·tanh(x)`` with ``g = sigmoid(alpha·x)``.
+
+    Args:
+        alpha: sharpness of the gate.
+        learnable: make alpha an ``nnx.Param``.
+        num_parameters: 1, or the number of channels for one alpha per channel.
+        channel_dim: the dimension of the input that holds the channels.
+        param_dtype: of the parameter.
+
+    Shape: any; the output has the input's shape and dtype.
+
+    Raises:
+        ValueError: num_parameters < 1, or an input with another number of channels.
+        TypeError: an input that is not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from zeta.flax import Exo
+        >>> [round(value, 4) for value in Exo(alpha=0.5)(jnp.array([-2.0, 2.0])).tolist()]
+        [-1.2426, 1.7214]
+
+    Source: the Exo document of Zeta.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        *,
+        learnable: bool = False,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        super().__init__(
+            activations.exo,
+            {"alpha": alpha},
+            learnable=learnable,
+            num_parameters=num_parameters,
+            channel_dim=channel_dim,
+            param_dtype=param_dtype,
+        )
+
+
+class LearnableSELUVariation(FormulaModule):
+    """SELU with a sine and five learnable parameters.
+
+    ``lambda_·x`` for x > 0, else ``lambda_·(alpha·(e^(beta·x) - 1) + gamma·sin(omega·x))``.
+
+    Args:
+        lambda_, alpha, beta, gamma, omega: starting values of the five ``nnx.Param`` s.
+        num_parameters: 1, or the number of channels for five values per channel.
+        channel_dim: the dimension of the input that holds the channels.
+        param_dtype: of the parameters.
+
+    Shape: any; the output has the input's shape and dtype.
+
+    Raises:
+        ValueError: num_parameters < 1, or an input with another number of channels.
+        TypeError: an input that is not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from zeta.flax import LearnableSELUVariation
+        >>> y = LearnableSELUVariation()(jnp.array([0.0, 2.0]))
+        >>> [round(value, 4) for value in y.tolist()]
+        [0.0, 2.1014]
+
+    Source: Apoorv 2024, LearnableSELUVariation.
+    """
+
+    def __init__(
+        self,
+        lambda_: float = 1.0507,
+        alpha: float = 1.67326,
+        beta: float = 1.0,
+        gamma: float = 0.1,
+        omega: float = 2.0,
+        *,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        super().__init__(
+            activations.learnable_selu_variation,
+            {"lambda_": lambda_, "alpha": alpha, "beta": beta, "gamma": gamma, "omega": omega},
+            learnable=True,
+            num_parameters=num_parameters,
+            channel_dim=channel_dim,
+            param_dtype=param_dtype,
+        )
+
+
+class LaplaceActivation(FormulaModule):
+    """The normal distribution function as an activation.
+
+    ``0.5·(1 + erf((x - mu) / (sigma·√2)))``.
+
+    Args:
+        mu: mean.
+        sigma: standard deviation; not 0.
+        learnable: make mu and sigma ``nnx.Param`` s.
+        num_parameters: 1, or the number of channels for one pair per channel.
+        channel_dim: the dimension of the input that holds the channels.
+        param_dtype: of the parameters.
+
+    Shape: any; the output has the input's shape and dtype.
+
+    Raises:
+        ValueError: num_parameters < 1, or an input with another number of channels.
+        TypeError: an input that is not floating point.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from zeta.flax import LaplaceActivation
+        >>> LaplaceActivation()(jnp.array([0.707107])).tolist()
+        [0.5]
+
+    Source: Ma et al. 2022, Mega: Moving Average Equipped Gated Attention.
+    """
+
+    def __init__(
+        self,
+        mu: float = 0.707107,
+        sigma: float = 0.282095,
+        *,
+        learnable: bool = False,
+        num_parameters: int = 1,
+        channel_dim: int = 1,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        super().__init__(
+            activations.laplace,
+            {"mu": mu, "sigma": sigma},
+            learnable=learnable,
+            num_parameters=num_parameters,
+            channel_dim=channel_dim,
+            param_dtype=param_dtype,
+        )
+
+    def __call__(
+        self, input: Array, mu: float | Array | None = None, sigma: float | Array | None = None
+    ) -> Array:
+        """The activation, elementwise; ``mu`` and ``sigma`` given here win over the module's."""
+        given = {"mu": mu, "sigma": sigma}
+        values = {name: value for name, value in given.items() if value is not None}
+        if len(values) < len(given):
+            values = self.parameter_values(input) | values
+        return on_arrays(self.formula)(input, **values)

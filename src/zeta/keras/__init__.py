@@ -1,0 +1,66 @@
+"""Keras 3 layers and functions, on its TensorFlow, JAX and PyTorch backends.
+
+==========================  =====================================================
+``Exo``                     sigmoid gate between the identity and tanh
+``LearnableSELUVariation``  SELU with a sine, five learnable parameters
+``LaplaceActivation``       MEGA's attention activation
+``SELUSoftmax``             SELU, then softmax
+``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
+``FormulaLayer``            any formula of the catalogue as a layer
+``mixture_cross_entropy``   the loss of a mixture of softmaxes, in chunks of tokens
+==========================  =====================================================
+
+Every activation of the catalogue is a function too, ``zeta.keras.mish(x)`` say, which serves as
+``activation=`` of a layer; so is ``selu_softmax``. All are registered under the package "zeta".
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from zeta._errors import missing_extra
+
+try:
+    import keras
+except ModuleNotFoundError as error:
+    raise missing_extra("zeta.keras", "Keras", extra="keras") from error
+
+from zeta.activations import CATALOGUE, SELU_ALPHA, SELU_SCALE
+from zeta.keras.activations import (
+    Exo,
+    FormulaLayer,
+    LaplaceActivation,
+    LearnableSELUVariation,
+    SELUSoftmax,
+)
+from zeta.keras.functions import PACKAGE, on_tensors, selu_softmax
+from zeta.keras.loss import mixture_cross_entropy
+from zeta.keras.mixture import MixtureOfSoftmaxes
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: keras.saving.register_keras_serializable(package=PACKAGE)(on_tensors(formula))
+    for name, formula in CATALOGUE.items()
+}
+
+__all__ = [
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "Exo",
+    "FormulaLayer",
+    "LaplaceActivation",
+    "LearnableSELUVariation",
+    "MixtureOfSoftmaxes",
+    "SELUSoftmax",
+    "mixture_cross_entropy",
+    "selu_softmax",
+    *CATALOGUE,
+]
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name]
+    raise AttributeError(f"module 'zeta.keras' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,270 @@
+"""The mixture of softmaxes as a Keras output layer.
+
+Shape suffixes: N tokens, K mixtures, D features, V classes.
+"""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from zeta._mixture import (
+    check_k,
+    check_num_samples,
+    check_sizes,
+    check_target_shape,
+    check_tie,
+    check_x,
+    mixture_logits,
+)
+from zeta.keras.functions import PACKAGE, check_float, compute_dtype
+from zeta.keras.loss import mixture_cross_entropy
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class MixtureOfSoftmaxes(keras.Layer):
+    """K softmax distributions over the classes, mixed with weights that depend on the input.
+
+    ``p(v | x) = Σ_k prior_k(x) · softmax(decoder_k(x))_v``
+
+    With ``decoder="separate"`` each mixture is a full softmax layer on x, K·V·D weights. With
+    ``decoder="shared"``, the paper's, each mixture has its own ``latent_k = tanh(Dense(x))`` and
+    all share one decoder of V·D weights, which may be an embedding (:meth:`tie_weights`).
+
+    Args:
+        num_mixtures: K, at least 1.
+        input_size: D, the size of the input's last dimension.
+        num_classes: V.
+        decoder: "separate" or "shared".
+        bias: whether the decoder has a bias.
+        prior_bias: whether the layer that computes the mixtures' weights has one.
+        dropout: probability of dropping a feature that goes into the decoder, in training.
+        **kwargs: as every layer takes them, ``name`` and ``dtype`` say.
+
+    Attributes:
+        prior: ``Dense(K)``.
+        latent: ``Dense(K·D)``, with the shared decoder only.
+        weight: (K, V, D), or (V, D) with the shared decoder.
+        bias: (K, V), or (V,) with the shared decoder; or None.
+
+    Shape: input (…, D) with any leading dimensions; output (…, V).
+
+    Raises:
+        ValueError: a size below 1, an unknown decoder, an input with another last dimension.
+
+    Example:
+        >>> import numpy as np
+        >>> from zeta.keras import MixtureOfSoftmaxes
+        >>> mos = MixtureOfSoftmaxes(num_mixtures=3, input_size=128, num_classes=10)
+        >>> x = np.ones((32, 128), "float32")
+        >>> probabilities, weights = mos(x, need_weights=True)
+        >>> tuple(probabilities.shape), tuple(weights.shape)
+        ((32, 10), (32, 3))
+        >>> loss = mos.loss(x, np.arange(32) % 10)
+
+    Source: Yang et al. 2018, Breaking the Softmax Bottleneck; the MixtureOfSoftmaxes document.
+    """
+
+    built: bool
+
+    def __init__(
+        self,
+        num_mixtures: int,
+        input_size: int,
+        num_classes: int,
+        *,
+        decoder: str = "separate",
+        bias: bool = True,
+        prior_bias: bool = True,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        K, D, V = check_sizes(decoder, num_mixtures, input_size, num_classes)
+        self.supports_masking = True
+        self.num_mixtures, self.input_size, self.num_classes = K, D, V
+        self.decoder = decoder
+        self.use_bias, self.use_prior_bias = bias, prior_bias
+        self.prior = self._dense(K, prior_bias, "prior")
+        self.latent = self._dense(K * D, True, "latent") if decoder == "shared" else None
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.bias = None
+
+    def _uniform(self) -> keras.initializers.Initializer:
+        """As PyTorch's linear layers: within ±1/√D."""
+        bound = 1 / math.sqrt(self.input_size)
+        return keras.initializers.RandomUniform(-bound, bound)
+
+    def _dense(self, units: int, use_bias: bool, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(
+            units,
+            use_bias=use_bias,
+            kernel_initializer=self._uniform(),
+            bias_initializer=self._uniform(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Draw every weight."""
+        check_x(input_shape, self.input_size)
+        K, D, V = self.num_mixtures, self.input_size, self.num_classes
+        self.prior.build((None, D))
+        if self.latent is not None:
+            self.latent.build((None, D))
+        per_mixture = (K,) if self.latent is None else ()
+        self.weight = self._drawn("weight", (*per_mixture, V, D))
+        if self.use_bias:
+            self.bias = self._drawn("bias", (*per_mixture, V))
+
+    def _drawn(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
+        return self.add_weight(name=name, shape=shape, initializer=self._uniform(), autocast=False)
+
+    def call(self, x: Any, need_weights: bool = False, training: bool | None = None) -> Any:
+        """Probabilities (…, V); with ``need_weights``, also the mixtures' weights (…, K)."""
+        logits_NKV, log_prior_NK = self._logits_and_log_prior(x, training)
+        prior_NK = ops.exp(log_prior_NK)
+        probabilities_NV = ops.sum(prior_NK[..., None] * ops.softmax(logits_NKV, -1), 1)
+        probabilities = self._with_leading_dims(probabilities_NV, x)
+        return (
+            (probabilities, self._with_leading_dims(prior_NK, x)) if need_weights else probabilities
+        )
+
+    def log_prob(self, x: Any, training: bool | None = None) -> Any:
+        """Log-probabilities (…, V), computed in log space: no probability underflows to log 0."""
+        logits_NKV, log_prior_NK = self._logits_and_log_prior(self._built_for(x), training)
+        log_prior_NK1 = log_prior_NK[..., None]
+        joint_NKV = log_prior_NK1 + ops.log_softmax(logits_NKV, -1)
+        return self._with_leading_dims(ops.logsumexp(joint_NKV, axis=1), x)
+
+    def loss(
+        self,
+        x: Any,
+        target: Any,
+        *,
+        training: bool | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        class_weight: Any | None = None,
+        max_chunk_bytes: int | None = None,
+    ) -> Any:
+        """Cross-entropy of targets (…); see :func:`zeta.keras.mixture_cross_entropy`.
+
+        In the variables' dtype, float32 under mixed precision, so that it can be scaled.
+
+        Returns:
+            A scalar, or the target's shape with reduction "none".
+
+        Raises:
+            ValueError: an input with another last dimension, or a target whose shape is not the
+                input's leading dimensions.
+            IndexError: a target that is no class, where that can be known.
+        """
+        hidden_NKD, log_prior_NK = self._hidden_and_log_prior(self._built_for(x), training)
+        target = ops.convert_to_tensor(target)
+        check_target_shape(target.shape, x.shape)
+        loss = mixture_cross_entropy(
+            ops.cast(hidden_NKD, self.variable_dtype),
+            log_prior_NK,
+            self.weight.value,
+            ops.reshape(target, (-1,)),
+            None if self.bias is None else self.bias.value,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+            class_weight=None if class_weight is None else ops.convert_to_tensor(class_weight),
+            max_chunk_bytes=max_chunk_bytes,
+        )
+        return ops.reshape(loss, ops.shape(target)) if reduction == "none" else loss
+
+    def topk(self, x: Any, k: int) -> tuple[Any, Any]:
+        """The k most probable classes: log-probabilities and indices, (…, k), best first.
+
+        Raises:
+            ValueError: k is not between 1 and the number of classes.
+        """
+        check_k(k, self.num_classes)
+        log_probs, indices = ops.top_k(self.log_prob(x), k)
+        return log_probs, indices
+
+    def sample(self, x: Any, num_samples: int = 1, seed: Any | None = None) -> Any:
+        """Classes drawn from the mixture, with replacement: (…, num_samples).
+
+        Args:
+            x: (…, D).
+            num_samples: how many for each.
+            seed: a number or a ``keras.random.SeedGenerator``.
+
+        Raises:
+            ValueError: num_samples < 1.
+        """
+        check_num_samples(num_samples)
+        log_prob_NV = ops.reshape(self.log_prob(x), (-1, self.num_classes))
+        drawn_NS = keras.random.categorical(log_prob_NV, num_samples, seed=seed)
+        return ops.reshape(drawn_NS, (*ops.shape(x)[:-1], num_samples))
+
+    def tie_weights(self, embedding: keras.layers.Embedding) -> None:
+        """Make the shared decoder use a built embedding's weight, (V, D), as its own.
+
+        Raises:
+            ValueError: the decoder is separate, or the embedding has another shape.
+        """
+        shape = (self.num_classes, self.input_size)
+        check_tie(self.decoder, shape, embedding.embeddings.shape)
+        if not self.built:
+            self.build((None, self.input_size))
+            self.built = True
+        self._untrack_variable(self.weight)
+        self._tracker.unlock()  # a built layer takes no new variables otherwise
+        self.weight = embedding.embeddings
+        self._tracker.lock()
+
+    def get_config(self) -> dict[str, Any]:
+        """What builds the same layer."""
+        return super().get_config() | {
+            "num_mixtures": self.num_mixtures,
+            "input_size": self.input_size,
+            "num_classes": self.num_classes,
+            "decoder": self.decoder,
+            "bias": self.use_bias,
+            "prior_bias": self.use_prior_bias,
+            "dropout": self.dropout.rate,
+        }
+
+    def _built_for(self, x: Any) -> Any:
+        """The tensor, in the dtype that a call would bring it to; methods may be the first use."""
+        check_float(x, "MixtureOfSoftmaxes", "x")
+        x = ops.cast(ops.convert_to_tensor(x), self.compute_dtype)
+        if not self.built:
+            self.build(x.shape)
+            self.built = True
+        return x
+
+    def _hidden_and_log_prior(self, x: Any, training: bool | None) -> tuple[Any, Any]:
+        """What goes into the decoder, (N, K, D), and the mixtures' log-weights, (N, K)."""
+        check_float(x, "MixtureOfSoftmaxes", "x")
+        check_x(x.shape, self.input_size)
+        K, D = self.num_mixtures, self.input_size
+        x_ND = ops.reshape(x, (-1, D))
+        prior_NK = ops.cast(self.prior(x_ND), compute_dtype(self.compute_dtype))
+        if self.latent is None:
+            hidden_NKD = ops.repeat(x_ND[:, None], K, axis=1)
+        else:
+            hidden_NKD = ops.reshape(ops.tanh(self.latent(x_ND)), (-1, K, D))
+        return self.dropout(hidden_NKD, training=training), ops.log_softmax(prior_NK, -1)
+
+    def _logits_and_log_prior(self, x: Any, training: bool | None) -> tuple[Any, Any]:
+        hidden_NKD, log_prior_NK = self._hidden_and_log_prior(x, training)
+        decoder = (self.weight, self.bias)
+        weight, bias = (
+            None if p is None else ops.cast(p.value, self.compute_dtype) for p in decoder
+        )
+        logits_NKV = mixture_logits(ops, hidden_NKD, weight, bias)
+        return ops.cast(logits_NKV, log_prior_NK.dtype), log_prior_NK
+
+    def _with_leading_dims(self, y: Any, x: Any) -> Any:
+        """(N, …) as (leading dimensions of x, …), in the dtype of a layer's output."""
+        shape = (*ops.shape(x)[:-1], y.shape[-1])
+        return ops.cast(ops.reshape(y, shape), self.compute_dtype)

@@ -1,0 +1,129 @@
+"""MixtureOfSoftmaxes as an NNX module: the distribution, its views, PyTorch's errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from flax import nnx
+
+import zeta.nn
+from zeta import convert
+from zeta.flax import MixtureOfSoftmaxes
+
+K, D, V = 3, 8, 11
+
+
+@pytest.fixture(params=["separate", "shared"])
+def mixture(request):
+    return MixtureOfSoftmaxes(K, D, V, decoder=request.param, rngs=nnx.Rngs(0))
+
+
+def draw(*leading):
+    return jax.random.normal(jax.random.key(1), (*leading, D))
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (2, 1, 3), (0,)])
+def test_equals_pytorchs(mixture, leading):
+    twin = zeta.nn.MixtureOfSoftmaxes(K, D, V, decoder=mixture.decoder)
+    convert.copy_weights(mixture, twin)
+    x, target = draw(*leading), np.zeros(leading, int)
+    same = torch.tensor(np.asarray(x))
+    for ours, theirs in zip(mixture(x, True), twin(same, need_weights=True), strict=True):
+        np.testing.assert_allclose(ours, theirs.detach(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mixture(x), mixture(x, True)[0])
+    np.testing.assert_allclose(mixture.log_prob(x), twin.log_prob(same).detach(), rtol=1e-5)
+    for options in ({}, {"reduction": "none", "label_smoothing": 0.1}, {"reduction": "sum"}):
+        expected = twin.loss(same, torch.tensor(target), **options).detach()
+        np.testing.assert_allclose(mixture.loss(x, target, **options), expected, rtol=1e-5)
+    values, indices = mixture.topk(x, 4)
+    np.testing.assert_allclose(values, jnp.take_along_axis(mixture.log_prob(x), indices, -1))
+
+
+def test_every_weight_is_drawn_with_a_key_of_its_own(mixture):
+    bound = 1 / np.sqrt(D)
+    drawn = jax.tree.leaves(nnx.state(mixture, nnx.Param))
+    firsts = [w.ravel()[0].item() for w in drawn]
+    assert len(set(firsts)) == len(drawn)
+    assert all((abs(w) <= bound).all() for w in drawn)
+    assert np.std(np.asarray(mixture.weight[...])) == pytest.approx(bound / np.sqrt(3), rel=0.15)
+    again = MixtureOfSoftmaxes(K, D, V, decoder=mixture.decoder, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(again.weight[...], mixture.weight[...])
+
+
+def test_it_trains(mixture):
+    x = draw(64)
+    target = jnp.argmax(x[:, :5], -1)
+
+    @nnx.jit
+    def step(mixture):
+        loss, gradients = nnx.value_and_grad(lambda m: m.loss(x, target))(mixture)
+        state = jax.tree.map(lambda p, g: p - 2 * g, nnx.state(mixture, nnx.Param), gradients)
+        nnx.update(mixture, state)
+        return loss
+
+    losses = [step(mixture).item() for _ in range(40)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_samples_follow_the_distribution(mixture):
+    """χ² at a level of one in a thousand; the seed is fixed."""
+    x, n = 2 * draw(2), 20_000
+    drawn = mixture.sample(x, n, key=jax.random.key(3))
+    assert drawn.shape == (2, n)
+    for row, p in zip(np.asarray(drawn), np.asarray(mixture(x), np.float64), strict=True):
+        counts = np.bincount(row, minlength=V)
+        assert scipy.stats.chisquare(counts, n * p / p.sum()).pvalue > 1e-3
+
+
+def test_tied_weights_are_the_embeddings_own():
+    embedding = nnx.Embed(V, D, rngs=nnx.Rngs(0))
+    mixture = MixtureOfSoftmaxes(K, D, V, decoder="shared", bias=False, rngs=nnx.Rngs(1))
+    mixture.tie_weights(embedding)
+    assert mixture.weight is embedding.embedding
+    with pytest.raises(ValueError, match="needs decoder='shared'"):
+        MixtureOfSoftmaxes(K, D, V, rngs=nnx.Rngs(0)).tie_weights(embedding)
+    with pytest.raises(ValueError, match=r"shape \(11, 8\), got \(12, 8\)"):
+        mixture.tie_weights(nnx.Embed(V + 1, D, rngs=nnx.Rngs(0)))
+
+
+def test_dropout_acts_in_training_only():
+    mixture = MixtureOfSoftmaxes(K, D, V, dropout=0.5, rngs=nnx.Rngs(0))
+    x = draw(4)
+    assert not np.array_equal(mixture(x), mixture(x))
+    mixture.eval()
+    np.testing.assert_array_equal(mixture(x), mixture(x))
+
+
+def test_bfloat16():
+    mixture = MixtureOfSoftmaxes(K, D, V, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    x = draw(4).astype(jnp.bfloat16)
+    assert mixture(x).dtype == mixture.log_prob(x).dtype == jnp.bfloat16
+    assert mixture.loss(x, jnp.arange(4)).dtype == jnp.bfloat16
+
+
+def test_bad_input_is_named(mixture):
+    rngs = nnx.Rngs(0)
+    for sizes, message in [
+        ((0, D, V), "num_mixtures must be at least 1, got 0"),
+        ((K, -1, V), "input_size must be at least 1, got -1"),
+        ((K, D, 0), "num_classes must be at least 1, got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            MixtureOfSoftmaxes(*sizes, rngs=rngs)
+    with pytest.raises(ValueError, match="decoder must be one of"):
+        MixtureOfSoftmaxes(K, D, V, decoder="both", rngs=rngs)
+    good = draw(4)
+    with pytest.raises(ValueError, match=r"x must have shape \(…, 8\), got \(4, 9\)"):
+        mixture(jnp.ones((4, 9)))
+    with pytest.raises(TypeError, match="x must be a floating-point array"):
+        mixture(jnp.ones((4, D), int))
+    with pytest.raises(IndexError, match="target 11 is out of range for 11 classes"):
+        mixture.loss(good, jnp.array([0, 1, 2, 11]))
+    with pytest.raises(ValueError, match=r"target must have the input's leading dimensions \(4,\)"):
+        mixture.loss(good, jnp.array([0, 1]))
+    with pytest.raises(ValueError, match="k must be between 1 and 11, got 12"):
+        mixture.topk(good, 12)
+    with pytest.raises(ValueError, match="num_samples must be at least 1"):
+        mixture.sample(good, 0, key=jax.random.key(0))

@@ -1,0 +1,143 @@
+"""The catalogue on Keras tensors, run by test_backends.py on each backend."""
+
+import math
+import pickle
+
+import hypothesis
+import keras
+import mpmath
+import numpy as np
+import pytest
+from differentiate import BACKEND, value_and_gradients
+from hypothesis import strategies as st
+from keras import ops
+
+import parity
+import zeta.keras
+import zeta.math as zm
+from cases import FORMULAS, LIMITS, name
+from zeta import activations
+
+# XLA and TensorFlow take subnormal numbers for 0 on processors.
+FLUSHED = 0.0 if BACKEND == "torch" else float(np.finfo(np.float32).smallest_normal)
+
+
+def run(f, x, dtype):
+    function = getattr(zeta.keras, f.name)
+    inputs = [ops.cast(np.asarray(x, np.float32), dtype)]
+    inputs += [np.full(x.shape, v, np.float32) for v in f.parameters.values()]
+    value, gradients = value_and_gradients(function, inputs)
+    return {"value": value} | dict(zip(["x", *f.parameters], gradients, strict=True))
+
+
+@pytest.mark.parametrize("primitive", sorted(set(zm.__all__) - {"piecewise"}))
+def test_primitives_agree_with_mpmath(primitive):
+    function = getattr(zm, primitive)
+    further = {"clip": (-0.5, 0.5), "minimum": (0.25,), "maximum": (0.25,)}.get(primitive, ())
+    points = [0.3, 1.7, 4.2] if primitive in ("log", "sqrt") else [-0.9, 0.3, 1.7]
+    expected = [float(function(mpmath.mpf(x), *further)) for x in points]
+    y = function(ops.convert_to_tensor(np.array(points, np.float32)), *further)
+    assert ops.convert_to_numpy(y).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_clip_stops_the_gradient_at_its_bounds_and_branches_keep_nan():
+    _, (slopes,) = value_and_gradients(
+        lambda x: zm.clip(x, 0, 1), [np.array([-0.1, 0.0, 0.5, 1.0, 1.1], np.float32)]
+    )
+    assert slopes.tolist() == [0, 0, 1, 0, 0]
+    x = ops.convert_to_tensor(np.array([-1.0, 1.0, math.nan], np.float32))
+    y = zm.piecewise(x, positive=lambda x: 1, otherwise=lambda x: 0)
+    np.testing.assert_array_equal(ops.convert_to_numpy(y), [0, 1, math.nan])
+
+
+@pytest.mark.parametrize("dtype", parity.DTYPES)
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_values_and_gradients_match_mpmath(f, dtype):
+    parity.check_grid(run, f, dtype, FLUSHED)
+
+
+@pytest.mark.parametrize("dtype", parity.DTYPES)
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@hypothesis.settings(max_examples=5)
+@hypothesis.given(data=st.data())
+def test_drawn_inputs(f, dtype, data):
+    parity.check_drawn(run, f, data.draw(parity.drawn_points(dtype)), dtype, FLUSHED)
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_limits_and_nan(f):
+    y = getattr(zeta.keras, f.name)(np.array([-math.inf, math.inf, math.nan], np.float32))
+    at_minus, at_plus, at_nan = ops.convert_to_numpy(y).tolist()
+    lower, upper = LIMITS[f.name]
+    assert math.isnan(at_nan)
+    assert lower is None or at_minus == pytest.approx(lower, rel=1e-6)
+    assert at_plus == pytest.approx(upper, rel=1e-6)
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_the_largest_numbers_do_not_spoil_shared_parameters(f):
+    largest = np.finfo(np.float32).max
+    x = np.array([-largest, -1.0, 0.0, 1.0, largest], np.float32)
+    parameters = [np.float32(v) for v in f.parameters.values()]
+    _, gradients = value_and_gradients(getattr(zeta.keras, f.name), [x, *parameters])
+    assert not any(np.isnan(g).any() for g in gradients)
+
+
+@pytest.mark.parametrize("f", FORMULAS, ids=name)
+def test_as_an_activation_of_a_layer_and_in_a_functional_model(f, tmp_path):
+    function = getattr(zeta.keras, f.name)
+    x = inputs = keras.Input((3,))
+    x = keras.layers.Dense(4, activation=function)(x)
+    model = keras.Model(inputs, function(x))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    points = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    expected = ops.convert_to_numpy(model(points))
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(points)), expected)
+
+
+def test_symbolic_tensors_take_parameters():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, zeta.keras.exo(inputs, alpha=0.5))
+    x = np.linspace(-2, 2, 3, dtype="float32")[None]
+    expected = activations.exo(x, 0.5)
+    np.testing.assert_allclose(ops.convert_to_numpy(model(x)), expected, rtol=1e-6)
+
+
+def test_selu_softmax_is_numpys():
+    x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    for dim in (0, 1, -1):
+        e = np.exp(activations.selu(x.astype(np.float64)))
+        y = ops.convert_to_numpy(zeta.keras.selu_softmax(ops.convert_to_tensor(x), dim))
+        np.testing.assert_allclose(y, e / e.sum(dim, keepdims=True), rtol=1e-5)
+    largest = np.finfo(np.float32).max
+    y = zeta.keras.selu_softmax(ops.convert_to_tensor([largest, 0.0, -largest]), -1)
+    assert ops.convert_to_numpy(y).tolist() == [1, 0, 0]
+
+
+def test_functions_pickle_and_know_their_signature():
+    import inspect
+
+    assert pickle.loads(pickle.dumps(zeta.keras.exo)) is zeta.keras.exo
+    assert str(inspect.signature(zeta.keras.laplace)) == "(x, mu=0.707107, sigma=0.282095)"
+    assert set(activations.CATALOGUE) < set(zeta.keras.__all__) & set(dir(zeta.keras))
+    with pytest.raises(AttributeError, match=r"'zeta\.keras' has no attribute 'gelo'"):
+        zeta.keras.gelo  # noqa: B018
+
+
+def test_bad_input_is_named():
+    x = np.zeros((2, 3), np.float32)
+    for arguments, error, message in [
+        ((np.arange(3),), TypeError, "exo: input must be a floating-point (tensor|array)"),
+        ((x, np.ones(2, "f")), ValueError, r"alpha of shape \(2,\) does not broadcast"),
+        ((x, np.ones((4, 2, 3), "f")), ValueError, "alpha of shape .* does not broadcast"),
+        ((x, "1.0"), TypeError, "exo: alpha must be a number or an? (tensor|array), got str"),
+        ((x, np.ones(3, int)), TypeError, "exo: alpha must be a floating-point"),
+        ((x, 1.0, 2.0), TypeError, "takes 1 parameters, got 2"),
+    ]:
+        with pytest.raises(error, match=message):
+            zeta.keras.exo(*arguments)
+    with pytest.raises(TypeError, match="selu_softmax: input must be a floating-point tensor"):
+        zeta.keras.selu_softmax(ops.convert_to_tensor(np.arange(3)))
+    with pytest.raises(IndexError, match=r"dim must be in \[-1, 0\], got 1"):
+        zeta.keras.selu_softmax(ops.ones(3), dim=1)

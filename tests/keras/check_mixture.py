@@ -1,0 +1,275 @@
+"""The mixture of softmaxes on Keras, run by test_backends.py on each backend."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import torch
+from differentiate import value_and_gradients
+from keras import ops
+
+import zeta.ops
+from zeta.keras import MixtureOfSoftmaxes, mixture_cross_entropy
+
+HERE = Path(__file__).parent
+N, K, D, V = 7, 3, 4, 8
+TARGET = np.array([0, 6, -100, 3, 3, 1, 7])
+CLASS_WEIGHT = np.linspace(0.2, 2.0, V).astype("float32")
+OPTIONS = [
+    {"reduction": reduction, "label_smoothing": smoothing, "class_weight": class_weight}
+    for reduction, smoothing, class_weight in itertools.product(
+        ("none", "mean"), (0.0, 0.1), (None, CLASS_WEIGHT)
+    )
+]
+
+
+def option_id(options):
+    weighted = "weighted" if options["class_weight"] is not None else "plain"
+    return f"{options['reduction']}-{options['label_smoothing']}-{weighted}"
+
+
+def number(scalar):
+    return ops.convert_to_numpy(scalar).item()
+
+
+def inputs(decoder="shared", n=N):
+    draw = np.random.default_rng(0).normal
+    per_mixture = () if decoder == "shared" else (K,)
+    prior = draw(size=(n, K))
+    log_prior = prior - np.log(np.exp(prior).sum(1, keepdims=True))
+    arrays = (
+        draw(size=(n, K, D)),
+        log_prior,
+        draw(size=(*per_mixture, V, D)),
+        draw(size=(*per_mixture, V)),
+    )
+    return [a.astype("float32") for a in arrays]
+
+
+def loss_of(hidden, log_prior, weight, bias, target=TARGET, **options):
+    if options.get("class_weight") is not None:
+        options["class_weight"] = ops.convert_to_tensor(options["class_weight"])
+    target = ops.convert_to_tensor(target)
+    return mixture_cross_entropy(hidden, log_prior, weight, target, bias, **options)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=option_id)
+@pytest.mark.parametrize("decoder", ["shared", "separate"])
+def test_equals_float64(decoder, options):
+    """In chunks of three tokens, the last filled up."""
+    arrays = inputs(decoder)
+    value, gradients = value_and_gradients(
+        lambda *a: loss_of(*a, max_chunk_bytes=3 * K * V * 4, **options), arrays
+    )
+    exact = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+    hidden, log_prior, weight, bias = exact
+    class_weight = options["class_weight"]
+    expected = zeta.ops.mixture_cross_entropy(
+        hidden,
+        log_prior,
+        weight,
+        torch.from_numpy(TARGET),
+        bias,
+        **options
+        | {"class_weight": None if class_weight is None else torch.from_numpy(class_weight)},
+    )
+    d_expected = torch.autograd.grad(expected.sum(), exact)
+    np.testing.assert_allclose(value, expected.detach(), rtol=1e-5)
+    for ours, theirs in zip(gradients, d_expected, strict=True):
+        scale = theirs.abs().max().item()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * max(1, scale))
+
+
+@pytest.mark.parametrize("n", [0, N])
+def test_no_target_at_all(n):
+    target = np.full((n,), -100)
+    for reduction, expected in (("mean", np.nan), ("sum", 0.0)):
+        value, gradients = value_and_gradients(
+            lambda *a, r=reduction: loss_of(*a, target=target, reduction=r), inputs(n=n)
+        )
+        np.testing.assert_array_equal(value, expected)
+        assert all((g == 0).all() for g in gradients)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_ignored_token_cannot_spoil_gradients(smoothing):
+    hidden, log_prior, weight, bias = inputs()
+    log_prior[2] = -np.inf
+    bias[0] = 0.0 if smoothing else -np.inf
+    target = np.where(TARGET == 0, 1, TARGET)
+    value, gradients = value_and_gradients(
+        lambda *a: loss_of(*a, target=target, label_smoothing=smoothing),
+        (hidden, log_prior, weight, bias),
+    )
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_bad_input_is_named():
+    names = ("hidden", "log_prior", "weight", "bias")
+    hidden, log_prior, weight, bias = map(ops.convert_to_tensor, inputs())
+    given = dict(zip(names, (hidden, log_prior, weight, bias), strict=True))
+
+    def call(**changes):
+        return mixture_cross_entropy(
+            **(given | {"target": ops.convert_to_tensor(TARGET)} | changes)
+        )
+
+    out_of_range = ops.convert_to_tensor(TARGET + 2)
+    for changes, error, message in [
+        ({"target": out_of_range}, IndexError, "target (8|-98) is out of range for 8 classes"),
+        ({"target": ops.cast(TARGET, "float32")}, TypeError, "of integer class indices"),
+        ({"bias": ops.cast(bias, "bfloat16")}, TypeError, "hidden and bias must have one dtype"),
+        ({"hidden": hidden[0]}, ValueError, r"hidden must be \(N, K, D\), got shape \(3, 4\)"),
+        ({"hidden": hidden[:, :0]}, ValueError, "at least one mixture"),
+        ({"weight": weight[:, :3]}, ValueError, r"weight must have shape \(8, 4\)"),
+        ({"log_prior": log_prior[:3]}, ValueError, r"log_prior must have shape \(7, 3\)"),
+        ({"bias": bias[:3]}, ValueError, r"bias must have shape \(8,\)"),
+        ({"reduction": "average"}, ValueError, "reduction must be one of"),
+        ({"label_smoothing": 1.5}, ValueError, r"label_smoothing must be in \[0, 1\]"),
+        ({"max_chunk_bytes": 0}, ValueError, "max_chunk_bytes must be positive"),
+    ]:
+        with pytest.raises(error, match=message):
+            call(**changes)
+
+
+def test_all_logits_are_never_in_memory(clean_env):
+    """In a process of its own, whose peak memory since a first small call is this loss's."""
+    code = """
+import re
+from pathlib import Path
+import keras, numpy as np, zeta.keras
+from differentiate import value_and_gradients
+N, K, D, V = 2048, 4, 8, 16384
+draw = np.random.default_rng(0).normal
+
+def memory(field):
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(field + r":\\s+(\\d+) kB", status)[1]) * 1024
+
+def growth(n):
+    target = keras.ops.convert_to_tensor(np.arange(n))
+    arrays = [draw(size=s).astype("float32") for s in ((n, K, D), (n, K), (V, D))]
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = memory("VmRSS")
+    value_and_gradients(
+        lambda h, p, w: zeta.keras.mixture_cross_entropy(h, p, w, target, max_chunk_bytes=2**22),
+        arrays,
+    )
+    return memory("VmHWM") - before
+
+growth(8)
+assert growth(N) < N * K * V * 4 / 2
+"""
+    subprocess.run([sys.executable, "-c", code], env=clean_env, cwd=HERE, check=True)
+
+
+@pytest.fixture(params=["separate", "shared"])
+def mixture(request):
+    layer = MixtureOfSoftmaxes(K, D, V, decoder=request.param)
+    layer.build((None, D))
+    return layer
+
+
+@pytest.mark.parametrize("leading", [(5,), (2, 1, 3)])
+def test_any_leading_dimensions(mixture, leading):
+    x = np.random.default_rng(0).normal(size=(*leading, D)).astype("float32")
+    target = np.random.default_rng(1).integers(0, V, leading)
+    probabilities, weights = (ops.convert_to_numpy(t) for t in mixture(x, need_weights=True))
+    assert probabilities.shape == (*leading, V)
+    assert weights.shape == (*leading, K)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    log_prob = ops.convert_to_numpy(mixture.log_prob(x))
+    np.testing.assert_allclose(np.exp(log_prob), probabilities, rtol=1e-5)
+    each = ops.convert_to_numpy(mixture.loss(x, target, reduction="none"))
+    expected = -np.take_along_axis(log_prob, target[..., None], -1)[..., 0]
+    np.testing.assert_allclose(each, expected, rtol=1e-5)
+    assert number(mixture.loss(x, target)) == pytest.approx(expected.mean(), rel=1e-5)
+    values, indices = (ops.convert_to_numpy(t) for t in mixture.topk(x, 4))
+    np.testing.assert_allclose(values, np.take_along_axis(log_prob, indices, -1))
+    assert (np.diff(values) <= 0).all()
+    drawn = ops.convert_to_numpy(mixture.sample(x, 6, seed=0))
+    assert drawn.shape == (*leading, 6)
+    assert ((drawn >= 0) & (drawn < V)).all()
+
+
+def test_tied_weights_are_the_embeddings_own():
+    embedding = keras.layers.Embedding(V, D)
+    embedding.build()
+    layer = MixtureOfSoftmaxes(K, D, V, decoder="shared", bias=False)
+    layer.tie_weights(embedding)
+    assert layer.weight is embedding.embeddings
+    x = np.ones((3, D), "float32")
+    before = number(layer.loss(x, np.array([0, 1, 2])))
+    embedding.embeddings.assign(embedding.embeddings.value * 2)
+    assert number(layer.loss(x, np.array([0, 1, 2]))) != before
+    with pytest.raises(ValueError, match="needs decoder='shared'"):
+        MixtureOfSoftmaxes(K, D, V).tie_weights(embedding)
+    with pytest.raises(ValueError, match=r"embedding of shape \(9, 4\), got \(8, 4\)"):
+        MixtureOfSoftmaxes(K, D, V + 1, decoder="shared").tie_weights(embedding)
+
+
+def test_mixed_precision_keeps_the_loss_in_float32(mixture):
+    half = MixtureOfSoftmaxes.from_config(mixture.get_config() | {"dtype": "mixed_bfloat16"})
+    half.build((None, D))
+    half.set_weights(mixture.get_weights())
+    x, target = np.random.default_rng(0).normal(size=(5, D)).astype("float32"), np.arange(5)
+    assert keras.backend.standardize_dtype(half(x).dtype) == "bfloat16"
+    loss = half.loss(x, target)
+    assert keras.backend.standardize_dtype(loss.dtype) == "float32"
+    assert number(loss) == pytest.approx(number(mixture.loss(x, target)), rel=0.02)
+
+
+def test_it_trains_by_its_loss():
+    """A model whose loss is the layer's: no probabilities, no (N, K, V)."""
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.body = keras.layers.Dense(D, activation=zeta.keras.exo)
+            self.head = MixtureOfSoftmaxes(2, D, 3)
+
+        def call(self, x):
+            return self.head(self.body(x))
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return self.head.loss(self.body(x), ops.cast(y, "int32"), max_chunk_bytes=64)
+
+    x = np.random.default_rng(0).normal(size=(96, D)).astype("float32")
+    target = x[:, :3].argmax(1)
+    model = Model()
+    model.compile(optimizer=keras.optimizers.Adam(0.05))
+    history = model.fit(x, target, batch_size=20, epochs=8, verbose=0).history["loss"]
+    assert history[-1] < 0.7 * history[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, D, V), "num_mixtures must be at least 1, got 0"),
+        ((K, -1, V), "input_size must be at least 1, got -1"),
+        ((K, D, 0), "num_classes must be at least 1, got 0"),
+    ],
+)
+def test_sizes_below_one_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MixtureOfSoftmaxes(*arguments)
+
+
+def test_bad_input_to_the_layer_is_named(mixture):
+    good = np.ones((4, D), "float32")
+    with pytest.raises(ValueError, match="decoder must be one of"):
+        MixtureOfSoftmaxes(K, D, V, decoder="both")
+    with pytest.raises(ValueError, match=r"x must have shape \(…, 4\), got \(4, 9\)"):
+        mixture.loss(np.ones((4, 9), "float32"), np.arange(4))
+    with pytest.raises(ValueError, match=r"target must have the input's leading dimensions \(4,\)"):
+        mixture.loss(good, np.arange(2))
+    with pytest.raises(ValueError, match="k must be between 1 and 8, got 9"):
+        mixture.topk(good, 9)
+    with pytest.raises(ValueError, match="num_samples must be at least 1"):
+        mixture.sample(good, 0)

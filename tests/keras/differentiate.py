@@ -1,0 +1,59 @@
+"""Gradients on whichever backend Keras runs."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+BACKEND = keras.backend.backend()
+# Something else may set KERAS_BACKEND before Keras reads it.
+assert os.environ.get("EXPECTED_BACKEND", BACKEND) == BACKEND
+
+
+def value_and_gradients(
+    function: Callable[..., Any], arrays: Sequence[Any]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A function's value, and the gradients of its sum by every argument, as float64."""
+    tensors = [keras.ops.convert_to_tensor(a) for a in arrays]
+    value, gradients = _OWN[BACKEND](function, tensors)
+    return _numpy(value), [_numpy(g) for g in gradients]
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    if BACKEND == "torch":
+        tensor = tensor.detach()
+    wide = (
+        tensor
+        if keras.backend.standardize_dtype(tensor.dtype) == "float64"
+        else (keras.ops.cast(tensor, "float32"))
+    )
+    return np.asarray(keras.ops.convert_to_numpy(wide), np.float64)
+
+
+def _torch(function, tensors):
+    import torch
+
+    tensors = [t.detach().requires_grad_() for t in tensors]
+    value = function(*tensors)
+    return value, torch.autograd.grad(value.sum(), tensors)
+
+
+def _jax(function, tensors):
+    import jax
+
+    value, pull_back = jax.vjp(function, *tensors)
+    return value, pull_back(jax.numpy.ones_like(value))
+
+
+def _tensorflow(function, tensors):
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        value = function(*tensors)
+    return value, tape.gradient(value, tensors)
+
+
+_OWN = {"torch": _torch, "jax": _jax, "tensorflow": _tensorflow}
