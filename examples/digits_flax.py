@@ -27,7 +27,7 @@ class Model(nnx.Module):
 
 
 @nnx.jit
-def train_step(model: Model, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> None:
+def train_step(model: Model, optimizer: nnx.Optimizer[Model], x: jax.Array, y: jax.Array) -> None:
     """One step down the loss, which takes features, not probabilities: all in log space."""
     gradients = nnx.grad(lambda m: m.head.loss(m.features(x), y))(model)
     optimizer.update(model, gradients)
