@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch.library import opcheck
 
 from zeta.ops import mixture_cross_entropy
 from zeta.ops.mixture import operators
@@ -39,16 +40,14 @@ VARIANTS = [
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 def test_opcheck(variant):
-    torch.library.opcheck(torch.ops.zeta.mixture_losses.default, arguments(**variant))
+    opcheck(torch.ops.zeta.mixture_losses.default, arguments(**variant))
     for wanted in ([True] * 4, [True, False, False, False], [False, False, True, False]):
         wanted = [want and (i < 3 or variant["bias"]) for i, want in enumerate(wanted)]
         inputs = list(arguments(**variant))
         for i, want in enumerate(wanted):
             if inputs[i] is not None:
                 inputs[i] = inputs[i].detach().requires_grad_(want)
-        torch.library.opcheck(
-            torch.ops.zeta.mixture_weighted_loss.default, (*inputs, torch.rand(N), wanted)
-        )
+        opcheck(torch.ops.zeta.mixture_weighted_loss.default, (*inputs, torch.rand(N), wanted))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -56,7 +55,7 @@ def test_opcheck_of_other_types(dtype):
     inputs = list(arguments(dtype=dtype))
     if dtype == torch.float64:
         inputs[1], inputs[5] = inputs[1].detach().double().requires_grad_(), inputs[5].double()
-    torch.library.opcheck(torch.ops.zeta.mixture_losses.default, tuple(inputs))
+    opcheck(torch.ops.zeta.mixture_losses.default, tuple(inputs))
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])

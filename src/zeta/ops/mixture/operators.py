@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 from zeta.kernels.dispatch import is_eager
 from zeta.kernels.mixture import Mass
@@ -46,9 +47,7 @@ def weighted_loss(problem: Problem, coefficient_N: Tensor) -> Tensor:
     return loss
 
 
-@torch.library.custom_op(
-    "zeta::mixture_losses", mutates_args=(), schema=f"({_INPUTS}) -> Tensor losses"
-)
+@custom_op("zeta::mixture_losses", mutates_args=(), schema=f"({_INPUTS}) -> Tensor losses")
 def _losses(*arguments: Any) -> Tensor:
     return chunks.losses(_problem(arguments))
 
@@ -75,7 +74,7 @@ def _losses_backward(ctx: Any, upstream_N: Tensor | None) -> tuple[Tensor | None
 _losses.register_autograd(_losses_backward, setup_context=_losses_setup)
 
 
-@torch.library.custom_op(
+@custom_op(
     "zeta::mixture_weighted_loss",
     mutates_args=(),
     schema=f"({_INPUTS}, Tensor coefficient, bool[] wanted) -> "
