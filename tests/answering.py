@@ -21,13 +21,17 @@ class AnsweringEngine:
     def start(self) -> None:
         """Nothing to start."""
 
-    def run(self, keys: Sequence[TrialKey]) -> Iterator[Trial]:
-        for key in reversed(keys):
-            self.ran.append(key)
-            value = self.value(key)
-            status = "diverged" if value is None else "ok"
-            curve = (1.0, 0.5) if value is not None else ()
-            yield Trial(key, "accuracy", status, value, curve, (), {"seconds": len(self.ran) / 8})
+    def run(self, groups: Sequence[Sequence[TrialKey]]) -> Iterator[list[Trial]]:
+        for group in reversed(groups):
+            yield [self._answer(key) for key in reversed(group)]
+
+    def _answer(self, key: TrialKey) -> Trial:
+        self.ran.append(key)
+        value = self.value(key)
+        status = "diverged" if value is None else "ok"
+        curve = (1.0, 0.5) if value is not None else ()
+        timing = {"seconds": len(self.ran) / 8, "step_ms": 0.5}
+        return Trial(key, "accuracy", status, value, 100, curve, (), timing)
 
 
 def noise(key: TrialKey) -> float:

@@ -34,12 +34,13 @@ def test_trials_come_back_as_run_here_and_failures_in_one_line(tmp_path: Path) -
     bad = replace(key_of(1), task=source, data=tasks.get(source).fingerprint())
     with LocalEngine(workers=2) as engine:
         keys = [key_of(seed) for seed in range(6)]
-        trials = {trial.key: trial for trial in engine.run(keys)}
+        groups = [keys[:2], keys[2:3], keys[3:]]
+        trials = {trial.key: trial for group in engine.run(groups) for trial in group}
         assert trials == {key: run_trial(key) for key in keys}
         with pytest.raises(UserError, match=r"'relu' failed on task '.*bad.py:bad': IndexError"):
-            list(engine.run([bad]))
+            list(engine.run([[bad]]))
         with pytest.raises(UserError, match="changed while it was being evaluated"):
-            list(engine.run([key_of(1, formula="0" * 16)]))
+            list(engine.run([[key_of(1, formula="0" * 16)]]))
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 

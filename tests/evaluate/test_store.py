@@ -10,7 +10,7 @@ from zeta.evaluate import Budget, Trial, TrialKey
 from zeta.evaluate.store import TrialStore, write_atomically
 
 KEY = TrialKey("digits", "d", "relu", "f", 0.01, 100, "final", Budget(1, 2, 3))
-TRIAL = Trial(KEY, "accuracy", "ok", 0.5, (0.1,), (), {"seconds": 1.0})
+TRIAL = Trial(KEY, "accuracy", "ok", 0.5, 7, (0.1,), (), {"seconds": 1.0, "step_ms": 0.5})
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def store(tmp_path: Path, notes: list[str]) -> TrialStore:
 def test_saved_trials_are_found_again(tmp_path: Path, store: TrialStore) -> None:
     assert store.load(KEY) is None
     assert store.is_empty()
-    store.save(TRIAL)
+    store.save([TRIAL])
     assert TrialStore(tmp_path, print).load(KEY) == TRIAL
     assert [p.name for p in store.folder.iterdir()] == [f"{KEY.hex()}.json"]
 
@@ -50,7 +50,7 @@ def test_saved_trials_are_found_again(tmp_path: Path, store: TrialStore) -> None
 def test_corrupt_file_is_set_aside_and_reported(
     store: TrialStore, notes: list[str], damage: object
 ) -> None:
-    store.save(TRIAL)
+    store.save([TRIAL])
     path = store.folder / f"{KEY.hex()}.json"
     damaged = damage(path.read_text())
     path.write_text(damaged)
@@ -60,7 +60,7 @@ def test_corrupt_file_is_set_aside_and_reported(
     assert "\n" not in notes[0]
     (aside,) = store.folder.glob("*.corrupt")
     assert aside.read_text() == damaged
-    store.save(TRIAL)
+    store.save([TRIAL])
     assert store.load(KEY) == TRIAL
 
 
@@ -98,7 +98,7 @@ def test_unwritable_folder(tmp_path: Path) -> None:
 
 
 def test_stored_json_is_strict(store: TrialStore) -> None:
-    store.save(TRIAL)
+    store.save([TRIAL])
     stored = json.loads((store.folder / f"{KEY.hex()}.json").read_text())
     assert stored["key"] == KEY.hex()
-    assert stored["timing"] == {"seconds": 1.0}
+    assert stored["timing"] == {"seconds": 1.0, "step_ms": 0.5}

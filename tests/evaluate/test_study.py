@@ -143,6 +143,7 @@ def test_resume_runs_only_what_is_missing_and_ends_alike(tmp_path: Path) -> None
 def test_settings() -> None:
     assert make_settings((), (), None, quick=False).activations == (
         "exo", "learnable_selu_variation", "laplace", "relu", "gelu", "silu",
+        "learnable_selu_variation (frozen)",
     )  # fmt: skip
     assert make_settings(("gelu", "gelu"), (), 7, quick=True).activations == (
         "gelu",

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from zeta.evaluate.protocol import formula_source
 from zeta.evaluate.results import Comparison, Results, TaskInfo, short_names
 from zeta.evaluate.wording import listing, signed
 from zeta.load_formula import load_formula
@@ -168,7 +169,7 @@ def _draw_training(axis: Axes, task: TaskInfo, results: Results) -> None:
 def _draw_shape(
     axis: Axes, name: str, learned: Sequence[dict[str, float]], results: Results
 ) -> None:
-    formula, color = load_formula(name), _color(results, name)
+    formula, color = load_formula(formula_source(name)), _color(results, name)
     x = np.linspace(-4, 4, 161)
     for parameters in learned:
         axis.plot(x, formula(x, **parameters), color=color, lw=0.7, alpha=0.7)

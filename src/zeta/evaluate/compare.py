@@ -23,6 +23,8 @@ def score_trials(task: TaskInfo, tuning: Tuning, trials: Sequence[Trial]) -> Sco
         sd=statistics.standard_deviation(values),
         interquartile_mean=statistics.interquartile_mean(values),
         diverged=sum(trial.status == "diverged" for trial in trials),
+        parameters=trials[0].parameters,
+        step_ms=statistics.median([trial.timing["step_ms"] for trial in trials]),
     )
 
 

@@ -1,4 +1,4 @@
-"""`LocalEngine`: trials on this machine's cores, one process and one thread each."""
+"""Who runs the trials: `Engine`; `LocalEngine`, this machine's cores, one thread each."""
 
 import os
 import signal
@@ -9,10 +9,25 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from types import TracebackType
+from typing import Protocol
 
 from zeta._errors import UserError
 from zeta.evaluate.protocol import Trial, TrialKey
 from zeta.load_formula import one_line
+
+
+class Engine(Protocol):
+    """Runs groups of trials that are trained together; a context manager."""
+
+    def start(self) -> None:
+        """Start the workers without waiting for them; :meth:`run` does so itself."""
+
+    def run(self, groups: Sequence[Sequence[TrialKey]]) -> Iterator[list[Trial]]:
+        """Run the trials; a group's are given out as soon as they are finished, in any order.
+
+        Raises:
+            UserError: a formula or task cannot be run, or the workers are lost for good.
+        """
 
 
 class LocalEngine:
@@ -38,8 +53,8 @@ class LocalEngine:
             with _held_back(signal.SIGINT):  # the first submission starts the processes
                 self._pool.submit(os.getpid)
 
-    def run(self, keys: Sequence[TrialKey]) -> Iterator[Trial]:
-        """Run the trials; each is given out as soon as it is finished, in no certain order.
+    def run(self, groups: Sequence[Sequence[TrialKey]]) -> Iterator[list[Trial]]:
+        """Run the trials; a group's are given out as soon as they are finished, in any order.
 
         Left early, by an exception or Ctrl-C, it starts no further trial; those that run are
         finished and dropped.
@@ -49,7 +64,7 @@ class LocalEngine:
         """
         self.start()
         assert self._pool is not None
-        waiting, running = list(reversed(keys)), set[Future[Trial | str]]()
+        waiting, running = list(reversed(groups)), set[Future[list[Trial] | str]]()
         while waiting or running:
             # One more than there are workers, so that none of them waits for this process.
             while waiting and len(running) <= self._workers:
@@ -92,19 +107,19 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(key: TrialKey) -> Trial | str:
-    """The trial, or in one line why it could not be run."""
-    from zeta.evaluate.training import run_trial
+def _work(keys: Sequence[TrialKey]) -> list[Trial] | str:
+    """The trials, or in one line why they could not be run."""
+    from zeta.evaluate.training import run_trials
 
     try:
-        return run_trial(key)
+        return run_trials(keys)
     except UserError as error:
         return str(error)
     except Exception as error:
-        return f"{key.activation!r} failed on task {key.task!r}: {one_line(error)}"
+        return f"{keys[0].activation!r} failed on task {keys[0].task!r}: {one_line(error)}"
 
 
-def _result(future: "Future[Trial | str]") -> Trial:
+def _result(future: "Future[list[Trial] | str]") -> list[Trial]:
     try:
         result = future.result()
     except BrokenProcessPool:

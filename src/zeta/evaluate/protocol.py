@@ -14,15 +14,33 @@ Status = Literal["ok", "diverged"]
 
 # Part of every key: raise it with any change to training, splits or scores, so that trials of
 # the old protocol are not taken for new ones.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 DEFAULT_CANDIDATES = ("exo", "learnable_selu_variation", "laplace")
 BASELINES = ("relu", "gelu", "silu")
-# These train their parameters, all others keep their documented constants.
+# These train their parameters, all others keep their documented constants. Each has a frozen twin
+# in every evaluation, which shows what the training of the parameters is worth.
 LEARNABLE = frozenset({"learnable_selu_variation"})
+_FROZEN = " (frozen)"
 
 TUNING_SEEDS = (0, 1)
 FIRST_FINAL_SEED = 100  # never a tuning seed
+
+
+def frozen_twin(activation: str) -> str:
+    """The name of a learnable activation with its parameters fixed.
+
+    Example:
+        >>> from zeta.evaluate.protocol import frozen_twin
+        >>> frozen_twin("learnable_selu_variation")
+        'learnable_selu_variation (frozen)'
+    """
+    return activation + _FROZEN
+
+
+def formula_source(activation: str) -> str:
+    """Where the formula of an activation of :attr:`Settings.activations` is found."""
+    return activation.removesuffix(_FROZEN)
 
 
 def half_decade(step: int) -> float:
@@ -54,8 +72,14 @@ class Settings:
 
     @property
     def activations(self) -> tuple[str, ...]:
-        """Candidates, then the baselines that are not candidates already."""
-        return self.candidates + tuple(b for b in BASELINES if b not in self.candidates)
+        """Candidates, the baselines that are not candidates already, and the frozen twins."""
+        baselines = tuple(b for b in BASELINES if b not in self.candidates)
+        return self.candidates + baselines + tuple(self.ablations.values())
+
+    @property
+    def ablations(self) -> dict[str, str]:
+        """Each candidate that trains its parameters -> its twin that does not."""
+        return {name: frozen_twin(name) for name in self.candidates if name in LEARNABLE}
 
     @property
     def final_seeds(self) -> tuple[int, ...]:
@@ -73,8 +97,9 @@ class TrialKey:
     """Everything a trial depends on; equal keys give equal results.
 
     Attributes:
-        task, activation: as they are named on the command line.
+        task: as it is named on the command line.
         data: the data's fingerprint.
+        activation: one of :attr:`Settings.activations`.
         formula: the activation's fingerprint, see :func:`formula_fingerprint`.
         learning_rate: of Adam.
         seed: of weights and batch order; in the tuning phase of the validation split too.
@@ -108,16 +133,19 @@ class Trial:
         metric: the score's name; higher is better.
         status: "diverged" if a loss or an output was not finite.
         value: the score; None if diverged.
+        parameters: how many numbers were trained, the activations' own included.
         curve: the mean training loss of each epoch, up to divergence.
         learned: the final parameters of each of the network's activations, first layer first;
             empty if they are not learnable.
-        timing: ``seconds``: wall time of the training. All that may differ between two runs.
+        timing: all that may differ between two runs. ``seconds``: wall time of the trial, its
+            share where several were trained together; ``step_ms``: of one optimiser step.
     """
 
     key: TrialKey
     metric: str
     status: Status
     value: float | None
+    parameters: int
     curve: tuple[float, ...] = ()
     learned: tuple[dict[str, float], ...] = ()
     timing: dict[str, float] = field(default_factory=dict, compare=False)
@@ -137,7 +165,7 @@ class Trial:
         fields = dict(fields)
         name = fields.pop("key")
         budget = Budget(**fields.pop("budget"))
-        results = {n: fields.pop(n) for n in ("metric", "status", "value", "timing")}
+        results = {n: fields.pop(n) for n in _RESULTS}
         curve, learned = tuple(fields.pop("curve")), tuple(fields.pop("learned"))
         key = TrialKey(**fields, budget=budget)
         if key.hex() != name:
@@ -145,6 +173,10 @@ class Trial:
         trial = Trial(key, curve=curve, learned=learned, **results)
         _check(trial)
         return trial
+
+
+_RESULTS = ("metric", "status", "value", "parameters", "timing")
+_TIMING = ("seconds", "step_ms")
 
 
 def _check(trial: Trial) -> None:
@@ -163,20 +195,22 @@ def _check(trial: Trial) -> None:
     parameters = [value for layer in trial.learned for value in layer.values()]
     if not all(map(_is_number, (*trial.curve, *parameters))):
         raise ValueError("the curve or what was learned has a value that is no finite number")
-    if set(trial.timing) != {"seconds"} or not _is_number(trial.timing["seconds"]):
-        raise ValueError("timing has no seconds")
+    if type(trial.parameters) is not int or trial.parameters < 0:
+        raise ValueError("parameters is no count")
+    if set(trial.timing) != set(_TIMING) or not all(map(_is_number, trial.timing.values())):
+        raise ValueError(f"timing must be {' and '.join(_TIMING)}")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def formula_fingerprint(name: str, formula: Formula) -> str:
+def formula_fingerprint(activation: str, formula: Formula) -> str:
     """A hash of the maths, the default parameters, and whether those are trained.
 
     Args:
-        name: as on the command line.
-        formula: what the name stands for.
+        activation: one of :attr:`Settings.activations`.
+        formula: what it stands for.
 
     Example:
         >>> from zeta.activations import relu, silu
@@ -188,5 +222,5 @@ def formula_fingerprint(name: str, formula: Formula) -> str:
     """
     import sympy
 
-    parts = [sympy.srepr(formula.symbolic()), dict(formula.parameters), name in LEARNABLE]
+    parts = [sympy.srepr(formula.symbolic()), dict(formula.parameters), activation in LEARNABLE]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zeta.evaluate.protocol import Settings, Trial
+
+
+Question = Literal["baseline", "ablation"]
 
 
 class Verdict(StrEnum):
@@ -66,6 +69,10 @@ class Score:
     """One activation's test scores on one task, in the order of the seeds.
 
     A diverged trial counts with the constant predictor's score.
+
+    Attributes:
+        parameters: how many numbers were trained, the activation's own included.
+        step_ms: the median time of one optimiser step.
     """
 
     task: str
@@ -76,6 +83,8 @@ class Score:
     sd: float
     interquartile_mean: float
     diverged: int
+    parameters: int
+    step_ms: float
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,10 @@ class Comparison:
     """A candidate against its reference on one task.
 
     Attributes:
-        reference: the baseline with the best validation score (other than the candidate).
+        question: "baseline" asks whether the candidate beats the usual activations, "ablation"
+            whether training its parameters beats leaving them as they are.
+        reference: the baseline with the best validation score (other than the candidate), or the
+            candidate's frozen twin.
         differences: candidate minus reference, one per seed.
         mean, low, high: the mean difference and its 95 % bootstrap interval.
         p_value, p_adjusted: of the sign-flip test, before and after Holm's correction.
@@ -104,6 +116,7 @@ class Comparison:
     diverged: int
     diverged_reference: int
     verdict: Verdict
+    question: Question = "baseline"
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,7 @@ class Results:
 
     Attributes:
         folder: where the report lies.
+        skipped: task -> why it could not be run, with what to install.
         timing: ``seconds`` in all and how many trials were ``run`` and how many ``resumed``.
     """
 
@@ -140,6 +154,7 @@ class Results:
     trials: tuple[Trial, ...]
     environment: Mapping[str, str]
     protocol: tuple[str, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -173,6 +188,7 @@ class Results:
                 "rules": list(self.protocol),
                 "settings": asdict(self.settings),
                 "tasks": [asdict(task) for task in self.tasks],
+                "skipped": self.skipped,
             },
             "comparisons": [asdict(c) for c in self.comparisons],
             "scores": [asdict(s) for s in self.scores],

@@ -132,3 +132,8 @@ def interquartile_mean(values: Sequence[float]) -> float:
 def standard_deviation(values: Sequence[float]) -> float:
     """The sample standard deviation (n - 1)."""
     return float(np.std(np.asarray(values, dtype=float), ddof=1)) if len(values) > 1 else math.nan
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value."""
+    return float(np.median(np.asarray(values, dtype=float)))

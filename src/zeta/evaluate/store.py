@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zeta._errors import UserError
@@ -59,10 +59,11 @@ class TrialStore:
             return None
         return trial
 
-    def save(self, trial: Trial) -> None:
-        """Write a trial so that its file is either whole or absent, whatever happens."""
-        text = json.dumps(trial.to_json(), indent=1, allow_nan=False)
-        write_atomically(self._path(trial.key), text)
+    def save(self, trials: Sequence[Trial]) -> None:
+        """Write trials so that each file is either whole or absent, whatever happens."""
+        for trial in trials:
+            text = json.dumps(trial.to_json(), indent=1, allow_nan=False)
+            write_atomically(self._path(trial.key), text)
 
     def _path(self, key: TrialKey) -> Path:
         return self.folder / f"{key.hex()}.json"

@@ -7,13 +7,14 @@ from typing import Protocol
 
 from zeta.doctor import environment
 from zeta.evaluate import tasks as task_registry
-from zeta.evaluate.engine import LocalEngine
+from zeta.evaluate.engine import Engine
 from zeta.evaluate.protocol import (
     Phase,
     Settings,
     Trial,
     TrialKey,
     formula_fingerprint,
+    formula_source,
     half_decade,
 )
 from zeta.evaluate.results import Results, TaskInfo, Tuning
@@ -63,11 +64,11 @@ class Study:
     """
 
     def __init__(
-        self, settings: Settings, folder: Path, engine: LocalEngine, progress: Progress
+        self, settings: Settings, folder: Path, engine: Engine, progress: Progress
     ) -> None:
         self.settings, self.folder = settings, folder
         self._engine, self._progress = engine, progress
-        formulas = {name: load_formula(name) for name in settings.activations}
+        formulas = {name: load_formula(formula_source(name)) for name in settings.activations}
         self._formulas = {n: formula_fingerprint(n, f) for n, f in formulas.items()}
         self._tasks = {name: task_registry.get(name) for name in settings.tasks}
         self._store = TrialStore(folder, progress.note)
@@ -123,7 +124,7 @@ class Study:
         steps = {pair: list(grid) for pair in self._pairs()}
         asked = steps
         for _ in range(2 * self.settings.max_extensions + 1):
-            self._complete("tuning", [k for p, s in asked.items() for k in self._tuning_keys(p, s)])
+            self._complete("tuning", [self._tuning_keys(p, s) for p, s in asked.items()])
             winners = {pair: self._winner(pair, steps[pair]) for pair in steps}
             asked = {p: self._extension(winners[p], steps[p]) for p in steps}
             asked = {pair: new for pair, new in asked.items() if new}
@@ -167,21 +168,23 @@ class Study:
             ]
             for t in tunings
         }
-        self._complete("final", [key for of_pair in keys.values() for key in of_pair])
+        self._complete("final", list(keys.values()))
         return {pair: [self._trials[key] for key in of_pair] for pair, of_pair in keys.items()}
 
-    def _complete(self, phase: Phase, keys: Sequence[TrialKey]) -> None:
-        """Have every trial of ``keys``: from the store, or else run and stored."""
+    def _complete(self, phase: Phase, groups: Sequence[Sequence[TrialKey]]) -> None:
+        """Have every trial of the groups: from the store, or else run together and stored."""
+        keys = [key for group in groups for key in group]
         still_to_come = len(self._pairs()) * self.settings.num_seeds if phase == "tuning" else 0
         self._progress.phase(phase, len(self._trials) + len(keys) + still_to_come)
         stored = {key: self._store.load(key) for key in keys}
         self._trials |= {key: trial for key, trial in stored.items() if trial}
         self._progress.advance(len(self._trials))
-        missing = [key for key, trial in stored.items() if trial is None]
-        for trial in self._engine.run(missing) if missing else ():
-            self._store.save(trial)
-            self._trials[trial.key] = trial
-            self._run += 1
+        missing = [[key for key in group if stored[key] is None] for group in groups]
+        missing = [group for group in missing if group]
+        for trials in self._engine.run(missing) if missing else ():
+            self._store.save(trials)
+            self._trials |= {trial.key: trial for trial in trials}
+            self._run += len(trials)
             self._progress.advance(len(self._trials))
 
     def _tuning_keys(self, pair: Pair, steps: Sequence[int]) -> list[TrialKey]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +13,14 @@ import zeta.nn
 from zeta._errors import UserError
 from zeta._formula import Formula
 from zeta.evaluate import tasks
-from zeta.evaluate.protocol import LEARNABLE, Status, Trial, TrialKey, formula_fingerprint
+from zeta.evaluate.protocol import (
+    LEARNABLE,
+    Status,
+    Trial,
+    TrialKey,
+    formula_fingerprint,
+    formula_source,
+)
 from zeta.evaluate.tasks import Split, Task
 from zeta.load_formula import load_formula
 
@@ -22,6 +29,11 @@ _MODULES: dict[str, type[nn.Module]] = {
     "learnable_selu_variation": zeta.nn.LearnableSELUVariation,
     "laplace": zeta.nn.LaplaceActivation,
 }
+
+
+def run_trials(keys: Sequence[TrialKey]) -> list[Trial]:
+    """Train and score the networks that ``keys`` describe, see :func:`run_trial`."""
+    return [run_trial(key) for key in keys]
 
 
 def run_trial(key: TrialKey) -> Trial:
@@ -46,7 +58,7 @@ def run_trial(key: TrialKey) -> Trial:
         >>> trial.status, trial.value > 0.8
         ('ok', True)
     """
-    task, formula = tasks.get(key.task), load_formula(key.activation)
+    task, formula = tasks.get(key.task), load_formula(formula_source(key.activation))
     if formula_fingerprint(key.activation, formula) != key.formula:
         raise UserError(f"activation {key.activation!r} changed while it was being evaluated")
     if task.fingerprint() != key.data:
@@ -59,8 +71,12 @@ def run_trial(key: TrialKey) -> Trial:
         curve = _train(network, task, split, key)
         value = _score(network, task, split) if len(curve) == key.budget.epochs else None
     status: Status = "diverged" if value is None else "ok"
-    timing = {"seconds": round(time.perf_counter() - started, 4)}
-    return Trial(key, task.metric, status, value, tuple(curve), _learned(network), timing)
+    seconds = time.perf_counter() - started
+    steps = max(1, len(curve)) * -(-len(split.train_x) // key.budget.batch_size)
+    timing = {"seconds": round(seconds, 4), "step_ms": round(1000 * seconds / steps, 4)}
+    parameters = sum(p.numel() for p in network.parameters())
+    learned = _learned(network)
+    return Trial(key, task.metric, status, value, parameters, tuple(curve), learned, timing)
 
 
 @contextmanager
