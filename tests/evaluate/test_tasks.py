@@ -2,14 +2,19 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from zeta import activations
 from zeta._errors import UnknownNameError, UserError
-from zeta.evaluate import tasks
+from zeta.evaluate import TrialKey, formula_fingerprint, run_trial, tasks
 from zeta.evaluate.tasks import Budget, Task
+from zeta.evaluate.tasks.task import needs_package
 
 ALL = pytest.mark.parametrize("task", tasks.TASKS.values(), ids=tasks.TASKS)
 BUDGET = Budget(epochs=1, batch_size=8, width=4)
@@ -28,18 +33,105 @@ def rows(x: np.ndarray, all_train: np.ndarray) -> set[int]:
     return set(np.round(x[:, 0] * all_train.std() + all_train.mean()).astype(int))
 
 
+def skip_if_missing(task: Task) -> None:
+    if reason := task.missing():
+        pytest.skip(f"{task.name}: {reason}")
+
+
 @ALL
 def test_real_data(task: Task) -> None:
+    skip_if_missing(task)
     split = task.split("final", seed=1)
-    total = len(split.train_x) + len(split.score_x)
-    assert total == len(task.load()[1])
-    assert len(split.score_x) == pytest.approx(total * 0.25, abs=5)
-    assert split.train_x.dtype == np.float32
-    np.testing.assert_allclose(split.train_x.mean(axis=0), 0, atol=1e-4)
-    if task.kind == "classification":
+    total = len(task.load()[1])
+    if task.stream:
+        assert split.train_x is split.score_x or np.array_equal(split.train_x, split.score_x)
+        assert len(split.score_x) == pytest.approx(total * 0.75, abs=1)
+        known = task.split("tuning", seed=1).train_x
+    else:
+        assert len(split.train_x) + len(split.score_x) == total
+        assert len(split.score_x) == pytest.approx(total * 0.25, abs=5)
+        known = split.train_x
+    if known.dtype.kind == "f":
+        assert known.dtype == np.float32
+        np.testing.assert_allclose(known.mean(axis=0), 0, atol=1e-3)
+    if task.kind == "classification" and not task.stream:
         shares = [np.bincount(y) / len(y) for y in (split.train_y, split.score_y)]
         np.testing.assert_allclose(*shares, atol=0.01)
     assert task.fingerprint() == task.fingerprint()
+
+
+@ALL
+def test_networks_take_the_activation_and_the_data(task: Task) -> None:
+    skip_if_missing(task)
+    made: list[nn.Module] = []
+
+    def make_activation() -> nn.Module:
+        made.append(activations.exo.module(learnable=True))
+        return made[-1]
+
+    network = task.build(task.shape(task.budget.width), make_activation, seed=1)
+    assert made
+    assert {m for m in network.modules() if m in made} == set(made)
+    split = task.split("tuning", seed=1)
+    output = network(torch.from_numpy(split.score_x[:64]))
+    targets = split.score_y[:64]
+    if task.kind == "likelihood":
+        torch.testing.assert_close(output.exp().sum(-1), torch.ones(64))
+    assert np.isfinite(task.score(output.detach().numpy(), targets))
+    output.sum().backward()
+    assert all(m.alpha.grad is not None for m in made)
+
+
+@pytest.mark.parametrize("name", ["photograph", "transfer", "spoken_digits", "words_selu_softmax"])
+def test_tasks_can_be_learned(name: str) -> None:
+    task = tasks.get(name)
+    skip_if_missing(task)
+    formula = formula_fingerprint("silu", activations.silu)
+    budget = replace(task.budget, epochs=2)
+    key = TrialKey(name, task.fingerprint(), "silu", formula, 0.003, 1, "final", budget)
+    value = run_trial(key).value
+    assert value is not None
+    assert value > task.constant_score() + 0.1
+
+
+def test_a_package_that_is_not_there_is_named() -> None:
+    missing = needs_package("no_such_package", "pip install no-such-package")
+    assert missing() == "its data are in the package no_such_package: pip install no-such-package"
+    assert needs_package("numpy", "")() is None
+
+
+def test_words_of_a_vocabulary_may_be_missing() -> None:
+    def load() -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(40).reshape(20, 2), np.arange(20) * 3
+
+    words = Task("words", "", "likelihood", load, BUDGET, in_order=True)
+    assert words.shape(4).outputs == 58
+    split = words.split("final", 0)
+    assert split.train_x.dtype.kind == "i"
+    assert split.train_x.max() < split.score_x.min(), "in order of time"
+    assert words.constant_score() < 0
+
+
+def test_targets_of_several_columns() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 2)) * [1, 100]
+    task = Task("columns", "", "regression", lambda: (x, y), BUDGET)
+    assert task.shape(4).outputs == 2
+    split = task.split("final", 0)
+    assert task.score(split.score_y, split.score_y) == 1
+    assert task.score(np.tile(split.score_y.mean(0), (5, 1)), split.score_y) == pytest.approx(0)
+
+
+def test_a_stream_is_standardised_by_what_came_before() -> None:
+    def load() -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(80.0)[:, None], np.arange(80) % 2
+
+    stream = Task("time", "", "classification", load, BUDGET, stream=True)
+    tuning, final = stream.split("tuning", 0), stream.split("final", 0)
+    assert len(tuning.score_x) == 20
+    assert np.all(np.diff(final.train_x[:, 0]) > 0)
+    step = np.diff(tuning.train_x[:2, 0])
+    np.testing.assert_allclose(final.train_x[0] - tuning.train_x[-1], step, rtol=1e-5)
 
 
 def test_the_test_set_is_fixed_and_never_seen_in_tuning() -> None:

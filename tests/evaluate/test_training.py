@@ -1,6 +1,7 @@
 """One trial: a pure function of its key, paired across activations."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ import torch
 from zeta import activations
 from zeta._errors import UserError
 from zeta.evaluate import Budget, TrialKey, formula_fingerprint, run_trial, tasks
-from zeta.evaluate.training import build_network
+from zeta.evaluate.protocol import formula_source
+from zeta.evaluate.training import make_network, run_trials
 from zeta.load_formula import load_formula
 
 BUDGET = Budget(epochs=4, batch_size=64, width=16)
 
 
 def key_of(activation: str, task: str = "digits", **changes: object) -> TrialKey:
-    fingerprint = formula_fingerprint(activation, load_formula(activation))
+    fingerprint = formula_fingerprint(activation, load_formula(formula_source(activation)))
     data = tasks.get(task).fingerprint()
     key = TrialKey(task, data, activation, fingerprint, 0.01, 100, "final", BUDGET)
     return replace(key, **changes)
@@ -38,9 +40,7 @@ def test_equal_keys_give_equal_trials() -> None:
 def test_same_initial_weights_for_every_activation(name: str) -> None:
     def weights(activation: str) -> list[np.ndarray]:
         key, task = key_of(activation), tasks.get("digits")
-        torch.manual_seed(key.seed)
-        split = task.split("final", key.seed)
-        network = build_network(task, split, key, load_formula(activation))
+        network = make_network(task, load_formula(activation), key)
         layers = [m for m in network if isinstance(m, torch.nn.Linear)]
         return [p.detach().numpy() for layer in layers for p in layer.parameters()]
 
@@ -81,3 +81,61 @@ def test_divergence_is_an_outcome() -> None:
 def test_a_stale_key_is_refused(change: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run_trial(key_of("relu", **change))
+
+
+@pytest.mark.parametrize("name", ["exo", "learnable_selu_variation"])
+@pytest.mark.parametrize("task", ["breast_cancer", "diabetes"])
+@pytest.mark.parametrize("phase", ["tuning", "final"])
+def test_trials_that_train_together_are_those_that_train_alone(
+    name: str, task: str, phase: str
+) -> None:
+    keys = [
+        key_of(name, task, phase=phase, seed=seed, learning_rate=rate)
+        for rate in (0.001, 0.003)
+        for seed in (0, 1)
+    ]
+    together, alone = run_trials(keys), [run_trial(key) for key in keys]
+    assert [t.key for t in together] == keys
+    for ours, theirs in zip(together, alone, strict=True):
+        # Float32 sums in another order: 4 epochs of some 20 steps, each a few roundings apart.
+        np.testing.assert_allclose(ours.curve, theirs.curve, rtol=1e-5)
+        assert ours.value == pytest.approx(theirs.value, abs=2e-5)
+        assert ours.parameters == theirs.parameters
+        for layer, other in zip(ours.learned, theirs.learned, strict=True):
+            assert layer == pytest.approx(other, rel=1e-5)
+    assert run_trials(keys) == together, "the same bits from the same trials"
+
+
+def test_one_that_diverges_leaves_the_others_alone() -> None:
+    keys = [key_of("squared_relu", learning_rate=rate) for rate in (0.001, 1e12)]
+    sound, diverged = run_trials(keys)
+    assert (diverged.status, diverged.value) == ("diverged", None)
+    assert sound.status == "ok"
+    np.testing.assert_allclose(sound.curve, run_trial(keys[0]).curve, rtol=1e-5)
+
+
+def test_what_differs_in_more_than_seed_and_rate_does_not_train_together() -> None:
+    with pytest.raises(ValueError, match="may differ in seed and learning rate alone"):
+        run_trials([key_of("relu"), key_of("gelu")])
+
+
+def test_a_frozen_twin_keeps_its_parameters() -> None:
+    twin = run_trial(key_of("learnable_selu_variation (frozen)"))
+    assert twin.learned == ()
+    learnable = run_trial(key_of("learnable_selu_variation"))
+    assert learnable.parameters == twin.parameters + 2 * 5
+
+
+def test_a_stream_is_scored_before_it_is_trained_on(tmp_path: Path) -> None:
+    # Labels are drawn by chance: whoever is scored after training on a row knows its label.
+    path = tmp_path / "stream.py"
+    path.write_text(
+        "import numpy as np\nfrom zeta.evaluate import Budget, Task\n"
+        "rng = np.random.default_rng(0)\n"
+        "x, y = rng.standard_normal((400, 30)), rng.integers(2, size=400)\n"
+        "t = Task('chance', '', 'classification', lambda: (x, y), Budget(3, 1, 64), stream=True)\n"
+    )
+    source = f"{path}:t"
+    trial = run_trial(key_of("relu", source, budget=Budget(3, 1, 64)))
+    assert trial.value == pytest.approx(0.5, abs=0.1)
+    assert len(trial.curve) == 3

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from zeta.evaluate.protocol import Settings, Trial
 
-
 Question = Literal["baseline", "ablation"]
 
 

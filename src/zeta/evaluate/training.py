@@ -1,9 +1,13 @@
-"""`run_trial`: train one network and score it. A pure function of the trial's key."""
+"""`run_trials`: train networks and score them. A pure function of the trials' keys.
+
+Shape suffixes: S trials, B rows of a batch, N rows in all.
+"""
 
 import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +19,14 @@ from zeta._formula import Formula
 from zeta.evaluate import tasks
 from zeta.evaluate.protocol import (
     LEARNABLE,
-    Status,
     Trial,
     TrialKey,
     formula_fingerprint,
     formula_source,
 )
+from zeta.evaluate.stack import Parameters, networks_of
 from zeta.evaluate.tasks import Split, Task
+from zeta.evaluate.tasks.task import MakeActivation
 from zeta.load_formula import load_formula
 
 _MODULES: dict[str, type[nn.Module]] = {
@@ -29,11 +34,8 @@ _MODULES: dict[str, type[nn.Module]] = {
     "learnable_selu_variation": zeta.nn.LearnableSELUVariation,
     "laplace": zeta.nn.LaplaceActivation,
 }
-
-
-def run_trials(keys: Sequence[TrialKey]) -> list[Trial]:
-    """Train and score the networks that ``keys`` describe, see :func:`run_trial`."""
-    return [run_trial(key) for key in keys]
+# Rows that are scored at once: the outputs of a hidden layer would else be the most of the memory.
+_SCORED_ROWS = 4096
 
 
 def run_trial(key: TrialKey) -> Trial:
@@ -58,25 +60,33 @@ def run_trial(key: TrialKey) -> Trial:
         >>> trial.status, trial.value > 0.8
         ('ok', True)
     """
-    task, formula = tasks.get(key.task), load_formula(formula_source(key.activation))
-    if formula_fingerprint(key.activation, formula) != key.formula:
-        raise UserError(f"activation {key.activation!r} changed while it was being evaluated")
-    if task.fingerprint() != key.data:
-        raise UserError(f"the data of task {key.task!r} changed while it was being evaluated")
-    started = time.perf_counter()
-    split = task.split(key.phase, key.seed)
+    return run_trials([key])[0]
+
+
+def run_trials(keys: Sequence[TrialKey]) -> list[Trial]:
+    """Train the networks that ``keys`` describe together, and score them.
+
+    Each trial's numbers are those of :func:`run_trial` up to rounding: other shapes of the same
+    sums. They are the same bits whenever the same keys are trained together.
+
+    Args:
+        keys: trials that differ in seed and learning rate alone; equal rates side by side train
+            fastest.
+
+    Raises:
+        UserError: the formula or the data are no longer those of the keys.
+        ValueError: the keys differ in more.
+    """
+    first = keys[0]
+    if any(replace(k, seed=first.seed, learning_rate=first.learning_rate) != first for k in keys):
+        raise ValueError("trials that train together may differ in seed and learning rate alone")
+    task, formula = tasks.get(first.task), load_formula(formula_source(first.activation))
+    if formula_fingerprint(first.activation, formula) != first.formula:
+        raise UserError(f"activation {first.activation!r} changed while it was being evaluated")
+    if task.fingerprint() != first.data:
+        raise UserError(f"the data of task {first.task!r} changed while it was being evaluated")
     with torch.random.fork_rng(devices=[]), _one_thread():
-        torch.manual_seed(key.seed)
-        network = build_network(task, split, key, formula)
-        curve = _train(network, task, split, key)
-        value = _score(network, task, split) if len(curve) == key.budget.epochs else None
-    status: Status = "diverged" if value is None else "ok"
-    seconds = time.perf_counter() - started
-    steps = max(1, len(curve)) * -(-len(split.train_x) // key.budget.batch_size)
-    timing = {"seconds": round(seconds, 4), "step_ms": round(1000 * seconds / steps, 4)}
-    parameters = sum(p.numel() for p in network.parameters())
-    learned = _learned(network)
-    return Trial(key, task.metric, status, value, parameters, tuple(curve), learned, timing)
+        return _Training(task, formula, keys).run()
 
 
 @contextmanager
@@ -89,69 +99,187 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def build_network(task: Task, split: Split, key: TrialKey, formula: Formula) -> nn.Sequential:
-    """Two hidden layers with PyTorch's default initialisation, the same for every activation."""
-    inputs, width = split.train_x.shape[1], key.budget.width
-    outputs = int(split.train_y.max()) + 1 if task.kind == "classification" else 1
-
-    def activation() -> nn.Module:
-        if module := _MODULES.get(key.activation):
-            return module()
-        return formula.module(learnable=key.activation in LEARNABLE)
-
-    return nn.Sequential(
-        nn.Linear(inputs, width),
-        activation(),
-        nn.Linear(width, width),
-        activation(),
-        nn.Linear(width, outputs),
-    )
+def make_network(task: Task, formula: Formula, key: TrialKey) -> nn.Module:
+    """The network of one trial, its weights drawn by the seed."""
+    shape = task.shape(key.budget.width)
+    return task.build(shape, _activation_of(key.activation, formula), key.seed)
 
 
-def _train(network: nn.Module, task: Task, split: Split, key: TrialKey) -> list[float]:
-    """The mean loss of each epoch; ends early where one is not finite."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=key.learning_rate, fused=True)
-    generator = torch.Generator().manual_seed(key.seed)
-    x, y = torch.from_numpy(split.train_x), torch.from_numpy(split.train_y)
-    curve: list[float] = []
-    for _ in range(key.budget.epochs):
-        total = torch.zeros(())
-        for rows in _batches(len(x), key.budget.batch_size, generator):
-            optimizer.zero_grad()
-            loss = _loss(task, network(x[rows]), y[rows])
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(rows)
-        mean = float(total) / len(x)
-        if not math.isfinite(mean):
-            break
-        curve.append(mean)
-    return curve
+def _activation_of(name: str, formula: Formula) -> MakeActivation:
+    if name in _MODULES:
+        return _MODULES[name]
+    return lambda: formula.module(learnable=name in LEARNABLE)
 
 
-def _batches(rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    yield from torch.randperm(rows, generator=generator).split(size)
+class _Training:
+    """Trials that train together, from their keys to their results."""
+
+    def __init__(self, task: Task, formula: Formula, keys: Sequence[TrialKey]) -> None:
+        self._started = time.perf_counter()
+        self._task, self._keys = task, keys
+        self._network = make_network(task, formula, keys[0])
+        by_seed = {key.seed: make_network(task, formula, key) for key in keys}
+        self._networks = networks_of(
+            [by_seed[key.seed] for key in keys], [key.learning_rate for key in keys]
+        )
+        self._data = _Rows(task, keys)
+
+    def run(self) -> list[Trial]:
+        """Train, score, and tell."""
+        started = time.perf_counter()
+        curves, outputs = self._train()
+        stopped = time.perf_counter()
+        values = self._score_stream(outputs) if self._task.stream else self._score()
+        parameters = {name: p.detach() for name, p in self._networks.parameters.items()}
+        learned = _learned(self._network, parameters)
+        count = sum(p[0].numel() for p in parameters.values())
+        trials = len(self._keys)
+        steps = trials * self._keys[0].budget.epochs * self._data.steps
+        timing = {
+            "seconds": round((time.perf_counter() - self._started) / trials, 4),
+            "step_ms": round(1000 * (stopped - started) / steps, 4),
+        }
+        results = zip(self._keys, curves, values, learned, strict=True)
+        return [self._trial(*result, count, timing) for result in results]
+
+    def _trial(
+        self,
+        key: TrialKey,
+        curve: Sequence[float],
+        value: float | None,
+        learned: tuple[dict[str, float], ...],
+        parameters: int,
+        timing: dict[str, float],
+    ) -> Trial:
+        diverged = len(curve) < key.budget.epochs or value is None
+        return Trial(
+            key=key,
+            metric=self._task.metric,
+            status="diverged" if diverged else "ok",
+            value=None if diverged else value,
+            parameters=parameters,
+            curve=tuple(curve),
+            learned=learned,
+            timing=timing,
+        )
+
+    def _train(self) -> tuple[list[list[float]], list[Tensor]]:
+        """Each trial's mean loss by epoch, up to divergence; a stream's outputs."""
+        losses, outputs = [], []
+        for _ in range(self._keys[0].budget.epochs):
+            total_S, rows = torch.zeros(len(self._keys)), 0
+            for x_SB, y_SB in self._data.epoch():
+                output_SB = self._networks(x_SB)
+                loss_S = _mean_losses(self._task, output_SB, y_SB)
+                loss_S.sum().backward()  # no trial's weights depend on another's loss
+                self._networks.step()
+                total_S += loss_S.detach() * y_SB.shape[1]
+                rows += y_SB.shape[1]
+                if self._task.stream:
+                    outputs.append(output_SB.detach())
+            losses.append(total_S / rows)
+            if not losses[-1].isfinite().any():
+                break
+        curves_S = torch.stack(losses, 1).tolist()
+        return [_up_to_divergence(curve) for curve in curves_S], outputs
+
+    def _score(self) -> list[float | None]:
+        return [
+            self._value(torch.cat(parts), y)
+            for parts, y in zip(
+                zip(*self._scored_outputs(), strict=True), self._data.score_y, strict=True
+            )
+        ]
+
+    @torch.no_grad()
+    def _scored_outputs(self) -> Iterator[Tensor]:
+        for x_SB in self._data.scored(_SCORED_ROWS):
+            yield self._networks(x_SB)
+
+    def _score_stream(self, outputs: Sequence[Tensor]) -> list[float | None]:
+        """Of predictions that were made before their row was trained on."""
+        seen = sum(output_SB.shape[1] for output_SB in outputs)
+        return [
+            self._value(torch.cat([output_SB[s] for output_SB in outputs]), y[:seen])
+            for s, y in enumerate(self._data.score_y)
+        ]
+
+    def _value(self, predictions: Tensor, targets: Tensor) -> float | None:
+        """The metric; None if an output is not finite."""
+        if not bool(predictions.isfinite().all()):
+            return None
+        value = self._task.score(predictions.numpy(), targets.numpy())
+        return value if math.isfinite(value) else None
 
 
-def _loss(task: Task, output: Tensor, target: Tensor) -> Tensor:
+class _Rows:
+    """The rows of trials that train together, each with its own split and order of batches.
+
+    Attributes:
+        score_y: each trial's targets to score on.
+        steps: batches of an epoch.
+    """
+
+    def __init__(self, task: Task, keys: Sequence[TrialKey]) -> None:
+        # Only tuning trials of different seeds have different rows; equal ones are held once.
+        final = keys[0].phase == "final" or task.stream
+        seeds = [keys[0].seed if final else key.seed for key in keys]
+        splits = {seed: task.split(keys[0].phase, seed) for seed in dict.fromkeys(seeds)}
+        self._x = torch.cat([torch.from_numpy(s.train_x) for s in splits.values()])
+        self._y = torch.cat([torch.from_numpy(s.train_y) for s in splits.values()])
+        which = torch.tensor([list(splits).index(seed) for seed in seeds])
+        self._rows = len(self._x) // len(splits)
+        self._first_S = which * self._rows
+        self._seeds = [key.seed for key in keys]
+        self._orders = {s: torch.Generator().manual_seed(s) for s in dict.fromkeys(self._seeds)}
+        self._scored: list[Split] = [splits[seed] for seed in seeds]
+        self.score_y = [torch.from_numpy(split.score_y) for split in self._scored]
+        self._budget, self._stream = keys[0].budget, task.stream
+        self._parts = iter(torch.arange(self._rows).tensor_split(self._budget.epochs))
+        longest = -(-self._rows // self._budget.epochs) if task.stream else self._rows
+        self.steps = -(-longest // self._budget.batch_size)
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches (S, B, …): all rows in an order drawn by each seed, or a stream's next part."""
+        if self._stream:
+            order_SN = next(self._parts).expand(len(self._seeds), -1)
+        else:
+            drawn = {s: torch.randperm(self._rows, generator=g) for s, g in self._orders.items()}
+            order_SN = torch.stack([drawn[seed] for seed in self._seeds])
+        for rows_SB in (order_SN + self._first_S[:, None]).split(self._budget.batch_size, dim=1):
+            yield self._x[rows_SB], self._y[rows_SB]
+
+    def scored(self, rows: int) -> Iterator[Tensor]:
+        """The rows to score on, (S, B, …), so many at once."""
+        x_S = [torch.from_numpy(split.score_x).split(rows) for split in self._scored]
+        for parts in zip(*x_S, strict=True):
+            yield torch.stack(parts)
+
+
+def _mean_losses(task: Task, output_SB: Tensor, target_SB: Tensor) -> Tensor:
+    """Each trial's mean loss over its batch, (S,)."""
+    output, target = output_SB.flatten(0, 1), target_SB.flatten(0, 1)
     if task.kind == "classification":
-        return F.cross_entropy(output, target)
-    return F.mse_loss(output.squeeze(1), target)
+        losses = F.cross_entropy(output, target, reduction="none")
+    elif task.kind == "likelihood":
+        losses = F.nll_loss(output, target, reduction="none")
+    else:
+        losses = F.mse_loss(output.view_as(target), target, reduction="none")
+    return losses.view(len(target_SB), -1).mean(1)
 
 
-@torch.no_grad()
-def _score(network: nn.Module, task: Task, split: Split) -> float | None:
-    """The metric on the scoring rows; None if an output is not finite."""
-    output = network(torch.from_numpy(split.score_x))
-    if not bool(output.isfinite().all()):
-        return None
-    predictions = output if task.kind == "classification" else output.squeeze(1)
-    value = task.score(predictions.numpy(), split.score_y)
-    return value if math.isfinite(value) else None
+def _up_to_divergence(curve: Sequence[float]) -> list[float]:
+    finite = [math.isfinite(loss) for loss in curve]
+    return list(curve[: finite.index(False)] if False in finite else curve)
 
 
-def _learned(network: nn.Module) -> tuple[dict[str, float], ...]:
-    """The parameters of each learnable activation, rounded to float32's digits."""
-    layers = [m for m in network.modules() if isinstance(m, zeta.nn.FormulaModule) and m.learnable]
-    values = ({name: p.item() for name, p in m.named_parameters()} for m in layers)
-    return tuple(layer for layer in values if all(map(math.isfinite, layer.values())))
+def _learned(network: nn.Module, parameters: Parameters) -> list[tuple[dict[str, float], ...]]:
+    """Of every trial, the parameters of each learnable activation, first layer first."""
+    layers = [
+        {name: parameters[f"{path}.{name}"].tolist() for name in module.formula.parameters}
+        for path, module in network.named_modules()
+        if isinstance(module, zeta.nn.FormulaModule) and module.learnable
+    ]
+    trials = range(len(next(iter(parameters.values()))))
+    found = [[{n: of_all[s] for n, of_all in layer.items()} for layer in layers] for s in trials]
+    return [tuple(v for v in of_one if all(map(math.isfinite, v.values()))) for of_one in found]

@@ -1,18 +1,52 @@
-"""The tasks that activations are compared on, all real data that scikit-learn brings along.
+"""The tasks that activations are compared on, all of real data that come inside packages.
 
 To add one, write a small file with a :class:`Task` and name it in ``TASKS``.
 """
 
 from zeta._errors import UnknownNameError
+from zeta.evaluate.tasks.adult import adult
 from zeta.evaluate.tasks.breast_cancer import breast_cancer
 from zeta.evaluate.tasks.diabetes import diabetes
-from zeta.evaluate.tasks.digits import digits
-from zeta.evaluate.tasks.task import METRICS, Budget, Split, Task
+from zeta.evaluate.tasks.digits import digits, digits_conv
+from zeta.evaluate.tasks.fashion_mnist import fashion_mnist
+from zeta.evaluate.tasks.photograph import photograph
+from zeta.evaluate.tasks.see_and_hear import see_and_hear
+from zeta.evaluate.tasks.shuttle import shuttle_stream
+from zeta.evaluate.tasks.spoken_digits import spoken_digits
+from zeta.evaluate.tasks.task import METRICS, Budget, Shape, Split, Task
+from zeta.evaluate.tasks.transfer import transfer
+from zeta.evaluate.tasks.words import (
+    words_mixture,
+    words_selu_softmax,
+    words_softmax,
+    words_stream,
+)
 from zeta.load_formula import is_file_source, load_from_file
 
-__all__ = ["METRICS", "TASKS", "Budget", "Split", "Task", "get"]
+__all__ = ["METRICS", "QUICK", "TASKS", "Budget", "Shape", "Split", "Task", "get"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (digits, breast_cancer, diabetes)}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        digits,
+        digits_conv,
+        fashion_mnist,
+        breast_cancer,
+        adult,
+        diabetes,
+        photograph,
+        words_softmax,
+        words_mixture,
+        words_selu_softmax,
+        spoken_digits,
+        see_and_hear,
+        transfer,
+        shuttle_stream,
+        words_stream,
+    )
+}
+# What a quick look takes: seconds, and nothing to install.
+QUICK = ("digits", "breast_cancer", "diabetes")
 
 
 def get(source: str) -> Task:

@@ -1,9 +1,11 @@
 """`Task`: real data, and how a network is trained and scored on it."""
 
 import hashlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +13,20 @@ import numpy.typing as npt
 from zeta._errors import UserError
 from zeta.load_formula import one_line
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Array = npt.NDArray[Any]
+Kind = Literal["classification", "regression", "likelihood"]
+Phase = Literal["tuning", "final"]
+MakeActivation = Callable[[], "nn.Module"]
 
 TEST_FRACTION = 0.25
 VALIDATION_FRACTION = 0.25
+# Of a stream: what learning rates are tuned on, before the part that scores them.
+STREAM_TUNING_FRACTION = 0.25
 # Kind of task -> its score's name.
-METRICS = {"classification": "accuracy", "regression": "R²"}
+METRICS = {"classification": "accuracy", "regression": "R²", "likelihood": "log-likelihood"}
 # The fewest rows of which both cuts leave a class some, and a regression two, on either side.
 _LEAST_OF_A_CLASS, _LEAST_OF_A_REGRESSION = 4, 8
 # The held-out test set never depends on a trial's seed.
@@ -28,13 +38,29 @@ class Budget:
     """What a trial may spend, the same for every activation.
 
     Attributes:
-        epochs: passes over the training data.
+        epochs: passes over the training data; of a stream, the parts that its one pass is
+            reported in.
         batch_size: rows per step.
-        width: units in each of the two hidden layers.
+        width: units of the network's hidden layers.
     """
 
     epochs: int
     batch_size: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network must fit.
+
+    Attributes:
+        inputs: the shape of one row of features.
+        outputs: classes, or columns of a regression's targets.
+        width: units of the hidden layers.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: int
     width: int
 
 
@@ -48,9 +74,50 @@ class Split:
     score_y: Array
 
 
+def two_hidden_layers(shape: Shape, make_activation: MakeActivation) -> "nn.Module":
+    """The usual network for rows of features: Linear, activation, Linear, activation, Linear."""
+    from torch import nn
+
+    (inputs,) = shape.inputs
+    return nn.Sequential(
+        nn.Linear(inputs, shape.width),
+        make_activation(),
+        nn.Linear(shape.width, shape.width),
+        make_activation(),
+        nn.Linear(shape.width, shape.outputs),
+    )
+
+
+def nothing_missing() -> None:
+    """For data that are always there."""
+
+
+def needs_package(name: str, install: str) -> Callable[[], str | None]:
+    """For data inside a Python package, which is looked for without being imported.
+
+    Args:
+        name: of the package, as it is imported.
+        install: the command that installs it.
+    """
+
+    def missing() -> str | None:
+        found = importlib.util.find_spec(name)
+        return None if found else f"its data are in the package {name}: {install}"
+
+    return missing
+
+
+def package_file(package: str, path: str) -> Path:
+    """A file inside an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the package {package} is not installed")
+    return Path(spec.submodule_search_locations[0]) / path
+
+
 @dataclass(frozen=True)
 class Task:
-    """A data set with its training budget; write one to evaluate on data of your own.
+    """A data set, a network and a training budget; write one to evaluate on data of your own.
 
     Put ``my_task = Task(...)`` into a file and name it ``path/to/file.py:my_task``, on the
     command line or in :func:`zeta.evaluate.evaluate`.
@@ -58,34 +125,58 @@ class Task:
     Attributes:
         name: a short name, shown in tables.
         title: one line that says what is predicted from what, and where the data come from.
-        kind: "classification" (scored by accuracy) or "regression" (scored by R²). For both,
-            higher is better.
-        load: gives the features (rows, columns) and the targets (rows,): class numbers
-            0, 1, … or real values. It must give the same arrays on every call.
-        budget: epochs, batch size and width.
+        kind: "classification" (from class scores; accuracy), "regression" (R²) or "likelihood"
+            (a class, from log-probabilities; the mean log-probability of the right one, in
+            nats). For all, higher is better.
+        load: gives the features (rows, …) and the targets: class numbers from 0, or values
+            (rows,) or (rows, columns). Features of a floating-point type are standardised, whole
+            numbers are left as they are, for an embedding. It is called in every worker process
+            and must give the same each time.
+        budget: epochs, batch size and width of the network, the same for every activation.
+        network: builds the network from its :class:`Shape`, with the activation wherever it is
+            to be compared; by default two hidden layers on rows of features.
+        in_order: rows are in order of time: the last quarter is the test set, the last quarter
+            of the rest validates.
+        stream: rows are seen once, in order, each batch scored before it is trained on
+            (prequential evaluation); learning rates are tuned on the first quarter, and a fresh
+            network is scored on the rest.
+        together: the most trials that train as one stacked model; 1 for networks whose cost is
+            in large matrix products, which gain nothing.
+        missing: says what to install if the data are not there.
+
+    Raises:
+        UserError: an unknown kind, or a budget that is no Budget of whole numbers from 1.
 
     Example:
         >>> import numpy as np
         >>> from zeta.evaluate import Budget, Task
-        >>> def halves():
-        ...     x = np.linspace(-1, 1, 40).reshape(40, 1)
-        ...     return x, (x[:, 0] > 0).astype(int)
-        >>> task = Task("halves", "the sign of x", "classification", halves, Budget(5, 8, 16))
-        >>> task.metric, len(task.split("final", seed=1).score_x)
-        ('accuracy', 10)
+        >>> parity = Task(
+        ...     name="parity",
+        ...     title="whether a number is odd, from its bits",
+        ...     kind="classification",
+        ...     load=lambda: (np.arange(64)[:, None] >> np.arange(6) & 1.0, np.arange(64) % 2),
+        ...     budget=Budget(epochs=20, batch_size=8, width=16),
+        ... )
+        >>> parity.constant_score()
+        0.5
     """
 
     name: str
     title: str
-    kind: Literal["classification", "regression"]
+    kind: Kind
     load: Callable[[], tuple[Array, Array]]
     budget: Budget
+    network: Callable[[Shape, MakeActivation], "nn.Module"] = two_hidden_layers
+    in_order: bool = False
+    stream: bool = False
+    together: int = 16
+    missing: Callable[[], str | None] = nothing_missing
 
     def __post_init__(self) -> None:
         if self.kind not in METRICS:
             raise self._error(f"kind must be one of {', '.join(METRICS)}; got {self.kind!r}")
         numbers = astuple(self.budget) if isinstance(self.budget, Budget) else ()
-        if not numbers or not all(type(n) is int and n > 0 for n in numbers):
+        if not numbers or not all(type(n) is int and n > 0 for n in (*numbers, self.together)):
             raise self._error(f"budget must be a Budget of whole numbers from 1; got {self.budget}")
 
     @property
@@ -95,31 +186,32 @@ class Task:
 
     def fingerprint(self) -> str:
         """A hash of the data: other data, another fingerprint."""
-        digest = hashlib.sha256(self.kind.encode())
+        digest = hashlib.sha256(f"{self.kind}{self.in_order}{self.stream}".encode())
         for array in self._data():
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
-    def split(self, phase: str, seed: int) -> Split:
+    def split(self, phase: Phase, seed: int) -> Split:
         """The rows of one trial, features standardised by the training rows.
+
+        Those of a stream are standardised by the part that tunes.
 
         Args:
             phase: "tuning" splits the development data by ``seed`` into training and validation
-                rows; "final" trains on all development data and scores on the test set.
+                rows; "final" trains on all development data and scores on the test set. Both are
+                of the same sizes for every seed.
             seed: of the validation split.
 
         Raises:
             UserError: the data are not as documented, or cannot be split.
         """
         x, y = self._data()
-        development, test = self._cut(y, np.arange(len(y)), TEST_FRACTION, TEST_SPLIT_SEED)
-        if phase == "tuning":
-            train, score = self._cut(y, development, VALIDATION_FRACTION, seed)
-        else:
-            train, score = development, test
-        x = _standardised(x, train)
-        y = y.astype(np.int64) if self.kind == "classification" else _standardised(y, train)
+        train, score = self._rows(y, phase, seed)
+        # Of a stream, only its start is known beforehand.
+        known = self._rows(y, "tuning", seed)[0] if self.stream else train
+        x = x if x.dtype.kind in "biu" else _standardised(x, known)
+        y = _standardised(y, known) if self.kind == "regression" else y.astype(np.int64)
         if self.kind == "regression" and np.ptp(y[score]) == 0:
             raise self._error(
                 f"the {len(score)} rows that score the {phase} trials all have the same target, "
@@ -127,20 +219,57 @@ class Task:
             )
         return Split(x[train], y[train], x[score], y[score])
 
+    def shape(self, width: int) -> Shape:
+        """What a network of this width must fit."""
+        x, y = self._data()
+        if self.kind == "regression":
+            outputs = 1 if y.ndim == 1 else y.shape[1]
+        else:
+            outputs = int(y.max()) + 1
+        return Shape(x.shape[1:], outputs, width)
+
+    def build(self, shape: Shape, make_activation: MakeActivation, seed: int) -> "nn.Module":
+        """The network to train, its weights drawn by ``seed``, the same for every activation."""
+        import torch
+
+        torch.manual_seed(seed)
+        return self.network(shape, make_activation)
+
     def score(self, predictions: Array, targets: Array) -> float:
-        """The metric: accuracy of class scores (rows, classes), or R² of values (rows,)."""
+        """The metric of class scores (rows, classes), log-probabilities, or values."""
         if self.kind == "classification":
             return float(np.mean(predictions.argmax(axis=1) == targets))
-        residual = float(np.sum((targets - predictions) ** 2))
-        return 1.0 - residual / float(np.sum((targets - targets.mean()) ** 2))
+        if self.kind == "likelihood":
+            return float(np.mean(predictions[np.arange(len(targets)), targets], dtype=np.float64))
+        predictions = predictions.reshape(targets.shape)
+        residual = float(np.sum((targets - predictions) ** 2, dtype=np.float64))
+        spread = np.sum((targets - targets.mean(axis=0)) ** 2, dtype=np.float64)
+        return 1.0 - residual / float(spread)
 
     def constant_score(self) -> float:
         """The test score of the best constant prediction, which a diverged trial is given."""
         split = self.split("final", seed=0)
-        if self.kind == "classification":
-            constant = np.bincount(split.train_y).astype(float)
-            return self.score(np.tile(constant, (len(split.score_y), 1)), split.score_y)
-        return self.score(np.full(len(split.score_y), split.train_y.mean()), split.score_y)
+        rows = len(split.score_y)
+        if self.kind == "regression":
+            constant = split.train_y.mean(axis=0)
+        else:
+            classes = int(max(split.train_y.max(), split.score_y.max())) + 1
+            # One more of each, so that a class which was never trained on has a probability.
+            counts = np.bincount(split.train_y, minlength=classes) + 1.0
+            constant = np.log(counts / counts.sum())
+        return self.score(np.tile(constant, (rows, *[1] * np.ndim(constant))), split.score_y)
+
+    def _rows(self, y: Array, phase: Phase, seed: int) -> tuple[Array, Array]:
+        """The rows to train and to score on."""
+        rows = np.arange(len(y))
+        if self.stream:
+            start, rest = np.split(rows, [round(len(y) * STREAM_TUNING_FRACTION)])
+            seen = start if phase == "tuning" else rest
+            return seen, seen
+        development, test = self._cut(y, rows, TEST_FRACTION, TEST_SPLIT_SEED)
+        if phase == "final":
+            return development, test
+        return self._cut(y, development, VALIDATION_FRACTION, seed)
 
     def _data(self) -> tuple[Array, Array]:
         """What ``load`` gives, checked.
@@ -157,9 +286,11 @@ class Task:
         if len(arrays) != 2:
             raise self._error(f"load must give two arrays, features and targets; got {len(arrays)}")
         x, y = arrays
-        if x.ndim != 2 or y.shape != x.shape[:1] or not x.shape[1]:
+        target_dims = (1, 2) if self.kind == "regression" else (1,)
+        if x.ndim < 2 or y.ndim not in target_dims or len(x) != len(y) or 0 in x.shape[1:]:
+            columns = " or (rows, columns)" if self.kind == "regression" else ""
             raise self._error(
-                "load must give features (rows, columns) and targets (rows,), "
+                f"load must give features (rows, columns, …) and targets (rows,){columns}, "
                 f"got shapes {x.shape} and {y.shape}"
             )
         if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
@@ -169,21 +300,25 @@ class Task:
             )
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise self._error("features and targets must be finite numbers")
-        if self.kind == "classification":
-            self._check_classes(y)
-        else:
+        if self.kind == "regression":
             self._check_values(y)
+        else:
+            self._check_classes(y)
         return x, y
 
     def _check_classes(self, y: Array) -> None:
         classes, counts = np.unique(y, return_counts=True)
+        if self.kind == "likelihood":  # of a vocabulary, where a word may be missing
+            if y.dtype.kind not in "iu" or classes[0] < 0:
+                raise self._error("targets must be whole class numbers from 0")
+            return
         if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
             some = ", ".join(f"{label:g}" for label in classes[:3].astype(float))
             raise self._error(
                 "targets must be the class numbers 0, 1, …, two or more and none left out; "
                 f"got {some}{', …' * (len(classes) > 3)}"
             )
-        if counts.min() < _LEAST_OF_A_CLASS:
+        if not (self.in_order or self.stream) and counts.min() < _LEAST_OF_A_CLASS:
             raise self._error(
                 f"each class needs at least {_LEAST_OF_A_CLASS} rows; "
                 f"class {counts.argmin()} has {counts.min()}"
@@ -195,22 +330,28 @@ class Task:
                 f"regression needs at least {_LEAST_OF_A_REGRESSION} rows, got {len(y)}"
             )
         if y.min() == y.max():
-            raise self._error(f"the targets must differ; all are {float(y[0]):g}")
+            raise self._error(f"the targets must differ; all are {float(y.flat[0]):g}")
 
     def _error(self, problem: str) -> UserError:
         return UserError(f"task {self.name!r}: {problem}")
 
     def _cut(self, y: Array, rows: Array, fraction: float, seed: int) -> tuple[Array, Array]:
-        """Two parts of ``rows``, the second ``fraction`` of them; classes in equal shares."""
+        """Two parts of ``rows``, the second ``fraction`` of them.
+
+        In order of time, or drawn by ``seed`` with classes in equal shares.
+        """
+        if self.in_order:
+            first, second = np.split(rows, [len(rows) - round(len(rows) * fraction)])
+            return first, second
         shuffled = np.random.default_rng(seed).permutation(rows)
         if self.kind == "regression":
             groups = [shuffled]
         else:
             groups = [shuffled[y[shuffled] == label] for label in np.unique(y)]
         cuts = [round(len(group) * fraction) for group in groups]
-        second = [group[:cut] for group, cut in zip(groups, cuts, strict=True)]
-        first = [group[cut:] for group, cut in zip(groups, cuts, strict=True)]
-        return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+        firsts = [group[cut:] for group, cut in zip(groups, cuts, strict=True)]
+        seconds = [group[:cut] for group, cut in zip(groups, cuts, strict=True)]
+        return np.sort(np.concatenate(firsts)), np.sort(np.concatenate(seconds))
 
 
 def _standardised(values: Array, train: Array) -> Array:

@@ -1,0 +1,113 @@
+"""Networks that train together are the networks that train alone, to rounding."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zeta import activations
+from zeta.evaluate.stack import Alone, Stack, networks_of
+
+RATES = [0.001, 0.01, 0.01, 0.003]
+S, B = len(RATES), 6
+
+
+def perceptron(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(5, 8), make_activation(), nn.Linear(8, 8, bias=False), make_activation(),
+        nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+def convolutional(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    return nn.Sequential(
+        nn.Unflatten(-1, (1, 5)), nn.Conv1d(1, 4, 3), make_activation(), nn.Flatten(-2),
+        nn.Linear(12, 3),
+    )  # fmt: skip
+
+
+class Residual(nn.Module):
+    """A module of a user's own, with a buffer."""
+
+    def __init__(self, make_activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(5, 5), make_activation(), nn.Linear(5, 5))
+        self.outer = nn.Linear(5, 3)
+        self.register_buffer("shift", torch.randn(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(x + self.inner(x + self.shift))
+
+
+def trained(
+    of: Callable[[list[nn.Module], list[float]], object], networks: list[nn.Module]
+) -> list:
+    """Outputs before each of five steps, and the parameters after them."""
+    networks = copy.deepcopy(networks)
+    generator = torch.Generator().manual_seed(0)
+    stack, outputs = of(networks, RATES), []
+    for _ in range(5):
+        x = torch.randn(S, B, 5, generator=generator, dtype=torch.float64)
+        target = torch.randn(S, B, 3, generator=generator, dtype=torch.float64)
+        outputs.append(stack(x))
+        (outputs[-1] - target).square().mean((1, 2)).sum().backward()
+        stack.step()
+    return [*outputs, *stack.parameters.values()]
+
+
+class OneByOne:
+    """The same interface over networks that each train alone."""
+
+    def __init__(self, networks: list[nn.Module], rates: list[float]) -> None:
+        self.each = [Alone(n, r) for n, r in zip(networks, rates, strict=True)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([one(x[s : s + 1]) for s, one in enumerate(self.each)])
+
+    def step(self) -> None:
+        for one in self.each:
+            one.step()
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        names = self.each[0].parameters
+        return {n: torch.cat([one.parameters[n] for one in self.each]) for n in names}
+
+
+@pytest.mark.parametrize("make_network", [perceptron, convolutional, Residual])
+@pytest.mark.parametrize(
+    ("name", "learnable"),
+    [("relu", False), ("exo", False), ("exo", True), ("learnable_selu_variation", True)],
+)
+def test_equal_to_networks_that_train_alone(
+    make_network: Callable[..., nn.Module], name: str, learnable: bool
+) -> None:
+    def make_activation() -> nn.Module:
+        return activations.get(name).module(learnable=learnable)
+
+    torch.manual_seed(1)
+    networks = [make_network(make_activation).double() for _ in range(S)]
+    for together, alone in zip(trained(Stack, networks), trained(OneByOne, networks), strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-11, atol=1e-12)
+
+
+def test_a_network_that_diverges_leaves_the_others_alone() -> None:
+    torch.manual_seed(0)
+    stack = networks_of([nn.Linear(2, 1) for _ in range(2)], [0.1, 0.1])
+    x = torch.ones(2, 3, 2)
+    x[0] = float("inf")
+    for _ in range(2):
+        stack(x).square().mean((1, 2)).sum().backward()
+        stack.step()
+    finite = [p.isfinite().flatten(1).all(1) for p in stack.parameters.values()]
+    assert [f.tolist() for f in finite] == [[False, True]] * 2
+
+
+def test_a_single_network_stays_as_it_is() -> None:
+    network = nn.Linear(2, 1)
+    alone = networks_of([network], [0.1])
+    assert isinstance(alone, Alone)
+    x = torch.randn(1, 3, 2)
+    torch.testing.assert_close(alone(x), network(x[0])[None], rtol=0, atol=0)
