@@ -5,7 +5,6 @@ about as many calls as one. Shape suffixes: S networks, B rows of a batch, I inp
 """
 
 import copy
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -86,15 +85,10 @@ class Stack:
             name: torch.stack([own[name] for own in buffers]) for name in buffers[0]
         }
         self._forward = _stacked(networks[0], state)
-        self._rows = list(_runs(learning_rates))
-        # Views of the stacked weights: one optimiser whose groups are the learning rates.
-        self._optimizer = torch.optim.Adam(
-            [
-                {"params": [p.detach()[rows] for p in self._parameters.values()], "lr": rate}
-                for rate, rows in self._rows
-            ],
-            fused=True,
-        )
+        rates = torch.tensor(learning_rates, dtype=torch.float64)
+        largest = float(rates.max())
+        self._optimizer = torch.optim.Adam(self._parameters.values(), lr=largest, fused=True)
+        self._shares_S = rates / largest if bool((rates < largest).any()) else None
 
     @property
     def parameters(self) -> Parameters:
@@ -106,23 +100,24 @@ class Stack:
         return self._forward(x_SB)
 
     def step(self) -> None:
-        """One step of Adam for all networks."""
-        for (_, rows), group in zip(self._rows, self._optimizer.param_groups, strict=True):
-            for part, whole in zip(group["params"], self._parameters.values(), strict=True):
-                part.grad = None if whole.grad is None else whole.grad[rows]
+        """One step of Adam for all networks.
+
+        Adam's step is proportional to its learning rate, so that all take one with the largest
+        and each keeps its share: a parameter group for each rate would cost a call for each.
+        """
+        weights = list(self._parameters.values())
+        before = None if self._shares_S is None else [p.detach().clone() for p in weights]
         self._optimizer.step()
-        for whole in self._parameters.values():
-            whole.grad = None
+        self._optimizer.zero_grad()
+        if before is not None:
+            self._keep_shares(before)
 
-
-def _runs(learning_rates: Sequence[float]) -> list[tuple[float, slice]]:
-    """Each run of equal learning rates, and its networks."""
-    found, start = [], 0
-    for rate, run in itertools.groupby(learning_rates):
-        stop = start + len(list(run))
-        found.append((rate, slice(start, stop)))
-        start = stop
-    return found
+    @torch.no_grad()
+    def _keep_shares(self, before: Sequence[Tensor]) -> None:
+        assert self._shares_S is not None
+        for old, new in zip(before, self._parameters.values(), strict=True):
+            share = self._shares_S.to(new.dtype).view(-1, *[1] * (new.dim() - 1))
+            torch.lerp(old, new, share, out=new)
 
 
 def _stacked(module: nn.Module, state: Parameters) -> Forward:

@@ -50,6 +50,8 @@ class Layout:
 
     def spread(self, parameter: Tensor) -> Tensor:
         """One value per channel, or per column of the repeated row."""
+        if self._lies_so(parameter):
+            return parameter
         aligned = parameter.reshape((1,) * (len(self.order) - parameter.dim()) + parameter.shape)
         own = aligned.permute(self.order).reshape(self._own_shape(aligned))
         flat = own.expand(self.channel_shape).reshape(-1).contiguous()
@@ -57,12 +59,22 @@ class Layout:
 
     def gathered(self, gradient: Tensor, parameter: Tensor) -> Tensor:
         """The sum over all that shares a value of the parameter, in the parameter's shape."""
+        if self._lies_so(parameter):
+            return gradient.view(parameter.shape)
         if self.repeats > 1:
             gradient = gradient.view(self.repeats, self.channels).sum(0)
         whole = [1] * len(self.order)
         whole[self.before : self.before + len(self.channel_shape)] = self.channel_shape
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
         return gradient.view(whole).permute(back).sum_to_size(parameter.shape)
+
+    def _lies_so(self, parameter: Tensor) -> bool:
+        """Whether the parameter's memory is the row of values already, as is usual."""
+        return (
+            parameter.numel() == self.row
+            and parameter.is_contiguous()
+            and self.order == tuple(range(len(self.order)))
+        )
 
     def _own_shape(self, aligned: Tensor) -> list[int]:
         sizes = [aligned.shape[d] for d in self.order]

@@ -14,5 +14,5 @@ breast_cancer = Task(
     title="benign or malignant from 30 measurements, 569 tumours (scikit-learn's breast cancer)",
     kind="classification",
     load=_load,
-    budget=Budget(epochs=30, batch_size=32, width=64),
+    budget=Budget(epochs=30, batch_size=32, width=32),
 )

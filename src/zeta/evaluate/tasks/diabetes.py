@@ -14,5 +14,5 @@ diabetes = Task(
     title="disease progression from 10 measurements, 442 patients (scikit-learn's diabetes)",
     kind="regression",
     load=_load,
-    budget=Budget(epochs=30, batch_size=32, width=64),
+    budget=Budget(epochs=30, batch_size=32, width=32),
 )
