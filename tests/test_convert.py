@@ -1,6 +1,7 @@
 """Weights travel between PyTorch, Flax and Keras, and the outputs with them."""
 
 import jax.numpy as jnp
+import keras
 import numpy as np
 import pytest
 import torch
@@ -100,8 +101,72 @@ def test_half_precision_travels():
     assert target.alpha[...].item() == source.alpha.item()
 
 
-def test_other_modules_are_refused():
-    with pytest.raises(TypeError, match="expected a module of zeta"):
-        convert.weights("exo")
+@pytest.mark.parametrize("framework", ["torch", "flax", "keras"])
+def test_shapes_are_pytorchs_where_sizes_are_one(framework):
+    one = {"num_mixtures": 1, "input_size": 1, "num_classes": 5}
+    module = {
+        "torch": lambda: zeta.nn.MixtureOfSoftmaxes(**one),
+        "flax": lambda: zeta.flax.MixtureOfSoftmaxes(**one, rngs=nnx.Rngs(0)),
+        "keras": lambda: zeta.keras.MixtureOfSoftmaxes(**one),
+    }[framework]()
+    if framework == "keras":
+        module.build((None, 1))
+    shapes = {name: array.shape for name, array in convert.weights(module).items()}
+    expected = zeta.nn.MixtureOfSoftmaxes(**one).state_dict()
+    assert shapes == {name: tuple(tensor.shape) for name, tensor in expected.items()}
+
+
+def test_a_single_channel_is_one_number():
+    layer = zeta.keras.Exo(0.5, learnable=True, shared_axes=[1, 2])
+    layer.build((None, 4, 4, 1))
+    target = zeta.nn.Exo(0.9, learnable=True)
+    convert.copy_weights(layer, target)
+    assert target.alpha.item() == 0.5
+    convert.load_weights(target, {"alpha": 0.7})
+    convert.copy_weights(target, layer)
+    assert convert.weights(layer)["alpha"].item() == target.alpha.item()
+
+
+@pytest.mark.parametrize("framework", ["torch", "flax", "keras"])
+def test_what_is_answered_is_a_copy(framework):
+    module = twins("shared")[framework]
+    weights = convert.weights(module)
+    before = weights["weight"].copy()
+    weights["weight"][...] = 7
+    np.testing.assert_array_equal(convert.weights(module)["weight"], before)
+
+
+def test_float64_keeps_its_digits():
+    module = zeta.nn.Exo(learnable=True, dtype=torch.float64)
+    convert.load_weights(module, {"alpha": 0.1})
+    assert module.alpha.item() == 0.1
+
+
+class Derived(zeta.flax.Exo):
+    pass
+
+
+def test_derived_modules_are_known():
+    assert convert.weights(Derived(0.5, learnable=True))["alpha"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "exo",
+        torch.nn.Linear(2, 3),
+        torch.nn.Sequential(zeta.nn.Exo(learnable=True)),
+        nnx.Linear(2, 3, rngs=nnx.Rngs(0)),
+        nnx.Sequential(zeta.flax.Exo(learnable=True)),
+        keras.layers.Dense(3),
+    ],
+    ids=lambda other: type(other).__name__,
+)
+def test_other_modules_are_refused(other):
+    with pytest.raises(TypeError, match="expected an activation or a mixture of zeta"):
+        convert.weights(other)
+
+
+def test_a_layer_without_weights_yet_is_refused():
     with pytest.raises(ValueError, match="build the layer first"):
         convert.weights(zeta.keras.Exo(learnable=True))

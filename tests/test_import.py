@@ -60,6 +60,19 @@ def test_keras_users_load_what_keras_loads(backend, clean_env):
     assert not with_zeta - {"keras", "jax", backend}
 
 
+def test_the_mixtures_loss_loads_no_triton(clean_env):
+    """Triton cannot share a process with TensorFlow."""
+    code = """
+import sys, torch
+from zeta.nn import MixtureOfSoftmaxes
+for reduction in ("mean", "none"):
+    mos = MixtureOfSoftmaxes(2, 3, 4)
+    mos.loss(torch.randn(5, 3), torch.arange(5) % 4, reduction=reduction).sum().backward()
+assert not {"triton", "torch._dynamo"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], env=clean_env, check=True)
+
+
 MISSING = [
     ("zeta.nn", "torch", "PyTorch", "torch"),
     ("zeta.ops", "torch", "PyTorch", "torch"),

@@ -1,8 +1,8 @@
 """The mixture of softmaxes where frameworks share it: its losses, and what it accepts.
 
-The losses are written against what ``jax.numpy`` and ``keras.ops`` have in common; each framework
-adds the loop over chunks of tokens and the derivative. Shape suffixes: C tokens of a chunk, N all
-tokens, K mixtures, D features, V classes.
+The checks are every framework's, PyTorch's too. The losses are written against what ``jax.numpy``
+and ``keras.ops`` have in common; each framework adds the loop over chunks of tokens and the
+derivative. Shape suffixes: C tokens of a chunk, N all tokens, K mixtures, D features, V classes.
 """
 
 import operator
@@ -16,8 +16,7 @@ DEFAULT_CHUNK_BYTES = 2**24
 
 _HERE = "mixture_cross_entropy"
 _LAYER = "MixtureOfSoftmaxes"
-_SIGNED = ("int8", "int16", "int32", "int64")
-_UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
+_INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
 class Classes(Protocol):
@@ -57,8 +56,13 @@ class LossOptions:
 
 def mixture_logits(xp: Any, hidden_CKD: Any, weight: Any, bias: Any | None) -> Any:
     """Every mixture's logits, (C, K, V); weight (V, D) shared by all mixtures, or (K, V, D)."""
-    equation = "ckd,vd->ckv" if len(weight.shape) == 2 else "ckd,kvd->ckv"
-    logits_CKV = xp.einsum(equation, hidden_CKD, weight)
+    _, K, D = hidden_CKD.shape
+    if len(weight.shape) == 3:
+        logits_CKV = xp.einsum("ckd,kvd->ckv", hidden_CKD, weight)
+    else:
+        # As one product: Keras repeats the weight for every token otherwise.
+        logits = xp.einsum("rd,vd->rv", xp.reshape(hidden_CKD, (-1, D)), weight)
+        logits_CKV = xp.reshape(logits, (-1, K, weight.shape[0]))
     return logits_CKV if bias is None else logits_CKV + bias
 
 
@@ -119,42 +123,54 @@ def token_losses(
 
 def check_arguments(
     check_input: Callable[[Any, str, str], None],
-    dtype_of: Callable[[Any], str],
+    dtype_name: Callable[[Any], str],
     hidden: Any,
     log_prior: Any,
     weight: Any,
     target: Any,
     bias: Any | None,
     class_weight: Any | None,
+    *,
+    num_classes: int | None = None,
+    any_dtype: bool = False,
 ) -> None:
-    """Raise TypeError or ValueError for tensors that do not fit one another."""
-    named = {"hidden": hidden, "log_prior": log_prior, "weight": weight}
-    optional = {"bias": bias, "class_weight": class_weight}
-    for name, tensor in (named | {k: v for k, v in optional.items() if v is not None}).items():
-        check_input(tensor, _HERE, name)
-    kind = dtype_of(target) if hasattr(target, "dtype") else type(target).__name__
-    if kind not in _SIGNED + _UNSIGNED:
-        raise TypeError(f"{_HERE}: target must be an array of integer class indices, got {kind}")
-    for name, parameter in {"weight": weight, "bias": bias}.items():
-        if parameter is not None and dtype_of(parameter) != dtype_of(hidden):
-            raise TypeError(
-                f"{_HERE}: hidden and {name} must have one dtype, "
-                f"got {dtype_of(hidden)} and {dtype_of(parameter)}"
-            )
+    """Raise TypeError or ValueError for tensors that do not fit one another.
+
+    Args:
+        check_input: the framework's, which raises TypeError for what is not floating point.
+        dtype_name: "float32", say, of one of its tensors.
+        hidden, log_prior, weight, target, bias, class_weight: as the loss takes them.
+        num_classes: how many classes there are, if weight holds a part of them; None: weight's.
+        any_dtype: whether hidden, weight and bias may have different ones.
+    """
+    check_input(hidden, _HERE, "hidden")
+    check_input(log_prior, _HERE, "log_prior")
+    check_input(weight, _HERE, "weight")
+    kind = dtype_name(target) if hasattr(target, "dtype") else type(target).__name__
+    if kind not in _INTEGERS:
+        raise TypeError(f"{_HERE}: target must consist of integer class indices, got {kind}")
+    if bias is not None:
+        check_input(bias, _HERE, "bias")
+    if class_weight is not None:
+        check_input(class_weight, _HERE, "class_weight")
+    if not any_dtype:
+        _check_dtype("weight", weight, hidden, dtype_name)
+        if bias is not None:
+            _check_dtype("bias", bias, hidden, dtype_name)
     if len(hidden.shape) != 3:
         raise ValueError(f"{_HERE}: hidden must be (N, K, D), got shape {tuple(hidden.shape)}")
     N, K, D = hidden.shape
     if K == 0:
         raise ValueError(f"{_HERE}: hidden must have at least one mixture, got K = 0")
     V = weight.shape[-2] if len(weight.shape) in (2, 3) else 0
-    shared = len(weight.shape) == 2
+    per_mixture = () if len(weight.shape) == 2 else (K,)
     _check_shape("log_prior", log_prior, (N, K))
-    _check_shape("weight", weight, (V, D) if shared else (K, V, D))
+    _check_shape("weight", weight, (*per_mixture, V, D))
     _check_shape("target", target, (N,))
     if bias is not None:
-        _check_shape("bias", bias, (V,) if shared else (K, V))
+        _check_shape("bias", bias, (*per_mixture, V))
     if class_weight is not None:
-        _check_shape("class_weight", class_weight, (V,))
+        _check_shape("class_weight", class_weight, (V if num_classes is None else num_classes,))
 
 
 def check_options(reduction: str, label_smoothing: float, max_chunk_bytes: int | None) -> None:
@@ -176,16 +192,22 @@ def check_targets(bad: Sequence[int], num_classes: int) -> None:
         )
 
 
-def check_sizes(
-    decoder: str, num_mixtures: int, input_size: int, num_classes: int
+def checked_sizes(
+    num_mixtures: int, input_size: int, num_classes: int, decoder: str, dropout: float
 ) -> tuple[int, int, int]:
-    """The three sizes of a layer; raise ValueError for one below 1 or an unknown decoder."""
+    """The three sizes of a layer.
+
+    Raises:
+        ValueError: a size below 1, an unknown decoder, or a dropout that is no probability.
+    """
     sizes = {"num_mixtures": num_mixtures, "input_size": input_size, "num_classes": num_classes}
     for name, size in sizes.items():
         if operator.index(size) < 1:
             raise ValueError(f"{_LAYER}: {name} must be at least 1, got {size}")
     if decoder not in DECODERS:
         raise ValueError(f"{_LAYER}: decoder must be one of {DECODERS}, got {decoder!r}")
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"{_LAYER}: dropout must be between 0 and 1, got {dropout}")
     return num_mixtures, input_size, num_classes
 
 
@@ -227,17 +249,28 @@ def check_tie(decoder: str, weight: Sequence[int], embedding: Sequence[int]) -> 
         )
 
 
+def _check_dtype(name: str, parameter: Any, hidden: Any, dtype_name: Callable[[Any], str]) -> None:
+    if parameter.dtype != hidden.dtype:
+        raise TypeError(
+            f"{_HERE}: hidden and {name} must have one dtype, "
+            f"got {dtype_name(hidden)} and {dtype_name(parameter)}"
+        )
+
+
 def _check_shape(name: str, tensor: Any, expected: tuple[int | None, ...]) -> None:
-    shape = tuple(tensor.shape)
-    if not _fits(shape, expected):
+    if not _fits(tensor.shape, expected):
         raise ValueError(
-            f"{_HERE}: {name} must have shape {expected} to fit the other arguments, got {shape}"
+            f"{_HERE}: {name} must have shape {expected} to fit the other arguments, "
+            f"got {tuple(tensor.shape)}"
         )
 
 
 def _fits(shape: Sequence[int | None], expected: Sequence[int | None]) -> bool:
     """A size may be None while a model is traced, and is then taken on trust."""
-    return len(shape) == len(expected) and all(
-        None in (size, wanted) or size == wanted
-        for size, wanted in zip(shape, expected, strict=True)
+    return tuple(shape) == tuple(expected) or (
+        len(shape) == len(expected)
+        and all(
+            None in (size, wanted) or size == wanted
+            for size, wanted in zip(shape, expected, strict=True)
+        )
     )

@@ -12,15 +12,17 @@ DIM_LEFT_OUT = _DocumentedDim(0)
 _warned = False
 
 
-def checked_dim(dim: int, dims: int) -> int:
+def checked_dim(dim: int, dims: int, *, may_warn: bool = True) -> int:
     """The dimension, between 0 and ``dims``; warns, once per process, if it was left out.
+
+    Called by what the user calls, so that the warning names the user's line.
 
     Raises:
         TypeError: not an integer.
         IndexError: there is no such dimension.
     """
-    if dim is DIM_LEFT_OUT and dims > 1:
-        warn_once_that_dim_was_left_out(stacklevel=4)
+    if dim is DIM_LEFT_OUT and dims > 1 and may_warn:
+        _warn_once()
     axis = operator.index(dim)
     size = max(dims, 1)  # a scalar counts as a vector of one, as in PyTorch
     if not -size <= axis < size:
@@ -28,13 +30,12 @@ def checked_dim(dim: int, dims: int) -> int:
     return axis % size
 
 
-def warn_once_that_dim_was_left_out(stacklevel: int) -> None:
-    """Warn, once per process; ``stacklevel`` as ``warnings.warn`` has it, counted from here."""
+def _warn_once() -> None:
     global _warned
     if not _warned:
         _warned = True
         warnings.warn(
             "selu_softmax: dim was left out, so the softmax runs over dimension 0, the batch in "
             "most models; pass dim=-1 for one distribution per row, or dim=0 to silence this",
-            stacklevel=stacklevel,
+            stacklevel=4,
         )

@@ -2,9 +2,11 @@
 
 All three hold the same numbers under different names and in different layouts. In between they are
 NumPy arrays under PyTorch's names and in PyTorch's layout, so that two functions take any module to
-any other, and :func:`copy_weights` does both.
+any other, and :func:`copy_weights` does both. What a constructor was given and does not become a
+weight, an alpha that is neither learnable nor per channel say, stays as it is.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,10 +26,11 @@ def weights(module: Any) -> Weights:
     Returns:
         By name, a learnable or per-channel parameter's array of shape () or (channels,); of a
         mixture, ``prior.weight``, ``prior.bias``, ``latent.weight``, ``latent.bias``, ``weight``
-        and ``bias``, those that it has.
+        and ``bias``, those that it has. The arrays are copies.
 
     Raises:
-        TypeError: the module is of none of these.
+        TypeError: the module is of none of these, or a container of them.
+        ValueError: a Keras layer that has not been built.
 
     Example:
         >>> from zeta import convert
@@ -35,15 +38,16 @@ def weights(module: Any) -> Weights:
         >>> convert.weights(Exo(learnable=True))
         {'alpha': array(1., dtype=float32)}
     """
-    return {name: _canonical(name, slot) for name, slot in _slots(module).items()}
+    return {name: _canonical(slot) for name, slot in _slots(module).items()}
 
 
 def load_weights(module: Any, weights: Mapping[str, npt.ArrayLike]) -> None:
     """Set a module's weights, in its own dtype, from what :func:`weights` answered.
 
     Raises:
-        TypeError: the module is of no framework that is known.
-        ValueError: a name that is missing or too many, or a shape that does not fit.
+        TypeError: the module is none that :func:`weights` takes.
+        ValueError: a Keras layer that has not been built, a name that is missing or too many, or a
+            shape that does not fit.
 
     Example:
         >>> from zeta import convert
@@ -67,8 +71,8 @@ def copy_weights(source: Any, target: Any) -> None:
     """Set the weights of one framework's module from its twin in another.
 
     Raises:
-        TypeError: a module of no framework that is known.
-        ValueError: the modules are no twins.
+        TypeError: a module that :func:`weights` does not take.
+        ValueError: the modules' weights differ in name or shape.
 
     Example:
         >>> from zeta import convert, flax, nn
@@ -84,15 +88,21 @@ class _Slot:
     """One weight where a framework keeps it.
 
     Attributes:
+        variable: the framework's own.
+        of_formula: a formula's parameter: one number, or one per channel, in a shape that
+            broadcasts.
         transposed: kept as (inputs, outputs), where PyTorch has (outputs, inputs).
     """
 
-    def __init__(self, variable: Any, *, transposed: bool = False) -> None:
+    def __init__(
+        self, variable: Any, *, of_formula: bool = False, transposed: bool = False
+    ) -> None:
         self.variable = variable
+        self.of_formula = of_formula
         self.transposed = transposed
 
     def get(self) -> npt.NDArray[Any]:
-        """The numbers as they are kept."""
+        """A copy of the numbers as they are kept."""
         raise NotImplementedError
 
     def set(self, array: npt.NDArray[Any]) -> None:
@@ -114,7 +124,7 @@ class _TorchSlot(_Slot):
 
 class _FlaxSlot(_Slot):
     def get(self) -> npt.NDArray[Any]:
-        return _wide(np.asarray(self.variable[...]))
+        return _wide(np.array(self.variable[...]))
 
     def set(self, array: npt.NDArray[Any]) -> None:
         self.variable[...] = array.astype(self.variable.dtype)
@@ -124,7 +134,7 @@ class _KerasSlot(_Slot):
     def get(self) -> npt.NDArray[Any]:
         import keras
 
-        return _wide(np.asarray(keras.ops.convert_to_numpy(self.variable.value)))
+        return _wide(np.array(keras.ops.convert_to_numpy(self.variable.value)))
 
     def set(self, array: npt.NDArray[Any]) -> None:
         self.variable.assign(array)
@@ -132,18 +142,21 @@ class _KerasSlot(_Slot):
 
 def _slots(module: Any) -> dict[str, _Slot]:
     """Every weight of a module by PyTorch's name."""
-    packages = {base.__module__.partition(".")[0] for base in type(module).__mro__}
-    if "torch" in packages:
+    packages = {".".join(base.__module__.split(".")[:2]) for base in type(module).__mro__}
+    if "zeta.nn" in packages:
         state = [*module.named_parameters(), *module.named_buffers()]
-        return {name: _TorchSlot(tensor) for name, tensor in state}
-    if "keras" in packages:
+        return {
+            name: _TorchSlot(tensor, of_formula=hasattr(module, "formula"))
+            for name, tensor in state
+        }
+    if "zeta.keras" in packages:
         if not module.built:
             raise ValueError(f"{module.name}: build the layer first, by a call or by build(shape)")
         return _layer_slots(module, _KerasSlot)
-    if "flax" in packages:
+    if "zeta.flax" in packages:
         return _layer_slots(module, _FlaxSlot)
     raise TypeError(
-        "expected a module of zeta.nn, zeta.flax or zeta.keras; "
+        "expected an activation or a mixture of zeta.nn, zeta.flax or zeta.keras; "
         f"got {type(module).__module__}.{type(module).__qualname__}"
     )
 
@@ -152,7 +165,8 @@ def _layer_slots(module: Any, slot: type[_Slot]) -> dict[str, _Slot]:
     """Of a Flax module or a Keras layer, which keep dense layers alike."""
     if hasattr(module, "formula"):
         stored = {name: getattr(module, name) for name in module.formula.parameters}
-        return {name: slot(v) for name, v in stored.items() if not isinstance(v, float)}
+        variables = {name: v for name, v in stored.items() if not isinstance(v, float)}
+        return {name: slot(v, of_formula=True) for name, v in variables.items()}
     found = {"weight": slot(module.weight)} if hasattr(module, "weight") else {}
     if getattr(module, "bias", None) is not None:
         found["bias"] = slot(module.bias)
@@ -165,27 +179,30 @@ def _layer_slots(module: Any, slot: type[_Slot]) -> dict[str, _Slot]:
     return found
 
 
-def _canonical(name: str, slot: _Slot) -> npt.NDArray[Any]:
+def _canonical(slot: _Slot) -> npt.NDArray[Any]:
     array = slot.get()
     if slot.transposed:
         return np.ascontiguousarray(array.T)
-    # One value per channel is (1, 1, channels) in Keras.
-    return array.reshape(-1) if _is_per_channel(array.shape) else array
+    if slot.of_formula and _is_per_channel(array.shape):
+        return array.reshape(-1 if array.size > 1 else ())
+    return array
 
 
-def _fitted(name: str, slot: _Slot, array: npt.ArrayLike) -> npt.NDArray[Any]:
+def _fitted(name: str, slot: _Slot, given: npt.ArrayLike) -> npt.NDArray[Any]:
     kept = tuple(slot.variable.shape)
-    wide = np.asarray(array, dtype=None if hasattr(array, "dtype") else np.float32)
-    wide = np.ascontiguousarray(wide.T) if slot.transposed else wide
-    if _is_per_channel(kept) and wide.ndim == 1 and wide.size == max(kept):
-        wide = wide.reshape(kept)
-    if wide.shape != kept:
-        raise ValueError(f"{name} is kept with shape {kept}, got {wide.shape}")
-    return wide
+    array = np.asarray(given)
+    if slot.transposed:
+        array = np.ascontiguousarray(array.T)
+    if slot.of_formula and array.ndim <= 1 and array.size == math.prod(kept):
+        array = array.reshape(kept if _is_per_channel(kept) else array.shape)
+    if array.shape != kept:
+        raise ValueError(f"{name} is kept with shape {kept}, got {array.shape}")
+    return array
 
 
 def _is_per_channel(shape: tuple[int, ...]) -> bool:
-    return len(shape) > 1 and sum(size != 1 for size in shape) <= 1
+    """Whether it holds one number, or one per channel: in Keras, (1, 1, channels) say."""
+    return sum(size != 1 for size in shape) <= 1
 
 
 def _wide(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -110,6 +110,8 @@ def test_bad_input_is_named():
         Exo(num_parameters=0)
     with pytest.raises(TypeError, match="exo: input must be a floating-point array"):
         Exo()(jnp.arange(3))
+    with pytest.raises(TypeError, match="exo: input must be an array, got list"):
+        module([1.0, 2.0, 3.0])
     with pytest.raises(TypeError, match="'beta' is not a parameter"):
         FormulaModule(activations.exo, {"beta": 1.0})
     with pytest.raises(ValueError, match="modules have an attribute 'train' of their own"):

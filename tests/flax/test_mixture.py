@@ -39,6 +39,8 @@ def test_equals_pytorchs(mixture, leading):
         np.testing.assert_allclose(mixture.loss(x, target, **options), expected, rtol=1e-5)
     values, indices = mixture.topk(x, 4)
     np.testing.assert_allclose(values, jnp.take_along_axis(mixture.log_prob(x), indices, -1))
+    expected = twin.log_prob(same, torch.tensor(target)).detach()
+    np.testing.assert_allclose(mixture.log_prob(x, target), expected, rtol=1e-5)
 
 
 def test_every_weight_is_drawn_with_a_key_of_its_own(mixture):
@@ -96,6 +98,16 @@ def test_dropout_acts_in_training_only():
     np.testing.assert_array_equal(mixture(x), mixture(x))
 
 
+def test_without_dropout_one_stream_of_keys_is_enough():
+    @nnx.vmap
+    def stacked(key):
+        return MixtureOfSoftmaxes(K, D, V, rngs=nnx.Rngs(params=key))
+
+    assert stacked(jax.random.split(jax.random.key(0), 5)).weight.shape == (5, K, V, D)
+    with pytest.raises(KeyError, match="No RngStream named 'dropout'"):
+        MixtureOfSoftmaxes(K, D, V, dropout=0.5, rngs=nnx.Rngs(params=0))
+
+
 def test_bfloat16():
     mixture = MixtureOfSoftmaxes(K, D, V, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     x = draw(4).astype(jnp.bfloat16)
@@ -114,7 +126,11 @@ def test_bad_input_is_named(mixture):
             MixtureOfSoftmaxes(*sizes, rngs=rngs)
     with pytest.raises(ValueError, match="decoder must be one of"):
         MixtureOfSoftmaxes(K, D, V, decoder="both", rngs=rngs)
+    with pytest.raises(ValueError, match=r"dropout must be between 0 and 1, got 1\.5"):
+        MixtureOfSoftmaxes(K, D, V, dropout=1.5, rngs=rngs)
     good = draw(4)
+    with pytest.raises(IndexError, match="target -100 is out of range for 11 classes"):
+        mixture.log_prob(good, jnp.full(4, -100))
     with pytest.raises(ValueError, match=r"x must have shape \(…, 8\), got \(4, 9\)"):
         mixture(jnp.ones((4, 9)))
     with pytest.raises(TypeError, match="x must be a floating-point array"):

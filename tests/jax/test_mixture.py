@@ -315,8 +315,8 @@ def test_bad_input_is_named():
     for changes, error, message in [
         ({"target": np.where(TARGET == 6, 8, TARGET)}, IndexError, "target 8 is out of range for"),
         ({"target": np.where(TARGET == 6, -1, TARGET)}, IndexError, "target -1 is out of range"),
-        ({"target": TARGET.astype(float)}, TypeError, "target must be an array of integer class"),
-        ({"target": [0]}, TypeError, "target must be an array of integer class .* got list"),
+        ({"target": TARGET.astype(float)}, TypeError, "target must consist of integer class"),
+        ({"target": [0]}, TypeError, "target must consist of integer class .* got list"),
         ({"class_weight": [1.0]}, TypeError, "class_weight must be an array, got list"),
         ({"bias": bias.astype(np.float32)}, TypeError, "hidden and bias must have one dtype"),
         ({"hidden": hidden[:, :0]}, ValueError, "at least one mixture"),

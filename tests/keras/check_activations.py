@@ -104,6 +104,14 @@ def test_symbolic_tensors_take_parameters():
     np.testing.assert_allclose(ops.convert_to_numpy(model(x)), expected, rtol=1e-6)
 
 
+def test_a_parameter_may_be_the_only_symbolic_tensor():
+    alpha = keras.Input(())
+    x = np.linspace(-2, 2, 3, dtype="float32")
+    model = keras.Model(alpha, zeta.keras.exo(x, alpha=ops.mean(alpha)))
+    y = ops.convert_to_numpy(model(np.array([0.5], "float32")))
+    np.testing.assert_allclose(y, activations.exo(x, 0.5), rtol=1e-6)
+
+
 def test_selu_softmax_is_numpys():
     x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     for dim in (0, 1, -1):
@@ -137,7 +145,16 @@ def test_bad_input_is_named():
     ]:
         with pytest.raises(error, match=message):
             zeta.keras.exo(*arguments)
+    symbolic = keras.Input((3,))
+    with pytest.raises(ValueError, match=r"alpha of shape \(2,\) does not broadcast"):
+        zeta.keras.exo(symbolic, np.ones(2, "f"))
+    with pytest.raises(TypeError, match=r"exo: alpha must be a number or an? (tensor|array)"):
+        zeta.keras.exo(symbolic, "1.0")
+    with pytest.raises(TypeError, match="exo: input must be a floating-point"):
+        zeta.keras.exo(keras.Input((3,), dtype="int32"))
     with pytest.raises(TypeError, match="selu_softmax: input must be a floating-point tensor"):
         zeta.keras.selu_softmax(ops.convert_to_tensor(np.arange(3)))
     with pytest.raises(IndexError, match=r"dim must be in \[-1, 0\], got 1"):
         zeta.keras.selu_softmax(ops.ones(3), dim=1)
+    with pytest.raises(IndexError, match=r"dim must be in \[-2, 1\], got 2"):
+        zeta.keras.SELUSoftmax(dim=2)(symbolic)

@@ -1,5 +1,6 @@
 """Every layer by Keras's own tests, and what they do not cover; run by test_backends.py."""
 
+import json
 import subprocess
 import sys
 
@@ -101,6 +102,14 @@ def test_one_parameter_per_channel_as_prelu_has_them():
         np.testing.assert_allclose(y[..., channel], expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="expected axis 3"):
         layer(x[..., :2])
+
+
+def test_shared_axes_are_any_integers_and_are_saved_as_a_list():
+    for shared_axes in (1, np.int64(1), (1,), np.array([1]), range(1, 2)):
+        layer = zeta.keras.Exo(shared_axes=shared_axes)
+        config = json.loads(json.dumps(layer.get_config()))
+        assert config["shared_axes"] == [1]
+        assert zeta.keras.Exo.from_config(config).shared_axes == [1]
 
 
 def test_shared_axes_that_do_not_fit_are_named():

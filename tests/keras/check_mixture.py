@@ -68,23 +68,31 @@ def test_equals_float64(decoder, options):
     exact = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
     hidden, log_prior, weight, bias = exact
     class_weight = options["class_weight"]
-    # By plain operations, which a dual level asks for: a registered operator would load Triton,
-    # which cannot share a process with TensorFlow.
-    with torch.autograd.forward_ad.dual_level():
-        expected = zeta.ops.mixture_cross_entropy(
-            hidden,
-            log_prior,
-            weight,
-            torch.from_numpy(TARGET),
-            bias,
-            **options
-            | {"class_weight": None if class_weight is None else torch.from_numpy(class_weight)},
-        )
+    expected = zeta.ops.mixture_cross_entropy(
+        hidden,
+        log_prior,
+        weight,
+        torch.from_numpy(TARGET),
+        bias,
+        **options
+        | {"class_weight": None if class_weight is None else torch.from_numpy(class_weight)},
+    )
     d_expected = torch.autograd.grad(expected.sum(), exact)
     np.testing.assert_allclose(value, expected.detach(), rtol=1e-5)
     for ours, theirs in zip(gradients, d_expected, strict=True):
         scale = theirs.abs().max().item()
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * max(1, scale))
+
+
+def test_arrays_and_variables_are_tensors_too():
+    tensors = [ops.convert_to_tensor(a) for a in inputs()]
+    expected = number(loss_of(*tensors, class_weight=CLASS_WEIGHT))
+    for given in (inputs(), [keras.Variable(a) for a in inputs()]):
+        hidden, log_prior, weight, bias = given
+        loss = mixture_cross_entropy(
+            hidden, log_prior, weight, TARGET, bias, class_weight=CLASS_WEIGHT
+        )
+        assert number(loss) == expected
 
 
 @pytest.mark.parametrize("n", [0, N])
@@ -192,6 +200,8 @@ def test_any_leading_dimensions(mixture, leading):
     each = ops.convert_to_numpy(mixture.loss(x, target, reduction="none"))
     expected = -np.take_along_axis(log_prob, target[..., None], -1)[..., 0]
     np.testing.assert_allclose(each, expected, rtol=1e-5)
+    at_target = ops.convert_to_numpy(mixture.log_prob(x, target))
+    np.testing.assert_array_equal(at_target, -each)
     assert number(mixture.loss(x, target)) == pytest.approx(expected.mean(), rel=1e-5)
     values, indices = (ops.convert_to_numpy(t) for t in mixture.topk(x, 4))
     np.testing.assert_allclose(values, np.take_along_axis(log_prob, indices, -1))
@@ -215,6 +225,46 @@ def test_tied_weights_are_the_embeddings_own():
         MixtureOfSoftmaxes(K, D, V).tie_weights(embedding)
     with pytest.raises(ValueError, match=r"embedding of shape \(9, 4\), got \(8, 4\)"):
         MixtureOfSoftmaxes(K, D, V + 1, decoder="shared").tie_weights(embedding)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_tied_weights_are_saved_and_loaded(bias, tmp_path):
+    tokens = keras.Input((3,), dtype="int32")
+    embedding = keras.layers.Embedding(V, D, mask_zero=True)
+    features = embedding(tokens)
+    head = MixtureOfSoftmaxes(K, D, V, decoder="shared", bias=bias)
+    head.tie_weights(embedding)
+    model = keras.Model(tokens, head(features))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    given = np.array([[1, 2, 0], [3, 0, 0]])
+    expected = ops.convert_to_numpy(model(given))
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(given)), expected)
+    _, embedding, head = loaded.layers
+    head.tie_weights(embedding)
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded(given)), expected)
+    untied = MixtureOfSoftmaxes(K, D, V, decoder="shared", bias=bias)
+    untied.build((None, D))
+    untied.set_weights(head.get_weights())
+
+
+@pytest.mark.parametrize("leading", [(None,), (2, None)])
+def test_symbolic_calls(leading):
+    x = keras.Input(batch_shape=(*leading, D))
+    layer = MixtureOfSoftmaxes(K, D, V)
+    probabilities, weights = layer(x, need_weights=True)
+    assert layer.compute_output_shape(x.shape) == (*leading, V)
+    assert probabilities.shape == (*leading, V)
+    assert weights.shape == (*leading, K)
+    model = keras.Model(x, [probabilities, weights])
+    given = np.random.default_rng(0).normal(size=(2, 3, D)[-len(x.shape) :]).astype("float32")
+    for ours, theirs in zip(model(given), layer(given, need_weights=True), strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs))
+    assert layer(x).shape == (*leading, V)
+    with pytest.raises(ValueError, match=r"x must have shape \(…, 4\), got \(None, 9\)"):
+        layer(keras.Input((9,)))
+    with pytest.raises(TypeError, match="x must be a floating-point tensor"):
+        layer(keras.Input((D,), dtype="int32"))
 
 
 def test_mixed_precision_keeps_the_loss_in_float32(mixture):
@@ -268,6 +318,10 @@ def test_bad_input_to_the_layer_is_named(mixture):
     good = np.ones((4, D), "float32")
     with pytest.raises(ValueError, match="decoder must be one of"):
         MixtureOfSoftmaxes(K, D, V, decoder="both")
+    with pytest.raises(ValueError, match=r"dropout must be between 0 and 1, got 1\.5"):
+        MixtureOfSoftmaxes(K, D, V, dropout=1.5)
+    with pytest.raises(IndexError, match="target -100 is out of range for 8 classes"):
+        mixture.log_prob(good, np.full(4, -100))
     with pytest.raises(ValueError, match=r"x must have shape \(…, 4\), got \(4, 9\)"):
         mixture.loss(np.ones((4, 9), "float32"), np.arange(4))
     with pytest.raises(ValueError, match=r"target must have the input's leading dimensions \(4,\)"):

@@ -103,7 +103,7 @@ def test_bad_input():
         selu_softmax(torch.arange(3))
     with pytest.raises(TypeError, match="'float' object cannot be interpreted as an integer"):
         selu_softmax(torch.randn(3), dim=0.7)
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=r"selu_softmax: dim must be in \[-1, 0\], got 1"):
         selu_softmax(torch.randn(3), dim=1)
 
 

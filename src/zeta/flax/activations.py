@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from zeta import activations
+from zeta._backends.jax import check_input
 from zeta._formula import Formula
 from zeta.jax.activations import on_arrays
 
@@ -87,6 +88,7 @@ class FormulaModule(nnx.Module):
         values = {k: v[...] if isinstance(v, nnx.Variable) else v for k, v in stored.items()}
         if self.num_parameters == 1:
             return values
+        check_input(input, self.formula.name)
         shape = self._channel_shape(input)
         return {name: value.reshape(shape) for name, value in values.items()}
 

@@ -16,13 +16,16 @@ from zeta._backends.jax import check_input, compute_dtype
 from zeta._mixture import (
     check_k,
     check_num_samples,
-    check_sizes,
     check_target_shape,
     check_tie,
     check_x,
+    checked_sizes,
     mixture_logits,
 )
 from zeta.jax.mixture import mixture_cross_entropy, mixture_log_prob
+
+# An ignore_index that no target has.
+_NOTHING_IGNORED = -(2**31)
 
 
 class MixtureOfSoftmaxes(nnx.Module):
@@ -44,7 +47,7 @@ class MixtureOfSoftmaxes(nnx.Module):
         dropout: probability of dropping a feature that goes into the decoder, in training.
         param_dtype: of the parameters.
         rngs: draws the weights, uniform within ±1/√D and each with a key of its own, and the
-            dropout.
+            dropout; the stream "dropout" is needed for a dropout above 0 alone.
 
     Attributes:
         prior: ``nnx.Linear(D, K)``.
@@ -55,7 +58,8 @@ class MixtureOfSoftmaxes(nnx.Module):
     Shape: input (…, D) with any leading dimensions; output (…, V).
 
     Raises:
-        ValueError: a size below 1, an unknown decoder, an input with another last dimension.
+        ValueError: a size below 1, an unknown decoder, a dropout that is no probability, or an
+            input with another last dimension.
 
     Example:
         >>> import jax.numpy as jnp
@@ -82,7 +86,7 @@ class MixtureOfSoftmaxes(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        K, D, V = check_sizes(decoder, num_mixtures, input_size, num_classes)
+        K, D, V = checked_sizes(num_mixtures, input_size, num_classes, decoder, dropout)
         self.num_mixtures, self.input_size, self.num_classes = K, D, V
         self.decoder = decoder
         bound = 1 / math.sqrt(D)
@@ -108,7 +112,7 @@ class MixtureOfSoftmaxes(nnx.Module):
         per_mixture = () if shared else (K,)
         self.prior = linear(K, prior_bias)
         self.latent = linear(K * D, True) if shared else None
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout, rngs=rngs if dropout else None)
         self.weight = drawn(*per_mixture, V, D)
         self.bias = drawn(*per_mixture, V) if bias else None
 
@@ -120,8 +124,18 @@ class MixtureOfSoftmaxes(nnx.Module):
         probabilities = _with_leading_dims(probabilities_NV, x)
         return (probabilities, _with_leading_dims(prior_NK, x)) if need_weights else probabilities
 
-    def log_prob(self, x: Array) -> Array:
-        """Log-probabilities (…, V), computed in log space: no probability underflows to log 0."""
+    def log_prob(self, x: Array, target: Array | None = None) -> Array:
+        """Log-probabilities, in log space: no probability underflows to log 0.
+
+        Of all classes, (…, V), or of one target class each, (…), which needs no more memory than
+        :meth:`loss`.
+
+        Raises:
+            ValueError: shapes that do not fit, as in :meth:`loss`.
+            IndexError: a target that is no class, where that can be known.
+        """
+        if target is not None:
+            return -self.loss(x, target, ignore_index=_NOTHING_IGNORED, reduction="none")
         return _with_leading_dims(mixture_log_prob(*self._logits_and_log_prior(x)), x)
 
     def loss(

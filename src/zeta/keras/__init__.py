@@ -11,7 +11,8 @@
 ==========================  =====================================================
 
 Every activation of the catalogue is a function too, ``zeta.keras.mish(x)`` say, which serves as
-``activation=`` of a layer; so is ``selu_softmax``. All are registered under the package "zeta".
+``activation=`` of a layer. So is ``selu_softmax``, whose documented dimension is the batch's: as
+``activation=`` take ``SELUSoftmax()``. All are registered under the package "zeta".
 """
 
 from collections.abc import Callable

@@ -1,12 +1,14 @@
 """Activation functions as Keras layers: one class for every formula, and the documents' three."""
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from zeta import activations
 from zeta._formula import Formula
+from zeta._selu_softmax import checked_dim
 from zeta.keras.functions import PACKAGE, evaluate, selu_softmax
 
 
@@ -58,7 +60,7 @@ class FormulaLayer(keras.Layer):
         bound = self.formula.bind(**(values or {}))
         self.initial_values = {name: float(value) for name, value in bound.items()}
         self.learnable = learnable
-        self.shared_axes = [shared_axes] if isinstance(shared_axes, int) else shared_axes
+        self.shared_axes = None if shared_axes is None else _axes(shared_axes)
         if taken := [name for name in self.initial_values if hasattr(self, name)]:
             raise ValueError(
                 f"{self.formula!r} cannot be a layer: layers have an attribute {taken[0]!r} of "
@@ -135,6 +137,11 @@ class FormulaLayer(keras.Layer):
             "learnable": self.learnable,
             "shared_axes": self.shared_axes,
         }
+
+
+def _axes(shared_axes: int | Sequence[int]) -> list[int]:
+    axes = shared_axes if isinstance(shared_axes, Iterable) else [shared_axes]
+    return [operator.index(axis) for axis in axes]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -325,6 +332,7 @@ class SELUSoftmax(keras.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The input's."""
+        checked_dim(self.dim, len(input_shape))
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

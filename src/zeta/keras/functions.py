@@ -33,10 +33,6 @@ class Elementwise(Operation):
         """The function, elementwise."""
         return evaluate(activations.get(self.function), x, parameters)
 
-    def compute_output_spec(self, x: KerasTensor, **parameters: Any) -> KerasTensor:
-        """The input's shape and dtype."""
-        return KerasTensor(x.shape, x.dtype)
-
     def get_config(self) -> dict[str, Any]:
         """What builds the same operation."""
         return {"function": self.function, "name": self.name}
@@ -66,7 +62,7 @@ def on_tensors(formula: Formula) -> Callable[..., Any]:
     @functools.wraps(formula, updated=())
     def function(x: Any, *args: Any, **kwargs: Any) -> Any:
         parameters = formula.bind(*args, **kwargs)
-        if isinstance(x, KerasTensor):
+        if any(isinstance(value, KerasTensor) for value in (x, *parameters.values())):
             return Elementwise(formula.name)(x, **parameters)
         return evaluate(formula, x, parameters)
 
@@ -76,17 +72,17 @@ def on_tensors(formula: Formula) -> Callable[..., Any]:
 
 def evaluate(formula: Formula, x: Any, parameters: Mapping[str, Any]) -> Any:
     """The formula on a tensor of Keras's backend; parameters may be variables."""
-    tensors = {name: _tensor(value) for name, value in parameters.items()}
+    tensors = {name: as_tensor(value) for name, value in parameters.items()}
     return formula(ops.convert_to_tensor(x), **tensors)
 
 
-def _tensor(parameter: Any) -> Any:
+def as_tensor(given: Any) -> Any:
     """A variable or a NumPy array as a tensor of Keras's backend; else what came."""
-    if isinstance(parameter, keras.Variable):
-        return parameter.value
-    if isinstance(parameter, np.ndarray | np.generic):
-        return ops.convert_to_tensor(parameter)
-    return parameter
+    if isinstance(given, keras.Variable):
+        return given.value
+    if isinstance(given, np.ndarray | np.generic):
+        return ops.convert_to_tensor(given)
+    return given
 
 
 def check_float(x: Any, function: str, argument: str = "input") -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from zeta._mixture import DEFAULT_CHUNK_BYTES
+from zeta.keras.functions import as_tensor
 
 
 def mixture_cross_entropy(
@@ -32,7 +32,8 @@ def mixture_cross_entropy(
     another and again in backward, and first derivatives alone can be had.
 
     Args:
-        hidden: (N, K, D), one vector per token and mixture; floating point.
+        hidden: (N, K, D), one vector per token and mixture; floating point. It and what follows
+            are tensors of Keras's backend, variables or NumPy arrays.
         log_prior: (N, K), the mixtures' log-weights, in any floating-point dtype.
         weight: (V, D) shared by all mixtures, or (K, V, D).
         target: (N,), class indices, or ``ignore_index``.
@@ -42,7 +43,8 @@ def mixture_cross_entropy(
             are zero.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1].
         class_weight: (V,), the weight of each class; no gradient flows to it.
-        max_chunk_bytes: bound on one chunk's logits, in bytes. None: 16 MiB, on TensorFlow 2 MiB.
+        max_chunk_bytes: bound on one chunk's logits, in bytes. None: the backend's default,
+            16 MiB on JAX and TensorFlow.
 
     Returns:
         A scalar, or (N,) with reduction "none", of hidden's dtype; half types are computed in
@@ -65,43 +67,33 @@ def mixture_cross_entropy(
 
     Source: Yang et al. 2018, Breaking the Softmax Bottleneck.
     """
-    backend = keras.backend.backend()
-    return _own(backend)(
-        hidden,
-        log_prior,
-        weight,
-        target,
-        bias,
+    tensors = map(as_tensor, (hidden, log_prior, weight, target, bias))
+    return _own(keras.backend.backend())(
+        *tensors,
         ignore_index=ignore_index,
         reduction=reduction,
         label_smoothing=label_smoothing,
-        class_weight=class_weight,
-        max_chunk_bytes=_chunk_bytes(backend) if max_chunk_bytes is None else max_chunk_bytes,
+        class_weight=as_tensor(class_weight),
+        max_chunk_bytes=max_chunk_bytes,
     )
-
-
-def _chunk_bytes(backend: str) -> int:
-    # TensorFlow's gradient of a chunk holds some sixty temporaries of the chunk's size.
-    return 2**21 if backend == "tensorflow" else DEFAULT_CHUNK_BYTES
 
 
 def _own(backend: str) -> Callable[..., Any]:
     """The function of Keras's backend, without importing another framework."""
-    match backend:
-        case "jax":
-            from zeta import jax
+    # No `match`, which TensorFlow's AutoGraph cannot read and warns of.
+    if backend == "jax":
+        from zeta import jax
 
-            return jax.mixture_cross_entropy
-        case "torch":
-            from zeta import ops
+        return jax.mixture_cross_entropy
+    if backend == "torch":
+        from zeta import ops
 
-            return ops.mixture_cross_entropy
-        case "tensorflow":
-            from zeta.keras import tensorflow_loss
+        return ops.mixture_cross_entropy
+    if backend == "tensorflow":
+        from zeta.keras import tensorflow_loss
 
-            return tensorflow_loss.mixture_cross_entropy
-        case _:
-            raise NotImplementedError(
-                f"mixture_cross_entropy: Keras's backend {backend!r} is not supported; "
-                "accepted: jax, tensorflow, torch"
-            )
+        return tensorflow_loss.mixture_cross_entropy
+    raise NotImplementedError(
+        f"mixture_cross_entropy: Keras's backend {backend!r} is not supported; "
+        "accepted: jax, tensorflow, torch"
+    )

@@ -7,19 +7,22 @@ import math
 from typing import Any
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from zeta._mixture import (
     check_k,
     check_num_samples,
-    check_sizes,
     check_target_shape,
     check_tie,
     check_x,
+    checked_sizes,
     mixture_logits,
 )
 from zeta.keras.functions import PACKAGE, check_float, compute_dtype
 from zeta.keras.loss import mixture_cross_entropy
+
+# An ignore_index that no target has.
+_NOTHING_IGNORED = -(2**31)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -51,7 +54,8 @@ class MixtureOfSoftmaxes(keras.Layer):
     Shape: input (…, D) with any leading dimensions; output (…, V).
 
     Raises:
-        ValueError: a size below 1, an unknown decoder, an input with another last dimension.
+        ValueError: a size below 1, an unknown decoder, a dropout that is no probability, or an
+            input with another last dimension.
 
     Example:
         >>> import numpy as np
@@ -81,7 +85,7 @@ class MixtureOfSoftmaxes(keras.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        K, D, V = check_sizes(decoder, num_mixtures, input_size, num_classes)
+        K, D, V = checked_sizes(num_mixtures, input_size, num_classes, decoder, dropout)
         self.supports_masking = True
         self.num_mixtures, self.input_size, self.num_classes = K, D, V
         self.decoder = decoder
@@ -131,8 +135,36 @@ class MixtureOfSoftmaxes(keras.Layer):
             (probabilities, self._with_leading_dims(prior_NK, x)) if need_weights else probabilities
         )
 
-    def log_prob(self, x: Any, training: bool | None = None) -> Any:
-        """Log-probabilities (…, V), computed in log space: no probability underflows to log 0."""
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """(…, V)."""
+        check_x(input_shape, self.input_size)
+        return (*input_shape[:-1], self.num_classes)
+
+    def compute_output_spec(
+        self, x: KerasTensor, need_weights: bool = False, training: bool | None = None
+    ) -> Any:
+        """What a call answers, as symbolic tensors."""
+        check_float(x, "MixtureOfSoftmaxes", "x")
+        shape = self.compute_output_shape(x.shape)
+        probabilities = KerasTensor(shape, self.compute_dtype)
+        if not need_weights:
+            return probabilities
+        return probabilities, KerasTensor((*shape[:-1], self.num_mixtures), self.compute_dtype)
+
+    def log_prob(self, x: Any, target: Any | None = None, training: bool | None = None) -> Any:
+        """Log-probabilities, in log space: no probability underflows to log 0.
+
+        Of all classes, (…, V), or of one target class each, (…), which needs no more memory than
+        :meth:`loss` and has its dtype.
+
+        Raises:
+            ValueError: shapes that do not fit, as in :meth:`loss`.
+            IndexError: a target that is no class, where that can be known.
+        """
+        if target is not None:
+            return -self.loss(
+                x, target, training=training, ignore_index=_NOTHING_IGNORED, reduction="none"
+            )
         logits_NKV, log_prior_NK = self._logits_and_log_prior(self._built_for(x), training)
         log_prior_NK1 = log_prior_NK[..., None]
         joint_NKV = log_prior_NK1 + ops.log_softmax(logits_NKV, -1)
@@ -208,6 +240,8 @@ class MixtureOfSoftmaxes(keras.Layer):
     def tie_weights(self, embedding: keras.layers.Embedding) -> None:
         """Make the shared decoder use a built embedding's weight, (V, D), as its own.
 
+        A saved model holds the weight with both layers, and loads them untied: tie them again.
+
         Raises:
             ValueError: the decoder is separate, or the embedding has another shape.
         """
@@ -216,9 +250,12 @@ class MixtureOfSoftmaxes(keras.Layer):
         if not self.built:
             self.build((None, self.input_size))
             self.built = True
-        self._untrack_variable(self.weight)
+        for variable in (self.weight, self.bias):
+            if variable is not None:
+                self._untrack_variable(variable)
         self._tracker.unlock()  # a built layer takes no new variables otherwise
-        self.weight = embedding.embeddings
+        # Both, in build's order, by which they are saved and loaded.
+        self.weight, self.bias = embedding.embeddings, self.bias
         self._tracker.lock()
 
     def get_config(self) -> dict[str, Any]:

@@ -6,19 +6,25 @@ Shape suffixes: N tokens, K mixtures, D features, V classes.
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
 
 from zeta._backends.torch import check_input, compute_dtype
+from zeta._mixture import (
+    check_k,
+    check_num_samples,
+    check_target_shape,
+    check_tie,
+    check_x,
+    checked_sizes,
+)
 from zeta.ops.mixture import inference
 from zeta.ops.mixture.cross_entropy import Options, cross_entropy
 from zeta.ops.mixture.inference import Mixture
 from zeta.ops.mixture.shard import Shard
 
-DECODERS = ("separate", "shared")
 # An ignore_index that no target has.
 _NOTHING_IGNORED = torch.iinfo(torch.int64).min
 
@@ -51,7 +57,8 @@ class MixtureOfSoftmaxes(nn.Module):
     Shape: input (…, D) with any leading dimensions; output (…, V).
 
     Raises:
-        ValueError: a size below 1, an unknown decoder, an input with another last dimension.
+        ValueError: a size below 1, an unknown decoder, a dropout that is no probability, or an
+            input with another last dimension.
 
     Example:
         >>> import torch
@@ -85,19 +92,8 @@ class MixtureOfSoftmaxes(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {
-            "num_mixtures": num_mixtures,
-            "input_size": input_size,
-            "num_classes": num_classes,
-        }
-        for name, size in sizes.items():
-            if operator.index(size) < 1:
-                raise ValueError(f"MixtureOfSoftmaxes: {name} must be at least 1, got {size}")
-        if decoder not in DECODERS:
-            raise ValueError(
-                f"MixtureOfSoftmaxes: decoder must be one of {DECODERS}, got {decoder!r}"
-            )
-        K, D, V = self.num_mixtures, self.input_size, self.num_classes = tuple(sizes.values())
+        K, D, V = checked_sizes(num_mixtures, input_size, num_classes, decoder, dropout)
+        self.num_mixtures, self.input_size, self.num_classes = K, D, V
         self.decoder = decoder
         shared = decoder == "shared"
         self.prior = nn.Linear(D, K, bias=prior_bias, device=device, dtype=dtype)
@@ -182,10 +178,7 @@ class MixtureOfSoftmaxes(nn.Module):
         Raises:
             ValueError: k is not between 1 and the number of classes.
         """
-        if not 1 <= k <= self.num_classes:
-            raise ValueError(
-                f"MixtureOfSoftmaxes: k must be between 1 and {self.num_classes}, got {k}"
-            )
+        check_k(k, self.num_classes)
         log_probs_NK, indices_NK = inference.topk(self._mixture(x), k)
         return _with_leading_dims(log_probs_NK.to(x.dtype), x), _with_leading_dims(indices_NK, x)
 
@@ -201,10 +194,7 @@ class MixtureOfSoftmaxes(nn.Module):
         Raises:
             ValueError: num_samples is below 1.
         """
-        if num_samples < 1:
-            raise ValueError(
-                f"MixtureOfSoftmaxes: num_samples must be at least 1, got {num_samples}"
-            )
+        check_num_samples(num_samples)
         return _with_leading_dims(inference.sample(self._mixture(x), num_samples, generator), x)
 
     def tie_weights(self, embedding: nn.Embedding) -> None:
@@ -213,13 +203,7 @@ class MixtureOfSoftmaxes(nn.Module):
         Raises:
             ValueError: the decoder is separate, or the embedding has another shape.
         """
-        if self.decoder != "shared":
-            raise ValueError("MixtureOfSoftmaxes: tie_weights needs decoder='shared'")
-        if embedding.weight.shape != self.weight.shape:
-            raise ValueError(
-                f"MixtureOfSoftmaxes: tie_weights needs an embedding of shape "
-                f"{tuple(self.weight.shape)}, got {tuple(embedding.weight.shape)}"
-            )
+        check_tie(self.decoder, self.weight.shape, embedding.weight.shape)
         self.weight = cast(nn.Parameter, embedding.weight)
 
     def extra_repr(self) -> str:
@@ -232,11 +216,7 @@ class MixtureOfSoftmaxes(nn.Module):
 
     def _cross_entropy(self, x: Tensor, target: Tensor, options: Options) -> Tensor:
         mixture = self._mixture(x)
-        if target.shape != x.shape[:-1]:
-            raise ValueError(
-                f"MixtureOfSoftmaxes: target must have the input's leading dimensions "
-                f"{tuple(x.shape[:-1])}, got {tuple(target.shape)}"
-            )
+        check_target_shape(target.shape, x.shape)
         loss = cross_entropy(
             mixture.hidden_NKD,
             mixture.log_prior_NK,
@@ -251,11 +231,7 @@ class MixtureOfSoftmaxes(nn.Module):
     def _mixture(self, x: Tensor) -> Mixture:
         """What goes into the decoder, the mixtures' log-weights, and the decoder."""
         check_input(x, "MixtureOfSoftmaxes", "x")
-        if x.dim() < 1 or x.shape[-1] != self.input_size:
-            raise ValueError(
-                f"MixtureOfSoftmaxes: x must have shape (…, {self.input_size}), "
-                f"got {tuple(x.shape)}"
-            )
+        check_x(x.shape, self.input_size)
         K, D = self.num_mixtures, self.input_size
         x_ND = x.reshape(-1, D)
         log_prior_NK = torch.log_softmax(self.prior(x_ND), -1, dtype=compute_dtype(x.dtype))

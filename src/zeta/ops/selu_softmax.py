@@ -1,14 +1,12 @@
 """SELU, then softmax."""
 
-import operator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zeta import activations
 from zeta._backends.torch import check_input, compute_dtype, evaluate_plain
-from zeta._selu_softmax import DIM_LEFT_OUT, warn_once_that_dim_was_left_out
+from zeta._selu_softmax import DIM_LEFT_OUT, checked_dim
 from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.kernels import softmax
 
@@ -54,9 +52,8 @@ def selu_softmax(
     Source: the selu_softmax document of Zeta; Klambauer et al. 2017 for SELU.
     """
     check_input(input, "selu_softmax")
-    if dim is DIM_LEFT_OUT and input.dim() > 1 and not torch.compiler.is_compiling():
-        warn_once_that_dim_was_left_out(stacklevel=3)
-    numbers, axis = (float(alpha), float(scale)), operator.index(dim)
+    axis = checked_dim(dim, input.dim(), may_warn=not torch.compiler.is_compiling())
+    numbers = (float(alpha), float(scale))
     y = softmax.fused(activations.selu, input, numbers, axis, _plain)
     return _plain(input, axis, numbers) if y is None else y
 

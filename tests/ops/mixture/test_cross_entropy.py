@@ -167,8 +167,8 @@ def test_bad_input_is_named():
     for changes, error, message in [
         ({"target": TARGET.clamp(min=0) + 1}, IndexError, "target 7 is out of range for 7 classes"),
         ({"target": TARGET.masked_fill(TARGET == 0, -1)}, IndexError, "target -1 is out of range"),
-        ({"target": TARGET.float()}, TypeError, "target must be a tensor of integer class"),
-        ({"target": [0]}, TypeError, "target must be a tensor of integer class indices, got list"),
+        ({"target": TARGET.float()}, TypeError, "target must consist of integer class"),
+        ({"target": [0]}, TypeError, "target must consist of integer class indices, got list"),
         ({"class_weight": [1.0]}, TypeError, r"class_weight must be a torch\.Tensor, got list"),
         ({"bias": bias.float()}, TypeError, "hidden and bias must have one dtype"),
         ({"hidden": hidden[:, :0]}, ValueError, "at least one mixture"),
@@ -177,6 +177,7 @@ def test_bad_input_is_named():
         ({"hidden": hidden.int()}, TypeError, "hidden must be a floating-point tensor"),
         ({"weight": weight[:, :3]}, ValueError, r"weight must have shape \(7, 4\)"),
         ({"weight": weight[0]}, ValueError, "weight must have shape"),
+        ({"weight": weight.detach().numpy()}, TypeError, "must be a torch.Tensor, got ndarray"),
         ({"weight": weight.float()}, TypeError, "hidden and weight must have one dtype"),
         ({"log_prior": log_prior.T}, ValueError, r"log_prior must have shape \(6, 3\)"),
         ({"bias": bias[:3]}, ValueError, r"bias must have shape \(7,\)"),

@@ -11,15 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from zeta import _mixture
 from zeta._backends.torch import check_input, compute_dtype
 from zeta.kernels.dispatch import is_eager
 from zeta.kernels.mixture import Mass
 from zeta.ops.mixture import operators, plain
 from zeta.ops.mixture.chunks import ELSEWHERE, IGNORED, Problem, tokens_per_chunk
 from zeta.ops.mixture.shard import Shard
-
-REDUCTIONS = ("none", "mean", "sum")
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def mixture_cross_entropy(
@@ -110,9 +108,8 @@ def cross_entropy(
     Then weight and bias are that part's, targets and class weights are of all classes, and the
     result is the same on every process of the group.
     """
-    num_classes = shard.num_classes if shard else weight.shape[-2] if weight.dim() > 1 else 0
-    _check_tensors(hidden, log_prior, weight, target, bias, options.class_weight, num_classes)
-    _check_options(options)
+    _check_arguments(hidden, log_prior, weight, target, bias, options, shard)
+    num_classes = shard.num_classes if shard else weight.shape[-2]
     target_N = target.long()  # before any comparison: -100 wraps in a narrow type
     ignored_N = target_N == options.ignore_index
     _check_targets(target_N, ignored_N, num_classes)
@@ -222,67 +219,28 @@ def _autocast(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
-def _check_tensors(
+def _check_arguments(
     hidden: Tensor,
     log_prior: Tensor,
     weight: Tensor,
     target: Tensor,
     bias: Tensor | None,
-    class_weight: Tensor | None,
-    num_classes: int,
+    options: Options,
+    shard: Shard | None,
 ) -> None:
-    where = "mixture_cross_entropy"
-    optional = {"bias": bias, "class_weight": class_weight}
-    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
-    for name, tensor in {
-        "hidden": hidden,
-        "log_prior": log_prior,
-        "weight": weight,
-        **given,
-    }.items():
-        check_input(tensor, where, name)
-    kind = getattr(target, "dtype", type(target).__name__)
-    if kind not in _INTEGERS:
-        raise TypeError(f"{where}: target must be a tensor of integer class indices, got {kind}")
-    for name, parameter in {"weight": weight, "bias": bias}.items():
-        if parameter is not None and parameter.dtype != hidden.dtype and not _autocast(hidden):
-            raise TypeError(
-                f"{where}: hidden and {name} must have one dtype outside autocast, "
-                f"got {hidden.dtype} and {parameter.dtype}"
-            )
-    if hidden.dim() != 3:
-        raise ValueError(f"{where}: hidden must be (N, K, D), got shape {tuple(hidden.shape)}")
-    N, K, D = hidden.shape
-    if K == 0:
-        raise ValueError(f"{where}: hidden must have at least one mixture, got K = 0")
-    V = weight.shape[-2] if weight.dim() in (2, 3) else 0
-    shared = weight.dim() == 2
-    _check_shape("log_prior", log_prior, (N, K))
-    _check_shape("weight", weight, (V, D) if shared else (K, V, D))
-    _check_shape("target", target, (N,))
-    if bias is not None:
-        _check_shape("bias", bias, (V,) if shared else (K, V))
-    if class_weight is not None:
-        _check_shape("class_weight", class_weight, (num_classes,))
-
-
-def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != expected:
-        raise ValueError(
-            f"mixture_cross_entropy: {name} must have shape {expected} to fit the other "
-            f"arguments, got {tuple(tensor.shape)}"
-        )
-
-
-def _check_options(options: Options) -> None:
-    where = "mixture_cross_entropy"
-    reduction, smoothing, size = options.reduction, options.label_smoothing, options.max_chunk_bytes
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"{where}: reduction must be one of {REDUCTIONS}, got {reduction!r}")
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"{where}: label_smoothing must be in [0, 1], got {smoothing}")
-    if size is not None and size < 1:
-        raise ValueError(f"{where}: max_chunk_bytes must be positive, got {size}")
+    _mixture.check_arguments(
+        check_input,
+        _dtype_name,
+        hidden,
+        log_prior,
+        weight,
+        target,
+        bias,
+        options.class_weight,
+        num_classes=shard.num_classes if shard else None,
+        any_dtype=isinstance(hidden, Tensor) and _autocast(hidden),
+    )
+    _mixture.check_options(options.reduction, options.label_smoothing, options.max_chunk_bytes)
 
 
 def _check_targets(target_N: Tensor, ignored_N: Tensor, num_classes: int) -> None:
@@ -291,7 +249,8 @@ def _check_targets(target_N: Tensor, ignored_N: Tensor, num_classes: int) -> Non
         return  # reading the values would wait for the device, or break the trace
     bad_N = ((target_N < 0) | (target_N >= num_classes)) & ~ignored_N
     if bad_N.any():
-        raise IndexError(
-            f"mixture_cross_entropy: target {target_N[bad_N][0].item()} is out of range for "
-            f"{num_classes} classes; accepted: 0 to {num_classes - 1}, or ignore_index"
-        )
+        _mixture.check_targets(target_N[bad_N].tolist(), num_classes)
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -4,6 +4,9 @@
 is each token's upstream gradient known. ``zeta::mixture_weighted_loss`` gives a weighted sum of the
 losses together with its gradients, which backward multiplies by one number.
 
+They are defined by `torch.library`'s single steps: ``custom_op`` would import PyTorch's compiler
+at the first call, and Triton with it, which cannot share a process with TensorFlow.
+
 Shape suffixes: N tokens, K mixtures, D features, V classes.
 """
 
@@ -14,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
+from torch.library import define, impl, register_autograd, register_fake
 
 from zeta.kernels.dispatch import is_eager
 from zeta.kernels.mixture import Mass
@@ -32,9 +35,19 @@ _DIFFERENTIABLE = 4
 _TENSORS = 7
 
 
+_LOSSES, _WEIGHTED_LOSS = "zeta::mixture_losses", "zeta::mixture_weighted_loss"
+define(_LOSSES, f"({_INPUTS}) -> Tensor losses", tags=torch.Tag.pt2_compliant_tag)
+define(
+    _WEIGHTED_LOSS,
+    f"({_INPUTS}, Tensor coefficient, bool[] wanted) -> "
+    "(Tensor loss, Tensor d_hidden, Tensor d_log_prior, Tensor d_weight, Tensor d_bias)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+
+
 def losses(problem: Problem) -> Tensor:
     """Every token's loss, (N,), differentiable."""
-    result: Tensor = _losses(*_arguments(problem))
+    result: Tensor = torch.ops.zeta.mixture_losses(*_arguments(problem))
     return result
 
 
@@ -43,17 +56,15 @@ def weighted_loss(problem: Problem, coefficient_N: Tensor) -> Tensor:
     inputs = (problem.hidden_NKD, problem.log_prior_NK, problem.weight, problem.bias)
     wanted = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in inputs]
     loss: Tensor
-    loss, *_ = _weighted_loss(*_arguments(problem), coefficient_N, wanted)
+    loss, *_ = torch.ops.zeta.mixture_weighted_loss(*_arguments(problem), coefficient_N, wanted)
     return loss
 
 
-@custom_op("zeta::mixture_losses", mutates_args=(), schema=f"({_INPUTS}) -> Tensor losses")
 def _losses(*arguments: Any) -> Tensor:
     return chunks.losses(_problem(arguments))
 
 
-@_losses.register_fake
-def _(hidden: Tensor, log_prior: Tensor, *_: Any) -> Tensor:
+def _losses_fake(hidden: Tensor, log_prior: Tensor, *_: Any) -> Tensor:
     return log_prior.new_empty(hidden.shape[0])
 
 
@@ -67,19 +78,15 @@ def _losses_backward(ctx: Any, upstream_N: Tensor | None) -> tuple[Tensor | None
         return _padded(ctx, [])
     if torch.is_grad_enabled():
         return _padded(ctx, _plain_gradients(arguments, upstream_N, wanted))
-    _, *gradients = _weighted_loss(*arguments, upstream_N, wanted)
+    _, *gradients = torch.ops.zeta.mixture_weighted_loss(*arguments, upstream_N, wanted)
     return _padded(ctx, _cast(gradients, arguments, wanted))
 
 
-_losses.register_autograd(_losses_backward, setup_context=_losses_setup)
+impl(_LOSSES, "default", _losses)
+register_fake(_LOSSES, _losses_fake)
+register_autograd(_LOSSES, _losses_backward, setup_context=_losses_setup)
 
 
-@custom_op(
-    "zeta::mixture_weighted_loss",
-    mutates_args=(),
-    schema=f"({_INPUTS}, Tensor coefficient, bool[] wanted) -> "
-    "(Tensor loss, Tensor d_hidden, Tensor d_log_prior, Tensor d_weight, Tensor d_bias)",
-)
 def _weighted_loss(*arguments: Any) -> tuple[Tensor, ...]:
     *inputs, coefficient_N, wanted = arguments
     problem = _problem(inputs)
@@ -88,8 +95,7 @@ def _weighted_loss(*arguments: Any) -> tuple[Tensor, ...]:
     return (loss, *(losses_N.new_empty(0) if g is None else g for g in gradients))
 
 
-@_weighted_loss.register_fake
-def _(*arguments: Any) -> tuple[Tensor, ...]:
+def _weighted_loss_fake(*arguments: Any) -> tuple[Tensor, ...]:
     log_prior, wanted = arguments[1], arguments[-1]
     gradients = (
         tensor.new_empty(tensor.shape, dtype=stored_dtype(tensor.dtype))
@@ -121,7 +127,9 @@ def _weighted_loss_backward(
     return _padded(ctx, _cast(gradients, arguments, wanted))
 
 
-_weighted_loss.register_autograd(_weighted_loss_backward, setup_context=_weighted_loss_setup)
+impl(_WEIGHTED_LOSS, "default", _weighted_loss)
+register_fake(_WEIGHTED_LOSS, _weighted_loss_fake)
+register_autograd(_WEIGHTED_LOSS, _weighted_loss_backward, setup_context=_weighted_loss_setup)
 
 
 def _plain_gradients(
