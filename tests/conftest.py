@@ -1,6 +1,7 @@
 """Settings that every test shares."""
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -14,6 +15,10 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Read when Keras is first imported; its tests on the other backends have processes of their own.
 os.environ.setdefault("KERAS_BACKEND", "jax")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # In the background of a shell Ctrl-C is ignored, and would be by the processes of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("zeta", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.load_profile("zeta")
