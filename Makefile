@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := src tests examples benchmarks
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test browser studies lint types format clean
 
 demo: .venv/.installed
 	$(BIN)/zeta evaluate --out zeta-report
@@ -13,6 +13,14 @@ demo: .venv/.installed
 # Idle OpenMP threads would spin, and take the processors from the other worker.
 test: .venv/.installed
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2
+
+# The report in Debian's Chromium; skipped, with a line that says so, where there is none.
+browser: .venv/.installed
+	$(BIN)/pytest -m browser tests/browser
+
+# Simulated studies of minutes: how often the statistics are wrong, to a tenth of a percent.
+studies: .venv/.installed
+	$(BIN)/pytest -m slow -s
 
 lint: .venv/.installed
 	$(BIN)/ruff check $(SOURCES)
@@ -29,6 +37,8 @@ format: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Zeta needs Python 3.11 or newer; run make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# An oracle of tests/evaluate; it asks for an older arch, which fails with today's pandas.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps rliable arch
 	touch $@
 
 clean:
