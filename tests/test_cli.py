@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from answering import noise, study
+from zeta.evaluate import Settings
+
 # Small enough that a run is mostly imports.
 TASK = """
 import numpy as np
@@ -99,6 +102,8 @@ def test_plot_and_doctor(files: Path) -> None:
         (["evaluate", "broken.py:f"], "cannot import 'broken.py': line 2: NameError: name 'y'"),
         (["evaluate", "mine.py:swash"], "did you mean 'swish'?"),
         (["evaluate", "--out", "mine.py/out"], "cannot write to 'mine.py/out': Not a directory"),
+        (["report", "none"], "'none' holds no results.json; `zeta evaluate --out none` writes one"),
+        (["compare", "exo", "relu", "--out", "none"], "'none' holds no results.json"),
         (["plot", "gellu", "-o", "f.png"], "unknown activation 'gellu'; did you mean 'gelu'?"),
         (["plot", "gelu", "-o", "none/f.png"], "cannot write 'none/f.png'"),
         (["plot", "const.py:const", "-o", "f.png"], "'const.py:const' is constant"),
@@ -131,6 +136,7 @@ def test_bad_input_is_one_line_and_a_nonzero_exit(
         (["bogus"], "No such command 'bogus'. (see zeta --help)"),
         (["plot", "exo"], "Missing option '-o' / '--output'. (see zeta plot --help)"),
         (["list", "extra"], "Got unexpected extra argument (extra) (see zeta list --help)"),
+        (["report", "a", "b"], "several runs need --out DIR, the folder for their common report"),
         (["evaluate", "--seeds", "x"], "'x' is not a valid integer. (see zeta evaluate --help)"),
     ],
 )
@@ -215,6 +221,22 @@ def test_evaluate_a_users_formula_then_resume(files: Path) -> None:
     kept = {t["key"]: t["value"] for t in resumed["trials"] if t not in ours}
     assert kept == {t["key"]: t["value"] for t in data["trials"] if t["key"] in kept}
     assert not {t["key"] for t in ours} & {t["key"] for t in data["trials"]}
+
+
+def test_report_and_compare_read_finished_trials(files: Path) -> None:
+    folder, settings = files / "out", Settings(("exo", "mish"), ("task.py:blobs",))
+    with contextlib.chdir(files):
+        study(folder, noise, settings)
+    (folder / "report.html").unlink()
+    (files / "task.py").unlink()
+    run = zeta("report", "out", "out", "--out", "merged", cwd=files)
+    assert (run.stdout, run.stderr) == ("Report: merged/report.html\n", "")
+    assert "<h2>Differences" in (files / "merged" / "report.html").read_text()
+    run = zeta("compare", "exo", "mish", "--out", "merged", cwd=files)
+    assert run.returncode == 0, run.stderr
+    assert "blobs: no difference found between exo and mish" in run.stdout
+    run = zeta("compare", "exo", "mush", "--out", "out", cwd=files)
+    assert run.stderr == "zeta: unknown activation or task 'mush'; did you mean 'mish'?\n"
 
 
 @pytest.fixture

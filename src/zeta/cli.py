@@ -82,6 +82,54 @@ def evaluate_command(
     print_results(results)
 
 
+@cli.command("report")
+@click.argument("folders", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder to write to; may be left out with a single DIR, which is then written to.",
+)
+def report_command(folders: tuple[Path, ...], out: Path | None) -> None:
+    """Build the report of finished trials again; merge several runs into one.
+
+    Each DIR is the folder of a `zeta evaluate`. Of several runs, candidates and tasks are united
+    and seeds intersected; their protocol, settings, data and formulas must agree.
+    """
+    if out is None and len(folders) > 1:
+        raise click.UsageError("several runs need --out DIR, the folder for their common report")
+    from zeta.evaluate.report import write_report
+    from zeta.evaluate.runs import rebuild
+
+    results = rebuild(folders, out or folders[0])
+    write_report(results)
+    click.echo(f"Report: {results.report}")
+
+
+@cli.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("zeta-report"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the finished trials.",
+)
+def compare_command(a: str, b: str, out: Path) -> None:
+    """Compare two activations of finished trials, seed by seed, on each task and over all.
+
+    A and B may also be two tasks of the same data and metric, compared for each activation.
+    """
+    from zeta.evaluate.runs import rebuild
+    from zeta.evaluate.terminal import print_versus
+    from zeta.evaluate.versus import versus
+
+    results = rebuild([out], out)
+    print_versus(versus(results, a, b), results.names)
+
+
 @cli.command("bench")
 @click.argument("activations", nargs=-1, metavar="[ACTIVATION]…")
 @click.option("--quick", is_flag=True, help="float32 alone, to 2^20 elements, fewer rounds.")

@@ -1,6 +1,7 @@
 """The statistics against hand counts, and on degenerate data without a warning."""
 
 import itertools
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from zeta.evaluate import statistics
 from zeta.evaluate.statistics import (
     bootstrap_interval,
+    effect_size,
     holm,
     interquartile_mean,
+    probability_of_improvement,
     sign_flip_p_value,
     smallest_adjusted_p,
     summarise,
@@ -62,8 +65,23 @@ def test_holm_against_a_hand_count() -> None:
     assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-def test_improvement_counts_ties_half() -> None:
-    assert summarise([1.0, 0.0, -1.0, 2.0]).improvement == pytest.approx(0.625)
+def test_improvement_counts_every_pair_and_ties_half() -> None:
+    assert probability_of_improvement([1.0, 0.0], [0.0, 2.0]) == pytest.approx((1 + 0 + 0.5) / 4)
+    assert probability_of_improvement([3.0, 3.0], [3.0, 3.0]) == 0.5
+
+
+@pytest.mark.parametrize("effect", [0.0, 1.0, 2.0])
+def test_the_effect_s_interval_covers_it_about_as_often_as_stated(effect: float) -> None:
+    draws = np.random.default_rng(0).normal(effect, 1, (1500, 10))
+    found = [effect_size(d) for d in draws]
+    covered = np.mean([f.low <= effect <= f.high for f in found if f])
+    assert 0.92 < covered < 0.98
+
+
+def test_the_effect_does_not_depend_on_the_unit() -> None:
+    d = [0.3, -0.1, 0.4, 0.2]
+    assert astuple(effect_size(d)) == pytest.approx(astuple(effect_size([1000 * x for x in d])))
+    assert effect_size([0.1, 0.1, 0.1]) is None
 
 
 def test_interquartile_mean_ignores_the_outer_quarters() -> None:

@@ -25,6 +25,7 @@ if _missing := [
         ("sklearn", "scikit-learn"),
         ("jinja2", "Jinja2"),
         ("matplotlib", "Matplotlib"),
+        ("scikit_posthocs", "scikit-posthocs"),
     )
     if importlib.util.find_spec(module) is None
 ]:

@@ -1,14 +1,21 @@
 """Write the results: `report.html`, self-contained, and `results.json`."""
 
+import base64
+import hashlib
 import json
 
 import jinja2
+from markupsafe import Markup
 
 from zeta._errors import UserError
 from zeta.evaluate import charts
-from zeta.evaluate.results import Results, short_names
+from zeta.evaluate.ranking import MIN_TASKS
+from zeta.evaluate.results import Results
 from zeta.evaluate.store import write_atomically
-from zeta.evaluate.wording import listing, signed
+from zeta.evaluate.wording import listing, percent, signed
+
+# Up to so many tasks, plots and tables of each are shown unfolded.
+_FEW_TASKS = 4
 
 
 def write_report(results: Results) -> None:
@@ -20,6 +27,7 @@ def write_report(results: Results) -> None:
     page = render(results)
     data = json.dumps(results.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
     try:
+        results.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(results.folder / "results.json", data)
         write_atomically(results.report, page)
     except OSError as error:
@@ -27,7 +35,11 @@ def write_report(results: Results) -> None:
 
 
 def render(results: Results) -> str:
-    """The report as one HTML page that loads nothing from elsewhere."""
+    """The report as one HTML page that loads nothing from elsewhere.
+
+    Its content security policy forbids it to: browsers run its own script alone, which they know
+    by its hash.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("zeta.evaluate"),
         autoescape=True,
@@ -35,16 +47,31 @@ def render(results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["signed"] = signed
-    names = short_names((*results.settings.activations, *results.settings.tasks))
+    environment.filters |= {"signed": signed, "percent": percent, "sentence": _sentence}
+    names = results.names
+    aggregates = results.across.aggregates if results.across else ()
+    script = environment.get_template("report.js").render()
     return environment.get_template("report.html.j2").render(
         results=results,
         names=names,
         candidates=listing([names[candidate] for candidate in results.settings.candidates]),
+        skipped=listing(list(results.skipped)),
+        min_tasks=MIN_TASKS,
+        few=len(results.tasks) <= _FEW_TASKS,
+        scores=list(zip(results.scores, results.tunings, strict=True)),
         final_trials=[trial for trial in results.trials if trial.key.phase == "final"],
-        legend=charts.legend(results),
+        legend=charts.legend(results, results.settings.activations),
+        ranked=charts.legend(results, [a.activation for a in aggregates]),
         difference_charts=charts.difference_charts(results),
+        across_charts=charts.across_charts(results),
         sensitivity_charts=charts.sensitivity_charts(results),
         training_charts=charts.training_charts(results),
         shape_charts=charts.shape_charts(results),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _sentence(words: str) -> str:
+    """With a capital letter."""
+    return words[:1].upper() + words[1:]

@@ -4,9 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from zeta.evaluate.protocol import Settings, Trial
+
+if TYPE_CHECKING:
+    from zeta.evaluate.ranking import Ranking
+    from zeta.evaluate.statistics import Estimate
+
+# Raise it with any change that makes older readers misread ``results.json``.
+FORMAT = 2
 
 Question = Literal["baseline", "ablation"]
 
@@ -62,6 +69,14 @@ class Tuning:
         """The winner's mean validation score."""
         return self.validation[self.learning_rate]
 
+    @property
+    def sensitivity(self) -> float:
+        """How much validation score is lost, at worst, one step of the grid beside the winner."""
+        rates = sorted(self.validation)
+        place = rates.index(self.learning_rate)
+        beside = rates[max(0, place - 1) : place + 2]
+        return self.score - min(self.validation[rate] for rate in beside)
+
 
 @dataclass(frozen=True)
 class Score:
@@ -98,7 +113,10 @@ class Comparison:
         differences: candidate minus reference, one per seed.
         mean, low, high: the mean difference and its 95 % bootstrap interval.
         p_value, p_adjusted: of the sign-flip test, before and after Holm's correction.
-        improvement: the share of seeds on which the candidate was ahead, ties counting half.
+        effect: the mean difference in standard deviations of the differences; None where they
+            do not vary.
+        improvement: probability of improvement: the share of all pairs of runs in which the
+            candidate's was ahead, ties counting half.
         diverged, diverged_reference: how many trials of each diverged.
     """
 
@@ -111,11 +129,84 @@ class Comparison:
     high: float
     p_value: float
     p_adjusted: float
+    effect: "Estimate | None"
     improvement: float
     diverged: int
     diverged_reference: int
     verdict: Verdict
     question: Question = "baseline"
+
+
+@dataclass(frozen=True)
+class Overall:
+    """A candidate against its references over all tasks, on the common scale.
+
+    Attributes:
+        reference: one activation, or "" where each task has its own.
+        difference: the mean difference over tasks and seeds, with its stratified interval.
+        p_value, p_adjusted: of the sign-flip test of it, before and after Holm's correction.
+        improvement: probability of improvement, averaged over the tasks.
+    """
+
+    candidate: str
+    reference: str
+    tasks: tuple[str, ...]
+    difference: "Estimate"
+    p_value: float
+    p_adjusted: float
+    improvement: "Estimate"
+    verdict: Verdict
+    question: Question = "baseline"
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One activation's scores on all tasks together, on the common scale.
+
+    Attributes:
+        interquartile_mean: of the scores of all tasks and seeds.
+        profile: for each of :attr:`AcrossTasks.thresholds`, the share of runs that score above.
+        profile_low, profile_high: its 95 % bounds, threshold by threshold.
+    """
+
+    activation: str
+    interquartile_mean: "Estimate"
+    profile: tuple[float, ...]
+    profile_low: tuple[float, ...]
+    profile_high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AcrossTasks:
+    """What the tasks say together.
+
+    Attributes:
+        tasks: those with a common scale, see :mod:`zeta.evaluate.across`.
+        left_out: task -> why it has none.
+        thresholds: of the performance profiles.
+        ranking: None where there are too few tasks.
+    """
+
+    tasks: tuple[str, ...]
+    left_out: dict[str, str]
+    thresholds: tuple[float, ...]
+    aggregates: tuple[Aggregate, ...]
+    overall: tuple[Overall, ...]
+    ranking: "Ranking | None"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An activation's values on :data:`zeta.evaluate.shapes.GRID`; None where not finite.
+
+    Attributes:
+        values: with the documented parameters.
+        learned: with those of each layer after training, first seed of each task.
+    """
+
+    activation: str
+    values: tuple[float | None, ...]
+    learned: tuple[tuple[float | None, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,54 +217,79 @@ class Conclusion:
         headline: a few words.
         paragraph: a few sentences.
         candidates: candidate -> one sentence.
+        ablations: learnable candidate -> what training its parameters did, one sentence.
     """
 
     headline: str
     paragraph: str
     candidates: dict[str, str]
+    ablations: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Results:
-    """Everything that an evaluation found out.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What was run, and what came out of it: all that the statistics are made from.
 
     Attributes:
-        folder: where the report lies.
+        trials: every one, tuning and final.
         skipped: task -> why it could not be run, with what to install.
         timing: ``seconds`` in all and how many trials were ``run`` and how many ``resumed``.
     """
 
-    folder: Path
     settings: Settings
     tasks: tuple[TaskInfo, ...]
     tunings: tuple[Tuning, ...]
-    scores: tuple[Score, ...]
-    comparisons: tuple[Comparison, ...]
-    conclusion: Conclusion
     trials: tuple[Trial, ...]
+    shapes: tuple[Shape, ...]
     environment: Mapping[str, str]
-    protocol: tuple[str, ...]
     skipped: dict[str, str] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Activation or task -> the name to show."""
+        return short_names((*self.settings.activations, *self.settings.tasks))
+
+    def final_trials(self, task: str, activation: str) -> list[Trial]:
+        """The final trials of one activation on one task, in the order of the seeds."""
+        wanted = (task, activation, "final")
+        found = (t for t in self.trials if (t.key.task, t.key.activation, t.key.phase) == wanted)
+        return sorted(found, key=lambda trial: trial.key.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(Run):
+    """Everything that an evaluation found out.
+
+    Attributes:
+        folder: where the report lies.
+        across: what the tasks say together; None with a single task.
+        protocol: the rules that were followed, in words.
+    """
+
+    folder: Path
+    scores: tuple[Score, ...]
+    comparisons: tuple[Comparison, ...]
+    across: AcrossTasks | None
+    conclusion: Conclusion
+    protocol: tuple[str, ...]
 
     @property
     def report(self) -> Path:
         """The HTML report's file."""
         return self.folder / "report.html"
 
-    def final_trials(self, task: str, activation: str) -> list[Trial]:
-        """The final trials of one activation on one task, in the order of the seeds."""
-        wanted = (task, activation, "final")
-        return [t for t in self.trials if (t.key.task, t.key.activation, t.key.phase) == wanted]
-
     def score(self, task: str, activation: str) -> Score:
         """The scores of one activation on one task."""
         return next(s for s in self.scores if (s.task, s.activation) == (task, activation))
 
-    def comparison(self, task: str, candidate: str) -> Comparison | None:
-        """The comparison of one candidate on one task; None for a baseline."""
-        wanted = (task, candidate)
-        return next((c for c in self.comparisons if (c.task, c.candidate) == wanted), None)
+    def comparison(
+        self, task: str, candidate: str, question: Question = "baseline"
+    ) -> Comparison | None:
+        """The comparison of one candidate on one task; None for whatever is no candidate."""
+        wanted = (task, candidate, question)
+        found = (c for c in self.comparisons if (c.task, c.candidate, c.question) == wanted)
+        return next(found, None)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``results.json``; what may differ between two runs is under timing."""
@@ -182,6 +298,7 @@ class Results:
             for t in self.tunings
         ]
         return {
+            "format": FORMAT,
             "verdict": asdict(self.conclusion),
             "protocol": {
                 "rules": list(self.protocol),
@@ -190,9 +307,11 @@ class Results:
                 "skipped": self.skipped,
             },
             "comparisons": [asdict(c) for c in self.comparisons],
+            "across": asdict(self.across) if self.across else None,
             "scores": [asdict(s) for s in self.scores],
             "tuning": tunings,
             "trials": [t.to_json() for t in self.trials],
+            "shapes": [asdict(s) for s in self.shapes],
             "environment": dict(self.environment),
             "timing": self.timing,
         }

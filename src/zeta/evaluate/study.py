@@ -17,7 +17,7 @@ from zeta.evaluate.protocol import (
     formula_source,
     half_decade,
 )
-from zeta.evaluate.results import Results, TaskInfo, Tuning
+from zeta.evaluate.results import Results, Run, TaskInfo, Tuning
 from zeta.evaluate.store import TrialStore
 from zeta.load_formula import load_formula
 
@@ -88,33 +88,27 @@ class Study:
         started = time.perf_counter()
         machine = environment()  # first: if it fails, no training is lost
         tunings = self._tune()
-        finals = self._finals(tunings)
+        self._finals(tunings)
         # Imported late: SciPy and Matplotlib take a second that the workers are better given.
-        from zeta.evaluate.compare import compare, score_trials
+        from zeta.evaluate.analyse import analyse
         from zeta.evaluate.report import write_report
-        from zeta.evaluate.wording import conclude, describe_protocol
+        from zeta.evaluate.shapes import sample_shapes
 
-        scores = tuple(
-            score_trials(self._infos[t.task], t, finals[t.task, t.activation]) for t in tunings
-        )
-        comparisons = compare(self.settings, tunings, scores)
-        results = Results(
-            folder=self.folder,
+        trials = tuple(sorted(self._trials.values(), key=self._order))
+        run = Run(
             settings=self.settings,
             tasks=tuple(self._infos.values()),
             tunings=tuple(tunings),
-            scores=scores,
-            comparisons=comparisons,
-            conclusion=conclude(self.settings, comparisons),
-            trials=tuple(sorted(self._trials.values(), key=self._order)),
+            trials=trials,
+            shapes=sample_shapes(self.settings, trials),
             environment=machine,
-            protocol=describe_protocol(self.settings),
             timing={
                 "seconds": round(time.perf_counter() - started, 2),
                 "run": self._run,
                 "resumed": len(self._trials) - self._run,
             },
         )
+        results = analyse(run, self.folder)
         write_report(results)
         return results
 
@@ -160,16 +154,14 @@ class Study:
         values = [info.score_of(self._trials[key]) for key in self._tuning_keys(pair, [step])]
         return sum(values) / len(values)
 
-    def _finals(self, tunings: Sequence[Tuning]) -> dict[Pair, list[Trial]]:
-        keys = {
-            (t.task, t.activation): [
-                self._key((t.task, t.activation), t.learning_rate, seed, "final")
-                for seed in self.settings.final_seeds
-            ]
+    def _finals(self, tunings: Sequence[Tuning]) -> None:
+        """Train every activation with fresh seeds at its tuned learning rate."""
+        seeds = self.settings.final_seeds
+        groups = [
+            [self._key((t.task, t.activation), t.learning_rate, seed, "final") for seed in seeds]
             for t in tunings
-        }
-        self._complete("final", list(keys.values()))
-        return {pair: [self._trials[key] for key in of_pair] for pair, of_pair in keys.items()}
+        ]
+        self._complete("final", groups)
 
     def _complete(self, phase: Phase, groups: Sequence[Sequence[TrialKey]]) -> None:
         """Have every trial of the groups: from the store, or else run together and stored."""

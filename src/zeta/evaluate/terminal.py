@@ -18,8 +18,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from zeta.evaluate.results import Results, TaskInfo, Verdict, short_names
-from zeta.evaluate.wording import signed
+from zeta.evaluate.results import Results, TaskInfo, Verdict
+from zeta.evaluate.versus import Versus, describe
+from zeta.evaluate.wording import percent, signed
 
 _PHASES = {"tuning": "tuning learning rates", "final": "final trials, fresh seeds"}
 _STYLES = {Verdict.BETTER: "bold green", Verdict.WORSE: "bold red"}
@@ -87,29 +88,62 @@ class TerminalProgress:
 
 
 def print_results(results: Results) -> None:
-    """The table, the verdict, and where the report is, on standard output."""
+    """The tables, the verdict, and where the report is, on standard output."""
     console = Console(file=sys.stdout)
-    names = short_names((*results.settings.activations, *results.settings.tasks))
+    names = results.names
     for task in results.tasks:
-        console.print(_table(results, task))
-    console.print(Text(results.conclusion.headline, style="bold"), soft_wrap=True)
-    console.print(Text(results.conclusion.paragraph))
-    for candidate, sentence in results.conclusion.candidates.items():
+        console.print(_table(results, task, names))
+    conclusion = results.conclusion
+    console.print(Text(conclusion.headline, style="bold"), soft_wrap=True)
+    console.print(Text(conclusion.paragraph))
+    for candidate, sentence in conclusion.candidates.items():
         console.print(Text(f"  {names[candidate]}: {sentence}."))
+    for candidate, sentence in conclusion.ablations.items():
+        console.print(Text(f"  {names[candidate]}: {sentence}."))
+    for name, why in results.skipped.items():
+        console.print(Text(f"Skipped {name}: {why}"))
     console.print(Text(f"Report: {results.report}"), soft_wrap=True)
 
 
-def _table(results: Results, task: TaskInfo) -> Table:
-    names = short_names((*results.settings.activations, *results.settings.tasks))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{names[task.source]} ({task.metric})")
+def print_versus(found: Versus, names: dict[str, str]) -> None:
+    """Two activations, or two tasks, side by side, and the verdicts in words."""
+    console = Console(file=sys.stdout)
+    a, b = names[found.a], names[found.b]
+    across = "task" if found.kind == "activation" else "activation"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(across, overflow="fold")
+    table.add_column(Text(f"{a}\n{b}"), overflow="fold")
+    table.add_column("difference\n[95 % interval]", no_wrap=True)
+    table.add_column("p\n(Holm)", no_wrap=True)
+    table.add_column("improves\nwith probability", no_wrap=True)
+    for label, c in found.comparisons.items():
+        first, second = found.scores[label]
+        table.add_row(
+            Text(names[label]),
+            Text(f"{first.mean:.4f}±{first.sd:.4f}\n{second.mean:.4f}±{second.sd:.4f}"),
+            Text(f"{signed(c.mean)}\n[{signed(c.low)}, {signed(c.high)}]"),
+            Text(f"{c.p_adjusted:.3f}"),
+            Text(percent(c.improvement)),
+        )
+    console.print(table)
+    for sentence in describe(found, names):
+        console.print(Text(sentence))
+
+
+def _table(results: Results, task: TaskInfo, names: dict[str, str]) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, title=Text(f"{names[task.source]} ({task.metric})")
+    )
     table.title_justify, table.title_style = "left", "bold"
     table.add_column("activation", overflow="fold")
     table.add_column("mean±sd", no_wrap=True)
     table.add_column("difference\n[95 % interval]", no_wrap=True)
     table.add_column("verdict", max_width=len("no difference"))
+    twins = results.settings.ablations.values()
     for activation in results.settings.activations:
         score = results.score(task.source, activation)
-        difference, verdict = Text("baseline", style="dim"), Text("")
+        role = "parameters frozen" if activation in twins else "baseline"
+        difference, verdict = Text(role, style="dim"), Text("")
         if c := results.comparison(task.source, activation):
             difference = Text(
                 f"{signed(c.mean)} to {names[c.reference]}\n[{signed(c.low)}, {signed(c.high)}]"

@@ -1,0 +1,195 @@
+"""What the tasks say together: a common scale, then aggregates, profiles and ranks.
+
+Accuracies and R² cannot be averaged as they are. On the common scale of a task 0 is the score of
+its constant predictor, and 1 the mean score of its anchor: the baseline of the best validation
+score, which the test set has no part in choosing. So 1.02 says "2 % further from knowing nothing
+than the usual activations get". The scale is linear, and no test in :mod:`zeta.evaluate.compare`
+depends on it. A task whose anchor is not clearly better than the constant, by two standard
+deviations of its seeds, has no such scale: a unit as small as the noise would let that task decide
+alone. It is left out of the aggregates, though not of the ranks, which need no scale.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+
+from zeta.evaluate import statistics, stratified
+from zeta.evaluate.compare import (
+    Pair,
+    by_candidate,
+    choose_reference,
+    decide,
+    enough_pairs,
+)
+from zeta.evaluate.protocol import Settings
+from zeta.evaluate.ranking import MIN_TASKS, Ranking, rank
+from zeta.evaluate.results import (
+    AcrossTasks,
+    Aggregate,
+    Comparison,
+    Overall,
+    Question,
+    Score,
+    TaskInfo,
+    Tuning,
+    Verdict,
+)
+from zeta.evaluate.statistics import Array
+
+_NUM_THRESHOLDS = 81
+_CLEARLY = 2.0  # standard deviations
+
+
+def look_across(
+    settings: Settings,
+    tasks: Sequence[TaskInfo],
+    tunings: Sequence[Tuning],
+    scores: Sequence[Score],
+    comparisons: Sequence[Comparison],
+) -> AcrossTasks | None:
+    """Aggregates, profiles, comparisons and ranks over all tasks; None with a single task.
+
+    Args:
+        comparisons: of :func:`zeta.evaluate.compare.compare`; they say who is compared with whom.
+    """
+    if len(tasks) < 2:
+        return None
+    by_name = {(score.task, score.activation): score for score in scores}
+    scales = task_scales(tasks, tunings, by_name)
+    twins = settings.ablations.values()
+    activations = [name for name in settings.activations if name not in twins]
+    normalised = {}
+    if scales:
+        for name in activations:
+            normalised[name] = np.stack(
+                [
+                    factor * (np.array(by_name[task, name].values) - zero)
+                    for task, (zero, factor) in scales.items()
+                ]
+            )
+    thresholds = _thresholds(list(normalised.values()))
+    return AcrossTasks(
+        tasks=tuple(scales),
+        left_out={
+            task.source: "no baseline is clearly better than a constant prediction"
+            for task in tasks
+            if task.source not in scales
+        },
+        thresholds=tuple(map(float, thresholds)),
+        aggregates=tuple(_aggregate(n, values, thresholds) for n, values in normalised.items()),
+        overall=_overall(scales, by_name, comparisons),
+        ranking=_ranking(tasks, activations, by_name),
+    )
+
+
+def task_scales(
+    tasks: Sequence[TaskInfo], tunings: Sequence[Tuning], scores: Mapping[tuple[str, str], Score]
+) -> dict[str, tuple[float, float]]:
+    """Task -> (zero, factor): a score s is factor · (s - zero) on the common scale.
+
+    Tasks without one are missing. The factor is 1 / (the anchor's mean - the constant's score).
+    """
+    scales = {}
+    for task in tasks:
+        anchor = choose_reference("", [t for t in tunings if t.task == task.source])
+        span = scores[task.source, anchor].mean - task.constant
+        if span > _CLEARLY * scores[task.source, anchor].sd:
+            scales[task.source] = (task.constant, 1 / span)
+    return scales
+
+
+def judge_overall(
+    pairs: Sequence[Pair], factors: Sequence[float], question: Question = "baseline"
+) -> Overall:
+    """One candidate against its reference over several tasks; p not yet corrected.
+
+    Args:
+        pairs: candidate and reference on each task, with equally many seeds.
+        factors: of each task's scale; all 1 where the tasks share a metric.
+    """
+    scale = np.array(factors)[:, None]
+    candidate, reference = (
+        np.stack([np.array(pair[side].values) for pair in pairs]) * scale for side in (0, 1)
+    )
+    differences = candidate - reference
+    size = differences.shape
+    difference = stratified.estimate(stratified.mean(differences), *size)
+    p = statistics.sign_flip_p_value(differences.ravel().tolist())
+    references = {pair[1].activation for pair in pairs}
+    return Overall(
+        candidate=pairs[0][0].activation,
+        reference=references.pop() if len(references) == 1 else "",
+        tasks=tuple(pair[0].task for pair in pairs),
+        difference=difference,
+        p_value=p,
+        p_adjusted=p,
+        improvement=stratified.estimate(stratified.improvement(candidate, reference), *size),
+        verdict=decide(difference.value, p, enough_pairs(differences.size, 1)),
+        question=question,
+    )
+
+
+def corrected(overall: Sequence[Overall]) -> tuple[Overall, ...]:
+    """With Holm's correction over all of them."""
+    adjusted = statistics.holm([o.p_value for o in overall])
+    return tuple(
+        replace(
+            o,
+            p_adjusted=p,
+            verdict=decide(o.difference.value, p, o.verdict is not Verdict.TOO_FEW),
+        )
+        for o, p in zip(overall, adjusted, strict=True)
+    )
+
+
+def _overall(
+    scales: Mapping[str, tuple[float, float]],
+    scores: Mapping[tuple[str, str], Score],
+    comparisons: Sequence[Comparison],
+) -> tuple[Overall, ...]:
+    """Candidates against their references, corrected as one family; ablations as another."""
+    found: list[Overall] = []
+    for question in get_args(Question):
+        family = []
+        asked = [c for c in comparisons if c.question == question and c.task in scales]
+        for _, group in by_candidate(asked):
+            pairs = [(scores[c.task, c.candidate], scores[c.task, c.reference]) for c in group]
+            factors = [scales[c.task][1] for c in group]
+            family.append(judge_overall(pairs, factors, question))
+        found += corrected(family)
+    return tuple(found)
+
+
+def _thresholds(scores: Sequence[Array]) -> Array:
+    """Where the profiles are drawn: over the middle 96 % of all scores, in even steps."""
+    if not scores:
+        return np.array([])
+    low, high = np.percentile(np.concatenate(scores), [2, 98])
+    return np.linspace(low, high, _NUM_THRESHOLDS)
+
+
+def _aggregate(activation: str, scores: Array, thresholds: Array) -> Aggregate:
+    profile = stratified.profile(scores, thresholds)
+    low, high = stratified.percentile_bounds(profile(stratified.resample_counts(*scores.shape)))
+    return Aggregate(
+        activation=activation,
+        interquartile_mean=stratified.estimate(
+            stratified.interquartile_mean(scores), *scores.shape
+        ),
+        profile=tuple(map(float, profile(np.ones(scores.shape)))),
+        profile_low=tuple(map(float, low)),
+        profile_high=tuple(map(float, high)),
+    )
+
+
+def _ranking(
+    tasks: Sequence[TaskInfo],
+    activations: Sequence[str],
+    scores: Mapping[tuple[str, str], Score],
+) -> Ranking | None:
+    if len(tasks) < MIN_TASKS:
+        return None
+    means = [[scores[task.source, name].mean for name in activations] for task in tasks]
+    return rank(np.array(means), activations)

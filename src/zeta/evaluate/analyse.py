@@ -1,0 +1,31 @@
+"""From what was run to results: scores, comparisons, the tasks together, the verdict in words."""
+
+from pathlib import Path
+
+from zeta.evaluate.across import look_across
+from zeta.evaluate.compare import compare, score_trials
+from zeta.evaluate.results import Results, Run
+from zeta.evaluate.wording import conclude, describe_protocol
+
+
+def analyse(run: Run, folder: Path) -> Results:
+    """The results of a run, fresh or read from disk.
+
+    Args:
+        folder: where the report is to lie.
+    """
+    tasks = {task.source: task for task in run.tasks}
+    scores = tuple(
+        score_trials(tasks[t.task], t, run.final_trials(t.task, t.activation)) for t in run.tunings
+    )
+    comparisons = compare(run.settings, run.tunings, scores)
+    across = look_across(run.settings, run.tasks, run.tunings, scores, comparisons)
+    return Results(
+        **vars(run),
+        folder=folder,
+        scores=scores,
+        comparisons=comparisons,
+        across=across,
+        conclusion=conclude(run.settings, comparisons, across),
+        protocol=describe_protocol(run.settings),
+    )

@@ -1,0 +1,217 @@
+"""Runs on disk: read their results again, merge several, rebuild the report."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zeta._errors import UserError
+from zeta.evaluate.analyse import analyse
+from zeta.evaluate.protocol import Settings, Trial
+from zeta.evaluate.results import FORMAT, Results, Run, Shape, TaskInfo, Tuning
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+# Settings in which runs that are merged may differ; whatever else decides a trial must agree.
+_MERGED = ("candidates", "tasks", "num_seeds")
+
+
+def rebuild(folders: Sequence[Path], out: Path) -> Results:
+    """The results of finished runs, computed again from their trials; several become one.
+
+    Candidates and tasks are united, seeds intersected.
+
+    Args:
+        folders: each with the ``results.json`` of a run.
+        out: the folder of the report to be written.
+
+    Raises:
+        UserError: a folder without usable results, or runs that cannot be merged.
+    """
+    return analyse(merge([(str(folder), read_run(folder)) for folder in folders]), out)
+
+
+def read_run(folder: Path) -> Run:
+    """The run that ``folder/results.json`` holds.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it is of another version of Zeta.
+    """
+    path = folder / "results.json"
+    try:
+        data = json.loads(path.read_bytes())
+        _check_format(path, data)
+        return _parse(data)
+    except FileNotFoundError:
+        raise UserError(
+            f"{str(folder)!r} holds no results.json; `zeta evaluate --out {folder}` writes one"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{str(path)!r} is damaged ({type(error).__name__}: {error}); the same `zeta evaluate` "
+            "command writes it again from the finished trials"
+        ) from None
+
+
+def _check_format(path: Path, data: dict[str, Any]) -> None:
+    found = data.get("format", 1)
+    if found > FORMAT:
+        raise UserError(
+            f"{str(path)!r} was written by a newer Zeta (its format is {found}, this one reads "
+            f"{FORMAT}); update Zeta: pip install --upgrade zeta-nn"
+        )
+    if found < FORMAT:
+        raise UserError(
+            f"{str(path)!r} was written by an older Zeta (its format is {found}, this one reads "
+            f"{FORMAT}); run the same `zeta evaluate` command again"
+        )
+
+
+def _parse(data: dict[str, Any]) -> Run:
+    """The inverse of :meth:`Results.to_json`, for what is not computed from the rest."""
+    protocol = data["protocol"]
+    run = Run(
+        settings=Settings(**_tuples(protocol["settings"])),
+        tasks=tuple(TaskInfo(**task) for task in protocol["tasks"]),
+        tunings=tuple(
+            Tuning(**{**tuning, "validation": dict(tuning["validation"])})
+            for tuning in data["tuning"]
+        ),
+        trials=tuple(map(Trial.from_json, data["trials"])),
+        shapes=tuple(Shape(**_tuples(shape)) for shape in data["shapes"]),
+        environment=data["environment"],
+        skipped=protocol["skipped"],
+        timing=data["timing"],
+    )
+    _check_complete(run)
+    return run
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _check_complete(run: Run) -> None:
+    """Raise a ValueError unless every activation has its rates and trials on every task."""
+    if tuple(task.source for task in run.tasks) != run.settings.tasks or not run.tasks:
+        raise ValueError("the tasks are not those of the settings")
+    seeds, tuned = list(run.settings.final_seeds), {(t.task, t.activation) for t in run.tunings}
+    for pair in ((task, name) for task in run.settings.tasks for name in run.settings.activations):
+        found = [trial.key.seed for trial in run.final_trials(*pair)]
+        if found != seeds or pair not in tuned:
+            raise ValueError(f"{pair[1]!r} on {pair[0]!r} has {len(found)} final trials")
+
+
+def merge(named: Sequence[tuple[str, Run]]) -> Run:
+    """One run of several: candidates and tasks united, seeds intersected.
+
+    Where runs share an activation on a task, the first one's learning rate counts.
+
+    Args:
+        named: what to call each run in an error, and the run.
+
+    Raises:
+        UserError: protocol, settings, data or formulas differ, or a pair was never run.
+    """
+    if len(named) == 1:
+        return named[0][1]
+    _check_compatible(named)
+    runs = [run for _, run in named]
+    settings = replace(
+        runs[0].settings,
+        candidates=_united(run.settings.candidates for run in runs),
+        tasks=_united(run.settings.tasks for run in runs),
+        num_seeds=min(run.settings.num_seeds for run in runs),
+    )
+    tunings = _first({(t.task, t.activation): t for t in run.tunings} for run in runs)
+    pairs = [(task, name) for task in settings.tasks for name in settings.activations]
+    if missing := [pair for pair in pairs if pair not in tunings]:
+        task, activation = missing[0]
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(
+            f"no run has {activation!r} on task {task!r}{more}; every activation must have been "
+            "run on every task"
+        )
+    tasks = _first({t.source: t for t in run.tasks} for run in runs)
+    skipped = _first(run.skipped for run in runs)
+    shapes = _first({s.activation: s for s in run.shapes} for run in runs)
+    return Run(
+        settings=settings,
+        tasks=tuple(tasks[task] for task in settings.tasks),
+        tunings=tuple(tunings[pair] for pair in pairs),
+        trials=_trials(runs, settings, tunings),
+        shapes=tuple(shapes[name] for name in settings.activations if name in shapes),
+        environment=_environment(runs),
+        skipped={task: why for task, why in skipped.items() if task not in tasks},
+        timing={name: round(sum(run.timing[name] for run in runs), 2) for name in runs[0].timing},
+    )
+
+
+def _check_compatible(named: Sequence[tuple[str, Run]]) -> None:
+    """Whatever two runs have in common must be the same thing."""
+    kinds: dict[str, Callable[[Run], Mapping[str, object]]] = {
+        "protocol version": lambda run: {"": run.trials[0].key.protocol},
+        "setting": lambda run: {
+            name: value for name, value in asdict(run.settings).items() if name not in _MERGED
+        },
+        "data of task": lambda run: {task.source: task.data for task in run.tasks},
+        "description of task": lambda run: {task.source: task for task in run.tasks},
+        "formula of": lambda run: {t.key.activation: t.key.formula for t in run.trials},
+    }
+    (first_name, first), *others = named
+    known = {kind: dict(read(first)) for kind, read in kinds.items()}
+    owner = {(kind, item): first_name for kind, items in known.items() for item in items}
+    for name, run in others:
+        for kind, read in kinds.items():
+            for item, value in read(run).items():
+                if known[kind].setdefault(item, value) != value:
+                    what = f"{kind} {item!r}" if item else kind
+                    raise UserError(
+                        f"{owner[kind, item]!r} and {name!r} cannot be merged: the {what} differs"
+                    )
+                owner.setdefault((kind, item), name)
+
+
+def _trials(
+    runs: Sequence[Run], settings: Settings, tunings: Mapping[tuple[str, str], Tuning]
+) -> tuple[Trial, ...]:
+    """Every trial once; of final ones, those of the seeds and learning rates that count."""
+    found = _first({trial.key: trial for trial in run.trials} for run in runs)
+    return tuple(
+        trial
+        for key, trial in found.items()
+        if key.phase == "tuning"
+        or (
+            key.seed in settings.final_seeds
+            and key.learning_rate == tunings[key.task, key.activation].learning_rate
+        )
+    )
+
+
+def _environment(runs: Sequence[Run]) -> dict[str, str]:
+    """What all runs were done with; where they differ, all of it."""
+    labels = _united(run.environment for run in runs)
+    found = {
+        label: [r.environment[label] for r in runs if label in r.environment] for label in labels
+    }
+    return {label: "; ".join(dict.fromkeys(values)) for label, values in found.items()}
+
+
+def _united(groups: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """Every item once, in the order of first appearance."""
+    return tuple(dict.fromkeys(item for group in groups for item in group))
+
+
+def _first(mappings: Iterable[Mapping[K, V]]) -> dict[K, V]:
+    """United mappings; of equal keys the first one's value."""
+    united: dict[K, V] = {}
+    for mapping in mappings:
+        united |= {key: value for key, value in mapping.items() if key not in united}
+    return united

@@ -1,0 +1,115 @@
+"""`zeta compare`: two activations, or two tasks, of finished trials, seed by seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from zeta._errors import UnknownNameError, UserError
+from zeta.evaluate.across import judge_overall, task_scales
+from zeta.evaluate.compare import Pair, judge
+from zeta.evaluate.results import Comparison, Overall, Results, Score
+from zeta.evaluate.wording import count, difference_words, interval, overall_figures, signed
+
+Kind = Literal["activation", "task"]
+
+
+@dataclass(frozen=True)
+class Versus:
+    """The paired answer for A and B.
+
+    Attributes:
+        a, b: both activations, or both tasks, by their full names.
+        kind: which of the two.
+        scores: label -> the scores of A and of B. The labels are the tasks that two activations
+            were run on, or the activations that were run on two tasks.
+        comparisons: label -> A minus B, with Holm's correction over the labels.
+        overall: over all labels; None where there is one, or no common scale.
+    """
+
+    a: str
+    b: str
+    kind: Kind
+    scores: dict[str, Pair]
+    comparisons: dict[str, Comparison]
+    overall: Overall | None
+
+
+def versus(results: Results, a: str, b: str) -> Versus:
+    """Compare two activations over the tasks, or two tasks over the activations.
+
+    Args:
+        a, b: two activations, or two tasks with the same data and metric, by their full or their
+            short names.
+
+    Raises:
+        UserError: an unknown name (the message suggests the nearest), twice the same, one of each,
+            or tasks of which the seeds are no pairs.
+    """
+    kinds: dict[str, Kind] = dict.fromkeys(results.settings.activations, "activation")
+    kinds |= dict.fromkeys(results.settings.tasks, "task")
+    known = {called: (kinds[name], name) for name, short in results.names.items()
+             for called in (name, short)}  # fmt: skip
+    for name in (a, b):
+        if name not in known:
+            raise UnknownNameError("activation or task", name, known)
+    (kind, a), (other, b) = known[a], known[b]
+    if kind != other:
+        raise UserError(f"{a!r} is one {kind} and {b!r} one {other}; name two of a kind")
+    if a == b:
+        raise UserError(f"{a!r} cannot be compared with itself; name two different ones")
+    return _activations(results, a, b) if kind == "activation" else _tasks(results, a, b)
+
+
+def _activations(results: Results, a: str, b: str) -> Versus:
+    tasks = [task.source for task in results.tasks]
+    pairs = {task: (results.score(task, a), results.score(task, b)) for task in tasks}
+    by_name: dict[tuple[str, str], Score] = {(s.task, s.activation): s for s in results.scores}
+    scales = task_scales(results.tasks, results.tunings, by_name)
+    overall = None
+    if len(scales) > 1:
+        factors = [factor for _, factor in scales.values()]
+        overall = judge_overall([pairs[task] for task in scales], factors)
+    return _versus(a, b, "activation", pairs, overall)
+
+
+def _tasks(results: Results, a: str, b: str) -> Versus:
+    infos = {task.source: task for task in results.tasks}
+    for what, of_a, of_b in (
+        ("data", infos[a].data, infos[b].data),
+        ("metric", infos[a].metric, infos[b].metric),
+    ):
+        if of_a != of_b:
+            raise UserError(
+                f"tasks {a!r} and {b!r} differ in their {what}: only tasks of the same data and "
+                "metric can be compared seed by seed"
+            )
+    pairs = {
+        name: (results.score(a, name), results.score(b, name))
+        for name in results.settings.activations
+    }
+    return _versus(a, b, "task", pairs, judge_overall(list(pairs.values()), [1.0] * len(pairs)))
+
+
+def _versus(a: str, b: str, kind: Kind, pairs: dict[str, Pair], overall: Overall | None) -> Versus:
+    comparisons = dict(zip(pairs, judge(list(pairs.values())), strict=True))
+    return Versus(a, b, kind, pairs, comparisons, overall)
+
+
+def describe(found: Versus, names: Mapping[str, str]) -> list[str]:
+    """The verdicts in one sentence each, the one over all last.
+
+    Args:
+        names: full name -> the name to show.
+    """
+    a, b = names[found.a], names[found.b]
+    sentences = [
+        f"{names[label]}: {difference_words(c.verdict, a, b)} ({signed(c.mean)}, "
+        f"{interval(c.low, c.high)}; corrected p {c.p_adjusted:.3f})."
+        for label, c in found.comparisons.items()
+    ]
+    if o := found.overall:
+        across = found.kind == "activation"
+        over = count(len(o.tasks), "task" if across else "activation")
+        figures = overall_figures(o) if across else overall_figures(o, unit="")
+        sentences.append(f"Over {over} together, {difference_words(o.verdict, a, b)}: {figures}.")
+    return sentences

@@ -1,0 +1,117 @@
+"""The common scale, and what all tasks say together."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from answering import noise, realistic, study, write_tasks
+from zeta.evaluate import Settings, TrialKey, Verdict
+from zeta.evaluate.protocol import BASELINES
+from zeta.evaluate.ranking import MIN_TASKS
+from zeta.evaluate.results import AcrossTasks, Results
+
+CANDIDATES = ("exo", "learnable_selu_variation", "laplace")
+
+
+def results_of(folder: Path, tasks: int, value=realistic) -> Results:
+    settings = Settings(CANDIDATES, write_tasks(folder, tasks), tuning_seeds=(0,))
+    return study(folder / "out", value, settings)[0]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return results_of(tmp_path_factory.mktemp("across"), MIN_TASKS)
+
+
+@pytest.fixture(scope="module")
+def across(results: Results) -> AcrossTasks:
+    assert results.across
+    return results.across
+
+
+def test_the_anchor_is_one_and_the_constant_zero(tmp_path: Path) -> None:
+    """Every baseline is right in nine of ten; exo halves the errors, laplace predicts nothing."""
+
+    def value(key: TrialKey) -> float | None:
+        return {"exo": 0.95, "laplace": None}.get(key.activation, 0.9)
+
+    across = results_of(tmp_path, 2, value).across
+    assert across
+    means = {a.activation: a.interquartile_mean.value for a in across.aggregates}
+    constant = 0.6
+    assert means["laplace"] == 0
+    assert [means[b] for b in BASELINES] == pytest.approx([1, 1, 1])
+    assert means["exo"] == pytest.approx((0.95 - constant) / (0.9 - constant))
+
+
+def test_twins_are_neither_ranked_nor_aggregated(across: AcrossTasks) -> None:
+    assert {a.activation for a in across.aggregates} == {*CANDIDATES, *BASELINES}
+    assert across.ranking
+    assert set(across.ranking.ranks) == {*CANDIDATES, *BASELINES}
+
+
+def test_each_candidate_and_each_ablation_has_an_answer(across: AcrossTasks) -> None:
+    asked = [(o.candidate, o.question) for o in across.overall]
+    assert asked == [*((c, "baseline") for c in CANDIDATES),
+                     ("learnable_selu_variation", "ablation")]  # fmt: skip
+    verdicts = {o.candidate: o.verdict for o in across.overall if o.question == "baseline"}
+    assert verdicts["laplace"] is Verdict.WORSE
+    for o in across.overall:
+        assert o.difference.low < o.difference.value < o.difference.high
+        assert o.improvement.low <= o.improvement.value <= o.improvement.high
+        assert o.p_adjusted >= o.p_value
+
+
+def test_the_mean_difference_is_that_of_the_scaled_comparisons(
+    results: Results, across: AcrossTasks
+) -> None:
+    laplace = next(o for o in across.overall if o.candidate == "laplace")
+    scaled = []
+    for task in results.tasks:
+        tuned = {t.activation: t.score for t in results.tunings if t.task == task.source}
+        anchor = max(BASELINES, key=lambda name: tuned[name])
+        c = results.comparison(task.source, "laplace")
+        scaled.append(c.mean / (results.score(task.source, anchor).mean - task.constant))
+    assert laplace.difference.value == pytest.approx(np.mean(scaled))
+
+
+def test_profiles_fall_from_all_runs_to_few(across: AcrossTasks) -> None:
+    for a in across.aggregates:
+        assert list(a.profile) == sorted(a.profile, reverse=True)
+        assert len(a.profile) == len(a.profile_low) == len(across.thresholds)
+
+
+@pytest.mark.parametrize("lowered", [0.8, 0.295], ids=["worse than the constant", "within noise"])
+def test_a_task_on_which_no_baseline_learns_is_left_out(tmp_path: Path, lowered: float) -> None:
+    def value(key: TrialKey) -> float:
+        return noise(key) - (lowered if key.task.endswith("task_1") else 0)
+
+    results = results_of(tmp_path, 3, value)
+    assert results.across
+    assert [task[-6:] for task in results.across.tasks] == ["task_0", "task_2"]
+    assert list(results.across.left_out.values()) == [
+        "no baseline is clearly better than a constant prediction"
+    ]
+    assert "task_1 is left out: no baseline is clearly better" in results.report.read_text()
+
+
+def test_no_task_with_a_scale(tmp_path: Path) -> None:
+    results = results_of(tmp_path, 2, lambda key: 0.1)
+    assert results.across
+    assert results.across.aggregates == results.across.overall == ()
+    assert "All tasks together" in results.report.read_text()
+
+
+def test_too_few_tasks_for_ranks_is_said(tmp_path: Path) -> None:
+    results = results_of(tmp_path, 2)
+    assert results.across
+    assert results.across.ranking is None
+    text = " ".join(results.report.read_text().split())
+    assert "they need 6 tasks, here are 2" in text
+
+
+def test_one_task_has_nothing_to_say_across(tmp_path: Path) -> None:
+    results = results_of(tmp_path, 1)
+    assert results.across is None
+    assert "All tasks together" not in results.report.read_text()

@@ -1,0 +1,202 @@
+"""Runs read back and merged: the same results, or one clear line."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from answering import realistic, study, write_tasks
+from zeta._errors import UserError
+from zeta.evaluate import Settings
+from zeta.evaluate.report import render, write_report
+from zeta.evaluate.results import FORMAT, Results
+from zeta.evaluate.runs import merge, read_run, rebuild
+
+Finished = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    return write_tasks(tmp_path_factory.mktemp("tasks"), 2)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The folder of a finished run; each is run once."""
+
+    @cache
+    def finished(candidates: tuple[str, ...], tasks: tuple[str, ...], seeds: int = 3) -> Path:
+        folder = tmp_path_factory.mktemp("run")
+        settings = Settings(candidates, tasks, seeds, tuning_seeds=(0,), grid_steps=(-6, -5, -4))
+        study(folder, realistic, settings)
+        return folder
+
+    return finished
+
+
+def edited(folder: Path, copy: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """A folder with the changed results of another."""
+    data = json.loads((folder / "results.json").read_text())
+    change(data)
+    copy.mkdir()
+    (copy / "results.json").write_text(json.dumps(data))
+    return copy
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    return json.loads(json.dumps(results.to_json()))
+
+
+def test_a_report_is_rebuilt_to_the_letter(run: Finished, tasks: tuple[str, ...]) -> None:
+    folder = run(("exo", "laplace"), tasks)
+    results = rebuild([folder], folder)
+    assert render(results) == results.report.read_text()
+    assert as_json(results) == json.loads((folder / "results.json").read_text())
+
+
+def test_it_needs_neither_formulas_nor_tasks(run: Finished, tmp_path: Path) -> None:
+    tasks = write_tasks(tmp_path, 1)
+    mine = tmp_path / "mine.py"
+    mine.write_text("from zeta import formula\n@formula\ndef mine(x):\n    return x / abs(x)\n")
+    folder = run((f"{mine}:mine",), tasks)
+    mine.unlink()
+    (tmp_path / "tasks.py").unlink()
+    results = rebuild([folder], tmp_path / "elsewhere")
+    assert results.shapes[0].values[40] is None, "0 / 0"
+    write_report(results)
+    assert json.loads((tmp_path / "elsewhere" / "results.json").read_text())["trials"]
+
+
+COMPUTED = ("verdict", "comparisons", "across", "scores", "tuning")
+
+
+def test_candidates_are_united(run: Finished, tasks: tuple[str, ...], tmp_path: Path) -> None:
+    parts = [run(("exo",), tasks), run(("laplace",), tasks)]
+    merged = as_json(rebuild(parts, tmp_path))
+    whole = as_json(rebuild([run(("exo", "laplace"), tasks)], tmp_path))
+    assert [merged[part] for part in COMPUTED] == [whole[part] for part in COMPUTED]
+
+
+def test_tasks_are_united(run: Finished, tasks: tuple[str, ...], tmp_path: Path) -> None:
+    parts = [run(("exo",), tasks[:1]), run(("exo",), tasks)]
+    merged = as_json(rebuild(parts, tmp_path))
+    whole = as_json(rebuild([run(("exo",), tasks)], tmp_path))
+    assert [merged[part] for part in COMPUTED] == [whole[part] for part in COMPUTED]
+
+
+def test_seeds_are_intersected(run: Finished, tasks: tuple[str, ...], tmp_path: Path) -> None:
+    merged = rebuild([run(("exo",), tasks[:1], 5), run(("laplace",), tasks[:1])], tmp_path)
+    assert merged.settings.num_seeds == 3
+    assert {len(s.values) for s in merged.scores} == {3}
+    assert {t.key.seed for t in merged.trials if t.key.phase == "final"} == set(range(100, 103))
+
+
+def test_a_merged_report_can_be_merged_again(
+    run: Finished, tasks: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_report(rebuild([run(("exo",), tasks[:1]), run(("laplace",), tasks[:1])], tmp_path))
+    merged = rebuild([tmp_path, run(("mish",), tasks[:1])], tmp_path / "all")
+    assert merged.settings.candidates == ("exo", "laplace", "mish")
+
+
+def test_what_one_run_skipped_and_another_ran_is_not_skipped(
+    run: Finished, tasks: tuple[str, ...]
+) -> None:
+    first, second = (read_run(run(("exo",), t)) for t in (tasks[:1], tasks))
+    first = replace(first, skipped={tasks[1]: "install x", "gone": "install y"})
+    assert merge([("a", first), ("b", second)]).skipped == {"gone": "install y"}
+
+
+def other_formula(run: dict[str, Any]) -> None:
+    for trial in run["trials"]:
+        if trial["activation"] == "relu":
+            trial["formula"] = "0" * 16
+    rekey(run)
+
+
+def other_data(run: dict[str, Any]) -> None:
+    run["protocol"]["tasks"][0]["data"] = "0" * 16
+
+
+def other_grid(run: dict[str, Any]) -> None:
+    run["protocol"]["settings"]["max_extensions"] = 1
+
+
+def other_protocol(run: dict[str, Any]) -> None:
+    for trial in run["trials"]:
+        trial["protocol"] += 1
+    rekey(run)
+
+
+def rekey(run: dict[str, Any]) -> None:
+    from zeta.evaluate import Budget, TrialKey
+    from zeta.evaluate.protocol import _RESULTS
+
+    for trial in run["trials"]:
+        fields = {k: v for k, v in trial.items() if k not in ("key", "curve", "learned", *_RESULTS)}
+        fields["budget"] = Budget(**fields["budget"])
+        trial["key"] = TrialKey(**fields).hex()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_formula, "the formula of 'relu' differs"),
+        (other_data, "the data of task '.*task_0' differs"),
+        (other_grid, "the setting 'max_extensions' differs"),
+        (other_protocol, "the protocol version differs"),
+    ],
+)
+def test_what_differs_is_not_merged(
+    run: Finished,
+    tasks: tuple[str, ...],
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], None],
+    message: str,
+) -> None:
+    folder = run(("exo",), tasks[:1])
+    other = edited(folder, tmp_path / "other", change)
+    with pytest.raises(UserError, match=rf"^'.*' and '.*other' cannot be merged: {message}$"):
+        rebuild([folder, other], tmp_path)
+
+
+def test_a_pair_that_was_never_run_is_named(
+    run: Finished, tasks: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"no run has 'laplace' on task '.*task_1'"):
+        rebuild([run(("laplace",), tasks[:1]), run(("exo",), tasks)], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.update(format=FORMAT + 1), "was written by a newer Zeta .* update Zeta"),
+        (lambda data: data.pop("format"), "was written by an older Zeta"),
+        (lambda data: data.update(format="x"), "is damaged"),
+        (lambda data: data.pop("trials"), r"is damaged \(KeyError: 'trials'\)"),
+        (lambda data: data["trials"].pop(), "is damaged .* has 2 final trials"),
+        (lambda data: data["trials"][0].update(value="high"), "is damaged"),
+        (lambda data: data["protocol"]["settings"].update(x=1), "is damaged"),
+        (lambda data: data["tuning"].clear(), "is damaged"),
+        (lambda data: data["protocol"]["tasks"].clear(), "is damaged"),
+    ],
+)
+def test_unusable_results(
+    run: Finished, tasks: tuple[str, ...], tmp_path: Path, change: Any, message: str
+) -> None:
+    folder = edited(run(("exo",), tasks[:1]), tmp_path / "out", change)
+    with pytest.raises(UserError, match=message):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("content", ["{ half a fi", "[]", "null"])
+def test_what_is_no_results_file(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UserError, match=r"holds no results\.json; `zeta evaluate --out"):
+        read_run(tmp_path)
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UserError, match="is damaged"):
+        read_run(tmp_path)
