@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := src tests examples benchmarks
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test test-kills lint types format clean
 
 demo: .venv/.installed
 	$(BIN)/zeta evaluate --out zeta-report
@@ -12,7 +12,11 @@ demo: .venv/.installed
 
 # Idle OpenMP threads would spin, and take the processors from the other worker.
 test: .venv/.installed
-	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2
+	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2 -m 'not slow'
+
+# A sweep is killed a hundred times and resumed, in about a quarter of an hour.
+test-kills: .venv/.installed
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -s -m slow tests/evaluate/test_kills.py
 
 lint: .venv/.installed
 	$(BIN)/ruff check $(SOURCES)
