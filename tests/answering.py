@@ -7,25 +7,35 @@ import numpy as np
 
 from zeta import activations
 from zeta.evaluate import Settings, Trial, TrialKey
+from zeta.evaluate.progress import Silent
 from zeta.evaluate.protocol import LEARNABLE
 from zeta.evaluate.results import Results
-from zeta.evaluate.study import Silent, Study
+from zeta.evaluate.study import Study
 
 Value = Callable[[TrialKey], float | None]
 
 
 class AnsweringEngine:
-    """Gives every trial the value of a function of its key, last trial first."""
+    """Gives every trial the value of a function of its key, by default the last trial first."""
 
-    def __init__(self, value: Value) -> None:
+    def __init__(self, value: Value, in_order: bool = False) -> None:
         self.value, self.ran = value, list[TrialKey]()
+        self.groups = list[Sequence[TrialKey]]()
+        self._step = 1 if in_order else -1
 
     def start(self) -> None:
         """Nothing to start."""
 
     def run(self, groups: Sequence[Sequence[TrialKey]]) -> Iterator[list[Trial]]:
-        for group in reversed(groups):
-            yield [self._answer(key) for key in reversed(group)]
+        for group in groups[:: self._step]:
+            self.groups.append(group)
+            yield [self._answer(key) for key in group[:: self._step]]
+
+    def __enter__(self) -> "AnsweringEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
 
     def _answer(self, key: TrialKey) -> Trial:
         self.ran.append(key)

@@ -104,6 +104,9 @@ def test_plot_and_doctor(files: Path) -> None:
         (["evaluate", "--out", "mine.py/out"], "cannot write to 'mine.py/out': Not a directory"),
         (["report", "none"], "'none' holds no results.json; `zeta evaluate --out none` writes one"),
         (["compare", "exo", "relu", "--out", "none"], "'none' holds no results.json"),
+        (["evaluate", "--address", "h:1"], "an address is a Ray cluster's; add --engine ray"),
+        (["export", "none", "t.csv"], "there are no finished trials to export"),
+        (["export", "none", "t.txt"], "cannot tell a format from 't.txt'"),
         (["plot", "gellu", "-o", "f.png"], "unknown activation 'gellu'; did you mean 'gelu'?"),
         (["plot", "gelu", "-o", "none/f.png"], "cannot write 'none/f.png'"),
         (["plot", "const.py:const", "-o", "f.png"], "'const.py:const' is constant"),
@@ -137,6 +140,7 @@ def test_bad_input_is_one_line_and_a_nonzero_exit(
         (["plot", "exo"], "Missing option '-o' / '--output'. (see zeta plot --help)"),
         (["list", "extra"], "Got unexpected extra argument (extra) (see zeta list --help)"),
         (["report", "a", "b"], "several runs need --out DIR, the folder for their common report"),
+        (["evaluate", "--engine", "x"], "'x' is not one of 'local', 'ray'. (see zeta evaluate"),
         (["evaluate", "--seeds", "x"], "'x' is not a valid integer. (see zeta evaluate --help)"),
     ],
 )
@@ -206,6 +210,12 @@ def test_evaluate_a_users_formula_then_resume(files: Path) -> None:
     stored = sorted((files / "out" / "trials").glob("*.json"))
     assert len(stored) == len(data["trials"]) == data["timing"]["run"]
 
+    plan = zeta(*arguments, "--plan", "--out", "out", cwd=files)
+    assert "\n0 trials to run" in plan.stdout
+    exported = zeta("export", "out", "trials.csv", cwd=files)
+    assert exported.stdout == f"wrote trials.csv: {len(stored)} trials\n"
+    assert len((files / "trials.csv").read_text().splitlines()) == len(stored) + 1
+
     # Again, with a damaged file and another formula: just these trials are run.
     other = next(t for t in data["trials"] if t["activation"] == "relu")
     damaged = files / "out" / "trials" / f"{other['key']}.json"
@@ -251,8 +261,9 @@ def running(files: Path) -> Iterator[subprocess.Popen[str]]:
     while len(list(files.glob("out/trials/*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     yield process
-    with contextlib.suppress(ProcessLookupError):
+    if process.returncode is None:
         os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
@@ -274,6 +285,14 @@ def test_an_interruption_keeps_the_finished_trials(
     assert len(kept) >= 3
     assert all(json.loads(content)["status"] == "ok" for content in kept.values())
     assert not list(files.glob("out/trials/*.tmp"))
+
+
+def test_two_runs_on_one_folder(files: Path, running: subprocess.Popen[str]) -> None:
+    second = zeta("evaluate", "exo", "--task", "task.py:blobs", "--out", "out", cwd=files)
+    assert second.returncode == 1
+    assert "zeta: another evaluation is writing to 'out': wait" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
+    assert running.poll() is None
 
 
 def test_no_worker_outlives_a_killed_parent(running: subprocess.Popen[str]) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -61,8 +62,31 @@ def plot_command(names: tuple[str, ...], output: Path) -> None:
     metavar="DIR",
     help="Folder of the report and the finished trials.",
 )
+@click.option("--plan", "plan_only", is_flag=True, help="Say what it would take, and stop.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="This machine's cores, or a Ray cluster.",
+)
+@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster; default: the one here.")
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for TensorBoard's event files.",
+)
 def evaluate_command(
-    activations: tuple[str, ...], tasks: tuple[str, ...], seeds: int | None, quick: bool, out: Path
+    activations: tuple[str, ...],
+    tasks: tuple[str, ...],
+    seeds: int | None,
+    quick: bool,
+    out: Path,
+    plan_only: bool,
+    engine: Literal["local", "ray"],
+    address: str | None,
+    tensorboard: Path | None,
 ) -> None:
     """Compare activations with relu, gelu and silu on real data, and write a report.
 
@@ -72,12 +96,23 @@ def evaluate_command(
     """
     # SIGTERM ends a run as Ctrl-C does: without a handler it would skip all tidying up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from zeta.evaluate import evaluate
-    from zeta.evaluate.terminal import TerminalProgress, print_results
+    from zeta.evaluate import evaluate, plan
+    from zeta.evaluate.terminal import TerminalProgress, print_plan, print_results
 
+    if plan_only:
+        print_plan(plan(activations, tasks, num_seeds=seeds, quick=quick, out=out))
+        return
     with TerminalProgress() as progress:
         results = evaluate(
-            activations, tasks, num_seeds=seeds, quick=quick, out=out, progress=progress
+            activations,
+            tasks,
+            num_seeds=seeds,
+            quick=quick,
+            out=out,
+            engine=engine,
+            address=address,
+            tensorboard=tensorboard,
+            progress=progress,
         )
     print_results(results)
 
@@ -128,6 +163,21 @@ def compare_command(a: str, b: str, out: Path) -> None:
 
     results = rebuild([out], out)
     print_versus(versus(results, a, b), results.names)
+
+
+@cli.command("export")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("output", type=click.Path(path_type=Path), metavar="FILE")
+def export_command(folder: Path, output: Path) -> None:
+    """Write the finished trials of the report in DIR as a table, a row for each.
+
+    FILE ends in .parquet or .csv. An evaluation that still runs can be exported too.
+    """
+    from zeta.evaluate.store import export, read_trials
+
+    trials = read_trials(folder)
+    export(trials, output)
+    click.echo(f"wrote {output}: {len(trials)} trials")
 
 
 @cli.command("bench")

@@ -11,10 +11,11 @@ import pytest
 
 from answering import AnsweringEngine, noise, settings_for, study
 from zeta._errors import UserError
-from zeta.evaluate import TrialKey, Verdict
+from zeta.evaluate import Settings, TrialKey, Verdict, tasks
+from zeta.evaluate.progress import Silent
 from zeta.evaluate.results import short_names
 from zeta.evaluate.run import make_settings
-from zeta.evaluate.study import Silent, Study
+from zeta.evaluate.study import Study
 
 
 def test_planted_effect_is_found_and_noise_is_not(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_resume_runs_only_what_is_missing_and_ends_alike(tmp_path: Path) -> None
     folder, settings = tmp_path / "out", replace(settings_for("exo"), epoch_divisor=15)
     _, engine = study(folder, noise, settings)
     before, total = without_timing(folder), len(engine.ran)
-    lost = list(itertools.islice((folder / "trials").iterdir(), 7))
+    lost = list(itertools.islice((folder / "trials").glob("*.json"), 7))
     for path in lost[:4]:
         path.unlink()
     for path in lost[4:]:
@@ -140,18 +141,73 @@ def test_resume_runs_only_what_is_missing_and_ends_alike(tmp_path: Path) -> None
     assert without_timing(tmp_path / "elsewhere") == before
 
 
+def test_a_group_is_run_together_and_what_is_missing_of_one_alone(tmp_path: Path) -> None:
+    settings = replace(settings_for("exo", seeds=20), epoch_divisor=15)
+    _, engine = study(tmp_path, noise, settings)
+    for activation in settings.activations:
+        sizes = [len(g) for g in engine.groups if g[0].activation == activation]
+        assert sorted(sizes[-2:]) == [4, 16], "twenty final trials, at most sixteen as one"
+    group = next(g for g in engine.groups if len(g) == 16)
+    (tmp_path / "trials" / f"{group[3].hex()}.json").unlink()
+    _, engine = study(tmp_path, noise, settings)
+    assert engine.groups == [[group[3]]]
+    _, engine = study(tmp_path, noise, replace(settings, num_seeds=21))
+    assert [len(group) for group in engine.groups] == [1] * len(settings.activations)
+
+
+def test_long_groups_are_run_first(tmp_path: Path) -> None:
+    path = tmp_path / "long.py"
+    path.write_text(
+        "from dataclasses import replace\nfrom zeta.evaluate import Budget, tasks\n"
+        "long = replace(tasks.get('digits'), name='long', budget=Budget(500, 64, 64))\n"
+    )
+    settings = Settings(("exo",), ("digits", f"{path}:long"), 4)
+    engine = AnsweringEngine(noise, in_order=True)
+    Study(settings, tmp_path / "out", engine, Silent()).run()
+    in_turn = [group[0].task for group in engine.groups if group[0].phase == "tuning"]
+    assert in_turn[: len(settings.activations)] == [f"{path}:long"] * len(settings.activations)
+
+
+def test_skipped_tasks_are_in_the_results(tmp_path: Path) -> None:
+    skipped = {"speech": "pip install 'zeta-nn[tasks]'"}
+    engine = AnsweringEngine(noise)
+    results = Study(settings_for("exo"), tmp_path, engine, Silent(), skipped).run()
+    assert results.to_json()["protocol"]["skipped"] == skipped
+
+
 def test_settings() -> None:
-    assert make_settings((), (), None, quick=False).activations == (
+    settings, skipped = make_settings((), (), None, quick=False)
+    assert settings.activations == (
         "exo", "learnable_selu_variation", "laplace", "relu", "gelu", "silu",
         "learnable_selu_variation (frozen)",
     )  # fmt: skip
-    assert make_settings(("gelu", "gelu"), (), 7, quick=True).activations == (
-        "gelu",
-        "relu",
-        "silu",
-    )
+    assert settings.tasks == tuple(tasks.TASKS)
+    assert not skipped
+    settings, _ = make_settings(("gelu", "gelu"), (), 7, quick=True)
+    assert settings.activations == ("gelu", "relu", "silu")
     with pytest.raises(UserError, match=r"seeds must be at least 2.*got 1"):
         make_settings((), (), 1, quick=False)
+
+
+def test_a_task_without_its_data_is_skipped_unless_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    speech = replace(tasks.get("digits"), missing=lambda: "pip install 'zeta-nn[tasks]'")
+    monkeypatch.setattr(tasks, "TASKS", {"digits": tasks.get("digits"), "speech": speech})
+    settings, skipped = make_settings((), (), None, quick=False)
+    assert settings.tasks == ("digits",)
+    assert skipped == {"speech": "pip install 'zeta-nn[tasks]'"}
+    with pytest.raises(UserError, match=r"task 'speech': pip install 'zeta-nn\[tasks\]'"):
+        make_settings((), ("digits", "speech"), None, quick=False)
+    monkeypatch.delitem(tasks.TASKS, "digits")
+    with pytest.raises(UserError, match="no task can be run: pip install"):
+        make_settings((), (), None, quick=False)
+
+
+def test_a_quick_look_takes_tasks_that_need_nothing_installed() -> None:
+    settings, skipped = make_settings((), (), None, quick=True)
+    assert settings.tasks == tasks.QUICK
+    assert not skipped
 
 
 def test_bad_names_are_found_before_the_folder_is_made(tmp_path: Path) -> None:

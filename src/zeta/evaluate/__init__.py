@@ -2,6 +2,7 @@
 
 ===========================  ==================================================================
 ``evaluate``                 compare activations with relu, gelu and silu; write a report
+``plan``                     what that would run, with the time and memory it needs
 ``Task``, ``Budget``         write one to evaluate on data of your own
 ``tasks``                    the tasks that come along
 ``run_trial``                one training run, a pure function of its key
@@ -32,10 +33,10 @@ if _missing := [
     raise missing_extra("zeta.evaluate", " and ".join(_missing), extra="evaluate")
 
 from zeta.evaluate import tasks
+from zeta.evaluate.progress import Progress
 from zeta.evaluate.protocol import Settings, Trial, TrialKey, formula_fingerprint
 from zeta.evaluate.results import Comparison, Results, Verdict
-from zeta.evaluate.run import Interrupted, evaluate
-from zeta.evaluate.study import Progress
+from zeta.evaluate.run import Interrupted, evaluate, plan
 from zeta.evaluate.tasks import Budget, Task
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ __all__ = [
     "Verdict",
     "evaluate",
     "formula_fingerprint",
+    "plan",
     "run_trial",
     "tasks",
 ]

@@ -308,13 +308,18 @@ class Results(Run):
             },
             "comparisons": [asdict(c) for c in self.comparisons],
             "across": asdict(self.across) if self.across else None,
-            "scores": [asdict(s) for s in self.scores],
+            "scores": [_score_to_json(s) for s in self.scores],
             "tuning": tunings,
             "trials": [t.to_json() for t in self.trials],
             "shapes": [asdict(s) for s in self.shapes],
             "environment": dict(self.environment),
             "timing": self.timing,
         }
+
+
+def _score_to_json(score: Score) -> dict[str, Any]:
+    fields = asdict(score)
+    return fields | {"timing": {"step_ms": fields.pop("step_ms")}}
 
 
 def short_names(sources: Sequence[str]) -> dict[str, str]:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from zeta._errors import UserError
 from zeta.evaluate import tasks as task_registry
-from zeta.evaluate.engine import LocalEngine
+from zeta.evaluate.engines import EngineName, make_engine
+from zeta.evaluate.plan import Plan, make_plan
+from zeta.evaluate.progress import Progress, Silent
 from zeta.evaluate.protocol import DEFAULT_CANDIDATES, Settings
 from zeta.evaluate.results import Results
-from zeta.evaluate.study import Progress, Silent, Study
+from zeta.evaluate.study import Study
 
 
 class Interrupted(KeyboardInterrupt):
@@ -22,6 +24,9 @@ def evaluate(
     num_seeds: int | None = None,
     quick: bool = False,
     out: str | Path = "zeta-report",
+    engine: EngineName = "local",
+    address: str | None = None,
+    tensorboard: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Compare activations with relu, gelu and silu on real data, and write a report.
@@ -32,21 +37,34 @@ def evaluate(
     Args:
         activations: the candidates, by catalogue name or ``"path/to/file.py:name"``; by default
             the three of the documents.
-        tasks: by name or ``"path/to/file.py:name"``; by default all three.
+        tasks: by name or ``"path/to/file.py:name"``; by default all whose data are installed, or
+            three small ones if quick.
         num_seeds: final trials per activation and task, at least 2; by default 10, or 3 if quick.
         quick: a look of a few seconds, too small to conclude from.
         out: the folder for ``report.html``, ``results.json`` and ``trials/``.
+        engine: "local", this machine's cores, or "ray", a cluster.
+        address: of the Ray cluster, ``host:port``; by default the one that runs here, or else a
+            new one.
+        tensorboard: a folder for TensorBoard's event files.
         progress: told of every finished trial.
 
     Raises:
-        UserError: an unknown name, an unusable file, too few seeds, or an unwritable folder, all
-            found before any training.
+        UserError: an unknown name, an unusable file, too few seeds, a task whose data are not
+            installed, an address without a cluster, or a folder that cannot be written to or is
+            in use, all found before any training; also a full disk, or workers lost for good.
         Interrupted: Ctrl-C.
     """
     progress = progress or Silent()
-    settings = make_settings(activations, tasks, num_seeds, quick)
-    with LocalEngine() as engine:
-        study = Study(settings, Path(out), engine, progress)
+    settings, skipped = make_settings(activations, tasks, num_seeds, quick)
+    for name, reason in skipped.items():
+        progress.note(f"task {name} is skipped: {reason}")
+    if tensorboard is not None:
+        from zeta.evaluate.tensorboard import TensorBoard
+
+        names = (*settings.activations, *settings.tasks)
+        progress = TensorBoard(Path(tensorboard), names, progress)
+    with make_engine(engine, address) as workers:
+        study = Study(settings, Path(out), workers, progress, skipped)
         try:
             return study.run()
         except KeyboardInterrupt:
@@ -56,16 +74,60 @@ def evaluate(
             ) from None
 
 
-def make_settings(
-    activations: Iterable[str], tasks: Iterable[str], num_seeds: int | None, quick: bool
-) -> Settings:
-    """The settings of a default or a quick run.
+def plan(
+    activations: Iterable[str] = (),
+    tasks: Iterable[str] = (),
+    *,
+    num_seeds: int | None = None,
+    quick: bool = False,
+    out: str | Path = "zeta-report",
+) -> Plan:
+    """What :func:`evaluate` with these arguments would run; the time and memory are measured.
+
+    Nothing is written. Worker processes are spawned, so a script needs the usual
+    ``if __name__ == "__main__":``.
 
     Raises:
-        UserError: fewer than two seeds.
+        UserError: whatever :func:`evaluate` would refuse before training.
+    """
+    settings, _ = make_settings(activations, tasks, num_seeds, quick)
+    return make_plan(settings, Path(out))
+
+
+def make_settings(
+    activations: Iterable[str], tasks: Iterable[str], num_seeds: int | None, quick: bool
+) -> tuple[Settings, dict[str, str]]:
+    """The settings of a default or a quick run, and task -> why it is left out.
+
+    Raises:
+        UserError: fewer than two seeds, or no task whose data are installed.
     """
     candidates = tuple(dict.fromkeys(activations)) or DEFAULT_CANDIDATES
-    names = tuple(dict.fromkeys(tasks)) or tuple(task_registry.TASKS)
+    usual = task_registry.QUICK if quick else tuple(task_registry.TASKS)
+    names, skipped = _available(tuple(dict.fromkeys(tasks)), usual)
+    return _settings(candidates, names, num_seeds, quick), skipped
+
+
+def _available(
+    asked: tuple[str, ...], usual: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The tasks to be run, of the usual ones those whose data are there; why the others are not.
+
+    Raises:
+        UserError: a task that was asked for lacks its data, or none is left.
+    """
+    missing = {name: task_registry.get(name).missing() for name in asked or usual}
+    skipped = {name: reason for name, reason in missing.items() if reason}
+    if asked and skipped:
+        raise UserError(next(f"task {name!r}: {reason}" for name, reason in skipped.items()))
+    if len(skipped) == len(missing):
+        raise UserError(f"no task can be run: {'; '.join(skipped.values())}")
+    return tuple(name for name in missing if name not in skipped), skipped
+
+
+def _settings(
+    candidates: tuple[str, ...], names: tuple[str, ...], num_seeds: int | None, quick: bool
+) -> Settings:
     seeds = (3 if quick else 10) if num_seeds is None else num_seeds
     if seeds < 2:
         raise UserError(f"seeds must be at least 2 for paired statistics, got {seeds}")

@@ -1,7 +1,9 @@
-"""The evaluation in a terminal: a live progress bar, then a table and the verdict."""
+"""The evaluation in a terminal: its plan, live progress bars, then a table and the verdict."""
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
@@ -11,14 +13,18 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Task as RichTask
 from rich.table import Table
 from rich.text import Text
 
-from zeta.evaluate.results import Results, TaskInfo, Verdict
+from zeta.evaluate.plan import Plan
+from zeta.evaluate.protocol import Phase, Trial
+from zeta.evaluate.results import Results, TaskInfo, Verdict, short_names
 from zeta.evaluate.versus import Versus, describe
 from zeta.evaluate.wording import percent, signed
 
@@ -28,7 +34,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class TerminalProgress:
-    """A :class:`zeta.evaluate.Progress` for a terminal; sparse lines where there is none.
+    """A :class:`zeta.evaluate.Progress` for a terminal: a bar for each task.
+
+    Where there is no terminal, a line now and then.
 
     Args:
         console: writes to standard error, so that standard output holds the result alone.
@@ -37,7 +45,7 @@ class TerminalProgress:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._live = self._console.is_terminal
-        self._bar = Progress(
+        self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
@@ -48,34 +56,58 @@ class TerminalProgress:
             console=self._console,
             disable=not self._live,
         )
-        self._row = self._bar.add_task("starting", total=None)
-        self._description, self._total = "starting", 0
+        self._rows: dict[str, TaskID] = {}
+        self._phase: Phase | None = None
+        self._run = 0  # trials, not those that were finished before
         self._started = self._last_line = time.monotonic()
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: Phase, totals: Mapping[str, int]) -> None:
         """A phase begins, or its plan grew."""
-        self._total = total
-        self._bar.update(self._row, description=_PHASES[name], total=total)
-        if self._description != _PHASES[name]:
-            self._description = _PHASES[name]
+        short = short_names(list(totals))
+        for task, total in totals.items():
+            if task not in self._rows:
+                self._rows[task] = self._bars.add_task("", total=total)
+            self._bars.update(
+                self._rows[task], description=f"{short[task]}: {_PHASES[name]}", total=total
+            )
+        if self._phase != name:
+            self._phase = name
             if not self._live:
-                self.note(self._description)
+                self.note(_PHASES[name])
 
-    def advance(self, finished: int) -> None:
-        """``finished`` trials are done in all."""
-        self._bar.update(self._row, completed=finished)
+    def finished(self, trials: Sequence[Trial], *, resumed: bool) -> None:
+        """These trials are finished and kept."""
+        for task, count in Counter(trial.key.task for trial in trials).items():
+            if resumed:
+                # A step that took no time would make the time left too short.
+                done = int(self._bar(task).completed) + count
+                self._bars.reset(self._rows[task], completed=done)
+            else:
+                self._bars.advance(self._rows[task], count)
+        self._run += 0 if resumed else len(trials)
         now = time.monotonic()
         if not self._live and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            elapsed = now - self._started
-            self.note(f"{finished}/{self._total} trials, {elapsed:.0f} s")
+            self.note(self._line(now - self._started))
 
     def note(self, line: str) -> None:
-        """One line above the bar."""
+        """One line above the bars."""
         self._console.print(Text(line), soft_wrap=True)
 
+    def _bar(self, task: str) -> RichTask:
+        return next(bar for bar in self._bars.tasks if bar.id == self._rows[task])
+
+    def _line(self, elapsed: float) -> str:
+        """How many trials are finished, and the time left at the speed of this run."""
+        finished = sum(int(bar.completed) for bar in self._bars.tasks)
+        total = sum(int(bar.total or 0) for bar in self._bars.tasks)
+        line = f"{finished}/{total} trials, {_duration(elapsed)}"
+        if not self._run:
+            return line
+        return f"{line}, about {_duration(elapsed * (total - finished) / self._run)} left"
+
     def __enter__(self) -> "TerminalProgress":
-        self._bar.start()
+        self._bars.start()
         return self
 
     def __exit__(
@@ -84,7 +116,45 @@ class TerminalProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        self._bars.stop()
+
+
+def print_plan(plan: Plan) -> None:
+    """Trials, time and memory, on standard output."""
+    console = Console(file=sys.stdout)
+    names = short_names([task.task for task in plan.tasks])
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("task", "tuning", "final", "finished", "s per trial", "MB"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    for task in plan.tasks:
+        seconds = "" if task.seconds is None else f"{task.seconds:.2g}"
+        memory = "" if task.memory is None else f"{task.memory / 1e6:.0f}"
+        row = (names[task.task], task.tuning, task.final, task.finished, seconds, memory)
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console.print(table)
+    remaining = sum(task.remaining for task in plan.tasks)
+    console.print(
+        f"{remaining} trials to run, and up to {plan.most_extensions} more where a learning rate "
+        "on the grid's edge wins.",
+        soft_wrap=True,
+    )
+    if not remaining:
+        return
+    took = "a short probe" if any(task.measured for task in plan.tasks) else "finished trials"
+    console.print(
+        f"About {_duration(plan.seconds)} on {plan.workers} cores, going by {took}.",
+        soft_wrap=True,
+    )
+    if plan.memory is not None:
+        console.print(f"About {plan.memory / 1e6:.0f} MB of memory for the workers.")
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that a person would say it in."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def print_results(results: Results) -> None:

@@ -15,7 +15,7 @@ from zeta.evaluate.results import (
     Verdict,
     short_names,
 )
-from zeta.evaluate.tasks.task import TEST_FRACTION, VALIDATION_FRACTION
+from zeta.evaluate.tasks.task import STREAM_TUNING_FRACTION, TEST_FRACTION, VALIDATION_FRACTION
 
 SCOPE = (
     "This holds for small networks and one fixed test set of each task; it is no statement about "
@@ -259,10 +259,15 @@ def describe_protocol(settings: Settings) -> tuple[str, ...]:
     tuning = count(len(settings.tuning_seeds), "tuning seed")
     return (
         f"Data: {percent(TEST_FRACTION)} of each data set is a fixed test set, the same in every "
-        "trial; the rest is development data. Features (and regression targets) are standardised "
-        "by the training rows.",
-        "Network: two hidden layers, PyTorch's default initialisation for every activation, Adam "
-        "with a constant learning rate, float32. Only learnable_selu_variation trains parameters "
+        "trial: drawn at random with classes in equal shares, or the newest where rows are in "
+        "order of time; the rest is development data. Features (and regression targets) are "
+        "standardised by the training rows.",
+        f"Streams: each batch is scored before it is trained on, in one pass; learning rates are "
+        f"tuned on the first {percent(STREAM_TUNING_FRACTION)}, then a fresh network is scored on "
+        "the rest.",
+        "Network: each task's own, two hidden layers where its description says nothing else; "
+        "PyTorch's default initialisation for every activation, Adam with a constant learning "
+        "rate, float32. Only learnable_selu_variation trains parameters "
         "of its own, starting from the documented values; all others keep theirs.",
         f"Tuning: every learning rate of the grid with {tuning}, scored on validation data "
         f"({percent(VALIDATION_FRACTION)} of the development data, drawn by seed); the same grid "

@@ -9,7 +9,7 @@ import pytest
 from zeta._errors import UserError
 from zeta.activations import relu
 from zeta.evaluate import Budget, TrialKey, formula_fingerprint, tasks
-from zeta.evaluate.engine import LocalEngine
+from zeta.evaluate.engines import LocalEngine
 from zeta.evaluate.training import run_trial
 
 DATA = tasks.get("breast_cancer").fingerprint()

@@ -1,0 +1,60 @@
+"""The plan, measured in real worker processes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from answering import noise, settings_for, study
+from zeta._errors import UserError
+from zeta.evaluate import Settings, plan
+from zeta.evaluate.plan import make_plan
+
+TASK = """
+import numpy as np
+from zeta.evaluate import Budget, Task
+
+def load():
+    x = np.random.default_rng(0).normal(size=(160, 4))
+    return x, (x.sum(axis=1) > 0).astype(int)
+
+class Fatal(Task):
+    def score(self, predictions, targets):
+        if predictions.shape[0] < 40:  # a validation split's, in a worker
+            import os
+            os._exit(1)
+        return super().score(predictions, targets)
+
+description = "blobs", "the sign of a sum", "classification", load
+blobs = Task(*description, Budget(50, 32, 8))
+fatal = Fatal(*description, Budget(50, 32, 8))
+"""
+
+
+def test_nothing_is_written_and_the_probe_is_of_this_task(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(TASK)
+    source = f"{tmp_path}/task.py:blobs"
+    (task,) = plan(["exo"], [source], num_seeds=10, out=tmp_path / "out").tasks
+    assert (task.task, task.tuning, task.final, task.finished) == (source, 40, 40, 0)
+    assert task.measured
+    assert task.seconds is not None
+    assert 0 < task.seconds < 10
+    assert task.memory is None or 5e7 < task.memory < 5e9, "a process with PyTorch in it"
+    assert [path.name for path in tmp_path.iterdir()] == ["task.py"]
+
+
+def test_finished_trials_are_counted_and_timed(tmp_path: Path) -> None:
+    settings = replace(settings_for("exo"), epoch_divisor=15)
+    results, _ = study(tmp_path, noise, settings)
+    (task,) = make_plan(settings, tmp_path).tasks
+    assert (task.remaining, task.finished) == (0, len(results.trials))
+    (task,) = make_plan(replace(settings, num_seeds=12), tmp_path).tasks
+    assert task.remaining == 2 * len(settings.activations)
+    assert not task.measured
+
+
+def test_a_probe_that_dies_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(TASK)
+    source = f"{tmp_path}/task.py:fatal"
+    with pytest.raises(UserError, match=r"a trial of task '.*:fatal' ended its process"):
+        make_plan(Settings(("exo",), (source,), 2), tmp_path / "out")
