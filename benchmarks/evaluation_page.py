@@ -1,7 +1,7 @@
 """Write docs/evaluation_results.md from the folder of a finished `zeta evaluate`.
 
-    zeta evaluate --out zeta-report
-    python benchmarks/evaluation_page.py zeta-report --out docs/evaluation_results.md
+zeta evaluate --out zeta-report
+python benchmarks/evaluation_page.py zeta-report --out docs/evaluation_results.md
 """
 
 import argparse
@@ -120,7 +120,9 @@ def _across(results: Results) -> Iterable[str]:
 def _heads(results: Results) -> Iterable[str]:
     first, *others = [name for name in HEADS if name in results.settings.tasks]
     for other in others:
-        yield "\n".join(f"- {line}" for line in describe(versus(results, other, first), results.names))
+        yield "\n".join(
+            f"- {line}" for line in describe(versus(results, other, first), results.names)
+        )
 
 
 def _scores(results: Results) -> str:

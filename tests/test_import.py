@@ -17,7 +17,9 @@ def loaded_by(statement, env):
     return eval(run.stdout)
 
 
-@pytest.mark.parametrize("statement", ["import zeta", "from zeta import formula, math"])
+@pytest.mark.parametrize(
+    "statement", ["import zeta", "from zeta import formula, math", "import zeta.integrations"]
+)
 def test_no_framework_is_imported(statement, clean_env):
     assert loaded_by(statement, clean_env) == []
 

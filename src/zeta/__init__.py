@@ -12,6 +12,7 @@ Importing ``zeta`` imports no framework. The parts load when they are first touc
 ``zeta.flax``           Flax NNX modules
 ``zeta.keras``          Keras layers and functions, on three backends
 ``zeta.convert``        weights from one framework's modules to another's
+``zeta.integrations``   model surgery, Hugging Face transformers, timm
 ``zeta.evaluate``       does an activation help? Paired trials, statistics and a report
 ======================  =====================================================================
 """
@@ -28,19 +29,25 @@ __all__ = [
     "evaluate",
     "flax",
     "formula",
+    "integrations",
     "jax",
     "keras",
     "math",
     "nn",
     "ops",
+    "register_transformers",
+    "replace_activations",
 ]
 
-_SUBMODULES = frozenset(__all__) - {"Formula", "formula"}
+_INTEGRATIONS = frozenset({"register_transformers", "replace_activations"})
+_SUBMODULES = frozenset(__all__) - {"Formula", "formula"} - _INTEGRATIONS
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"zeta.{name}")
+    if name in _INTEGRATIONS:
+        return getattr(importlib.import_module("zeta.integrations"), name)
     if name == "__version__":
         from importlib.metadata import version
 

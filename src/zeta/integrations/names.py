@@ -1,0 +1,91 @@
+"""Activations by name: which classes of which library compute one, and which are Zeta's own."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from zeta import activations
+from zeta._formula import Formula
+
+# Class names, so that no library needs to be imported to recognise its classes.
+_CLASSES: dict[str, frozenset[str]] = {
+    "relu": frozenset({"ReLU"}),
+    "leaky_relu": frozenset({"LeakyReLU"}),
+    "elu": frozenset({"ELU"}),
+    "selu": frozenset({"SELU"}),
+    "gelu": frozenset(
+        {
+            "GELU",
+            "GELUTanh",
+            "GELUActivation",
+            "NewGELUActivation",
+            "FastGELUActivation",
+            "AccurateGELUActivation",
+            "QuickGELU",
+            "QuickGELUActivation",
+        }
+    ),
+    "silu": frozenset({"SiLU", "SiLUActivation", "Swish", "SwishMe"}),
+    "mish": frozenset({"Mish", "MishMe", "MishActivation"}),
+    "softplus": frozenset({"Softplus"}),
+    "tanh": frozenset({"Tanh"}),
+    "sigmoid": frozenset({"Sigmoid"}),
+    "hardswish": frozenset({"Hardswish", "HardSwish", "HardSwishMe"}),
+    "squared_relu": frozenset({"ReLUSquaredActivation", "SquaredReLU"}),
+    "laplace": frozenset({"LaplaceActivation"}),
+}
+
+# Functions that take the place of a module, whatever library's.
+FUNCTIONS = frozenset(_CLASSES) | {
+    *("celu", "hard_silu", "hard_swish", "hard_sigmoid", "hardsigmoid", "hard_tanh", "hardtanh"),
+    *("log_sigmoid", "logsigmoid", "prelu", "relu6", "rrelu", "soft_sign", "softsign", "swish"),
+}
+
+# The documents' activations have classes of their own, named alike in every framework.
+_OWN = {
+    "exo": "Exo",
+    "learnable_selu_variation": "LearnableSELUVariation",
+    "laplace": "LaplaceActivation",
+}
+
+
+def activation_name(value: Any) -> str | None:
+    """The name of the activation that a module, a layer or a function computes, if it is known.
+
+    GELU's approximations count as "gelu".
+
+    Example:
+        >>> import torch
+        >>> from zeta.integrations.names import activation_name
+        >>> activation_name(torch.nn.SiLU()), activation_name(torch.nn.Linear(1, 1))
+        ('silu', None)
+    """
+    formula = value if isinstance(value, Formula) else getattr(value, "formula", None)
+    if isinstance(formula, Formula):
+        return formula.name
+    class_name = type(value).__name__
+    found = next((name for name, classes in _CLASSES.items() if class_name in classes), None)
+    if found is None and not isinstance(value, type):
+        function = getattr(value, "__name__", None)
+        return function if function in FUNCTIONS else None
+    return found
+
+
+def is_known(name: str) -> bool:
+    """Whether ``name`` names an activation that can be recognised in a model."""
+    return name in _CLASSES or name in activations.CATALOGUE
+
+
+def zeta_class(
+    formula: Formula, namespace: ModuleType, general: Callable[..., Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What builds a formula's module: a class of ``namespace`` and its keyword arguments.
+
+    Args:
+        formula: the formula.
+        namespace: ``zeta.nn``, ``zeta.flax`` or ``zeta.keras``.
+        general: the class there that takes any formula.
+    """
+    if activations.CATALOGUE.get(formula.name) is formula and formula.name in _OWN:
+        return getattr(namespace, _OWN[formula.name]), {}
+    return general, {"formula": formula}

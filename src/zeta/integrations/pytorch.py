@@ -1,0 +1,443 @@
+"""Model surgery on PyTorch modules, in place."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from zeta import activations
+from zeta import nn as zeta_nn
+from zeta._formula import Formula
+from zeta.integrations import calls
+from zeta.integrations.names import zeta_class
+from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
+from zeta.integrations.surgery import nothing_matched
+
+Matches = Callable[[str, Any], bool]
+
+_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+
+# Where the channels are the second dimension, as they are after these; the last, after others.
+_CHANNELS_SECOND = nn.modules.conv._ConvNd | nn.modules.batchnorm._NormBase | nn.GroupNorm
+
+# A module's hooks. Handles refer to these dictionaries, so they are handed over, not copied.
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
+class Matched(nn.Module):
+    """An activation matched to the one it replaced, ``gain·f(x) + shift``.
+
+    Args:
+        activation: the activation f.
+        gain: a scalar.
+        shift: a scalar, or one value per channel.
+        channel_dim: the dimension of the input that holds the channels.
+
+    Both are buffers, saved with the model and not learned.
+
+    Example:
+        >>> import torch
+        >>> from zeta.integrations.pytorch import Matched
+        >>> matched = Matched(torch.nn.ReLU(), torch.tensor(0.5), torch.tensor(1.0))
+        >>> matched(torch.tensor([-1.0, 2.0]))
+        tensor([1., 2.])
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, activation: nn.Module, gain: Tensor, shift: Tensor, channel_dim: int = -1
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.channel_dim = channel_dim
+        self.register_buffer("gain", gain)
+        self.register_buffer("shift", shift)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The matched activation, in the activation's dtype."""
+        y: Tensor = self.activation(input)
+        shift = self.shift
+        if shift.dim():
+            shape = [1] * y.dim()
+            shape[self.channel_dim] = -1
+            shift = shift.view(shape)
+        return y * self.gain.to(y.dtype) + shift.to(y.dtype)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an activation stands.
+
+    Attributes:
+        around: the modules that contain it, the nearest first; none around the model itself.
+    """
+
+    name: str
+    old: nn.Module
+    around: tuple[nn.Module, ...]
+
+    @property
+    def attribute(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    def put(self, module: nn.Module) -> None:
+        """Let ``module`` stand here."""
+        if self.around:
+            setattr(self.around[0], self.attribute, module)
+
+    def holds(self, module: nn.Module) -> bool:
+        """Whether ``module`` stands here."""
+        return not self.around or getattr(self.around[0], self.attribute, None) is module
+
+
+def replace(
+    model: nn.Module,
+    matches: Matches,
+    replacement: str | Formula | Callable[[], Any],
+    *,
+    match_gain: bool,
+    example_inputs: Any,
+) -> SurgeryReport:
+    """:func:`zeta.replace_activations` on a PyTorch model."""
+    _check(model)
+    places = list(_places(model, matches))
+    shared = {id(place.old): place for place in places}  # one of the places of each old module
+    new = _made({key: place for key, place in shared.items()}, factory(replacement))
+    pairs = {place.old: new[key] for key, place in shared.items()}
+    observer = _Observer(pairs, matching=match_gain)
+    found, not_looked = _look(model, shared, observer, example_inputs)
+    if not places:
+        raise nothing_matched(model, model.modules(), found)
+    if match_gain and example_inputs is None:
+        observer.observe_normal()
+    matched = {place.old: observer.matched(place.old) for place in shared.values()}
+    put = {key: _placed(matched[place.old], new[key], place) for key, place in shared.items()}
+    lost = [f"{p.name or 'the model itself'}: {text}" for p in shared.values() for text in _lost(p)]
+    revert = [_hand_over(place.old, put[key]) for key, place in shared.items()]
+    for place in places:
+        revert.append(_leave_fast_path(place))
+        place.put(put[id(place.old)])
+
+    def undo() -> nn.Module:
+        if not all(place.holds(put[id(place.old)]) for place in places):
+            raise RuntimeError(
+                "the model no longer holds what this surgery put there; undo later ones first"
+            )
+        for place in places:
+            place.put(place.old)
+        for step in revert:
+            step()
+        return model
+
+    unseen = [p.name for p in places if p.old not in observer.called]
+    return SurgeryReport(
+        model if places[0].around else put[id(model)],
+        tuple(
+            Replaced(p.name, repr(p.old), repr(new[id(p.old)]), _gain(matched[p.old]))
+            for p in places
+        ),
+        tuple(found),
+        not_looked,
+        tuple(unseen) if example_inputs is not None else (),
+        tuple(lost),
+        _undo=undo,
+    )
+
+
+def factory(replacement: str | Formula | Callable[..., Any]) -> Callable[..., Any]:
+    """What makes the new modules.
+
+    Raises:
+        UnknownNameError: no such name in the catalogue.
+        TypeError: one module, which cannot stand in several places, or nothing callable.
+    """
+    if isinstance(replacement, str):
+        replacement = activations.get(replacement)
+    if isinstance(replacement, Formula):
+        build, arguments = zeta_class(replacement, zeta_nn, zeta_nn.FormulaModule)
+        return functools.partial(build, **arguments)
+    if isinstance(replacement, nn.Module) or not callable(replacement):
+        raise TypeError(
+            "the replacement must be a name of the catalogue, a formula, or a class or function "
+            f"that makes a module for every place; got {replacement!r}"
+        )
+    return replacement
+
+
+def _check(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, module in model.named_modules():
+        where = f"{name or 'the model'} ({type(module).__name__})"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(f"{where} is scripted or frozen; replace activations before that")
+        if type(module).__module__.startswith(_QUANTISED):
+            raise TypeError(f"{where} is quantised; replace activations before that")
+        if isinstance(module, DistributedDataParallel):
+            raise TypeError(f"{where}: replace activations in the module, then wrap it for DDP")
+
+
+def _places(model: nn.Module, matches: Matches) -> Iterator[_Place]:
+    """Every place that matches, a module's further places included; not within a match."""
+    if matches("", model):
+        yield _Place("", model, ())
+        return
+    yield from _places_within(model, matches, "", (), set())
+
+
+def _places_within(
+    parent: nn.Module,
+    matches: Matches,
+    prefix: str,
+    around: tuple[nn.Module, ...],
+    visited: set[nn.Module],
+) -> Iterator[_Place]:
+    if parent in visited:
+        return
+    visited.add(parent)
+    around = (parent, *around)
+    # `named_children` leaves out a module's further places.
+    for attribute, child in parent._modules.items():
+        if child is None:
+            continue
+        name = f"{prefix}{attribute}"
+        if matches(name, child):
+            yield _Place(name, child, around)
+        else:
+            yield from _places_within(child, matches, f"{name}.", around, visited)
+
+
+def _made(places: dict[int, _Place], make: Callable[[], Any]) -> dict[int, nn.Module]:
+    """A new module for every old one, in the device, dtype and mode of its place."""
+    made = {key: _one(make) for key in places}
+    if len(set(map(id, made.values()))) < len(made):
+        raise TypeError(f"the replacement {make!r} makes the same module again and again")
+    for key, place in places.items():
+        _like(made[key], _reference(place)).train(place.old.training)
+    return made
+
+
+def _one(make: Callable[[], Any]) -> nn.Module:
+    try:
+        module = make()
+    except TypeError as error:
+        raise TypeError(
+            f"the replacement {make!r} cannot be called without arguments ({error}); "
+            "give a function that makes the module"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"the replacement {make!r} must make a torch.nn.Module, not {type(module).__name__}"
+        )
+    return module
+
+
+def _reference(place: _Place) -> Tensor | None:
+    """A floating-point tensor of the nearest module around that has one."""
+    for module in (place.old, *place.around):
+        for tensors in (module.parameters(), module.buffers()):
+            found = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+            if found is not None:
+                return found
+    return None
+
+
+def _like(module: nn.Module, reference: Tensor | None) -> nn.Module:
+    if reference is None:
+        return module
+    return module.to(device=reference.device, dtype=reference.dtype)
+
+
+def _placed(matched: Matched | None, new: nn.Module, place: _Place) -> nn.Module:
+    if matched is None:
+        return new
+    return _like(matched, _reference(place)).train(new.training)
+
+
+def _gain(matched: Matched | None) -> float | None:
+    return None if matched is None else matched.gain.item()
+
+
+def _look(
+    model: nn.Module, shared: dict[int, _Place], observer: _Observer, example_inputs: Any
+) -> tuple[Sequence[FunctionCall], str]:
+    """The activations called as functions, and why some may be missing."""
+
+    def selected(module: nn.Module) -> bool:
+        return id(module) in shared
+
+    if example_inputs is not None:
+        with observer.observing(model), calls.listening(model, selected) as found:
+            calls.run(model, example_inputs)
+        return found, ""
+    if selected(model):
+        return (), ""
+    try:
+        return calls.traced_calls(model, selected), ""
+    except Exception as error:  # whatever a model's forward raises on symbols
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return (), f"torch.fx cannot trace the model ({reason:.100}); give example_inputs"
+
+
+class _Observer:
+    """Notes which activations run and, for gain matching, what they answer.
+
+    Attributes:
+        called: the old activations that ran.
+        sums: what is known of each old activation with its new one.
+    """
+
+    def __init__(self, pairs: dict[nn.Module, nn.Module], *, matching: bool) -> None:
+        self.pairs = pairs
+        self.matching = matching
+        self.called: set[nn.Module] = set()
+        self.sums: dict[nn.Module, _Sums] = {}
+        self._channel_dim = -1
+        self._new: list[Tensor] = []
+        self._handles: list[Any] = []
+
+    def matched(self, old: nn.Module) -> Matched | None:
+        """The new activation matched to the old one; None where nothing tells how."""
+        sums = self.sums.get(old)
+        return sums.matched(self.pairs[old]) if sums else None
+
+    def observe_normal(self) -> None:
+        """Take in the outputs on 4,096 quantiles of the normal distribution."""
+        for old, new in self.pairs.items():
+            x = torch.special.ndtri((torch.arange(4096.0) + 0.5) / 4096)
+            x = next((x.to(tensor) for tensor in (*new.parameters(), *old.parameters())), x)
+            with torch.no_grad():
+                # `forward`, past the hooks, which are for the model's own inputs.
+                self._add(old, old.forward(x.clone()), new.forward(x))
+
+    @contextmanager
+    def observing(self, model: nn.Module) -> Iterator[None]:
+        """While the model runs on example inputs."""
+        with ExitStack() as undo:
+            for old in self.pairs:
+                undo.callback(old.register_forward_hook(self._after).remove)
+            if self.matching:
+                # The new one runs first: the old one may overwrite its input.
+                for old in self.pairs:
+                    before = old.register_forward_pre_hook(self._before, with_kwargs=True)
+                    undo.callback(before.remove)
+                for module in model.modules():
+                    if isinstance(module, _CHANNELS_SECOND | nn.Linear):
+                        undo.callback(module.register_forward_hook(self._note_channels).remove)
+            yield
+
+    def _note_channels(self, module: nn.Module, *_: Any) -> None:
+        self._channel_dim = -1 if isinstance(module, nn.Linear) else 1
+
+    def _before(self, old: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x, *_ = *args, *kwargs.values()
+        self._new.append(self.pairs[old](x.clone()))
+
+    def _after(self, old: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.called.add(old)
+        if self.matching:
+            self._add(old, output, self._new.pop())
+
+    def _add(self, old: nn.Module, f: Tensor, g: Tensor) -> None:
+        sums = self.sums.setdefault(old, _Sums(self._channel_dim))
+        sums.add(f, g)
+
+
+class _Sums:
+    """Sums over what an old activation f and a new one g answer, by channel, in double precision.
+
+    A single dimension is a sample of one channel.
+    """
+
+    def __init__(self, channel_dim: int) -> None:
+        self.channel_dim = channel_dim
+        self.count = 0
+        self.f = self.g = self.fg = self.gg = torch.zeros((), dtype=torch.float64)
+
+    def add(self, f: Tensor, g: Tensor) -> None:
+        """Take in a pair of outputs."""
+        f, g = (self._by_channel(y.double()) for y in (f, g))
+        self.count += f.shape[0]
+        self.f = self.f + f.sum(0)
+        self.g = self.g + g.sum(0)
+        self.fg = self.fg + (f * g).sum(0)
+        self.gg = self.gg + (g * g).sum(0)
+
+    def _by_channel(self, y: Tensor) -> Tensor:
+        return y if y.dim() < 2 else y.movedim(self.channel_dim, -1).flatten(end_dim=-2)
+
+    def matched(self, new: nn.Module) -> Matched | None:
+        """By least squares; None where g is constant."""
+        covariance = (self.fg - self.f * self.g / self.count).sum()
+        variance = (self.gg - self.g * self.g / self.count).sum()
+        if not variance > 0:
+            return None
+        gain = covariance / variance
+        return Matched(new, gain, (self.f - gain * self.g) / self.count, self.channel_dim)
+
+
+def _lost(place: _Place) -> Iterator[str]:
+    names = [name for name, _ in (*place.old.named_parameters(), *place.old.named_buffers())]
+    if names:
+        yield f"{', '.join(names)} of {type(place.old).__name__}"
+    if "forward" in vars(place.old):
+        yield "a forward set on the instance"
+
+
+def _hand_over(old: nn.Module, new: nn.Module) -> Callable[[], None]:
+    """Give ``new`` the hooks of ``old``, and say how to take them back."""
+    for name in _HOOKS:
+        hooks = getattr(old, name)
+        hooks.update(getattr(new, name))
+        setattr(new, name, hooks)
+    new._is_full_backward_hook = old._is_full_backward_hook
+    _rebind(new)
+
+    def take_back() -> None:
+        old.train(new.training)
+        old._is_full_backward_hook = new._is_full_backward_hook
+        _rebind(old)
+
+    return take_back
+
+
+def _rebind(module: nn.Module) -> None:
+    """Load hooks refer to the module that they were registered on."""
+    hooks: dict[int, Any] = module._load_state_dict_pre_hooks
+    for key, wrapped in hooks.items():
+        hooks[key] = type(wrapped)(wrapped.hook, module if wrapped.with_module else None)
+
+
+def _leave_fast_path(place: _Place) -> Callable[[], None]:
+    """Keep PyTorch's transformer layer from its fused path, which knows ReLU and GELU alone."""
+    layer = place.around[0] if place.around else None
+    if not isinstance(layer, nn.TransformerEncoderLayer) or place.attribute != "activation":
+        return lambda: None
+    former = layer.activation_relu_or_gelu
+    layer.activation_relu_or_gelu = 0
+
+    def restore() -> None:
+        layer.activation_relu_or_gelu = former
+
+    return restore

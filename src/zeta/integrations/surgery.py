@@ -1,0 +1,160 @@
+"""Model surgery: one function for every framework, and what it selects by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from zeta.integrations.names import activation_name, is_known
+from zeta.integrations.report import FunctionCall, SurgeryReport
+
+if TYPE_CHECKING:
+    from zeta._formula import Formula
+
+# What to replace; see `replace_activations`.
+What = type | tuple[type, ...] | str | Callable[[str, Any], bool]
+
+
+def replace_activations(
+    model: Any,
+    what: What,
+    replacement: str | Formula | Callable[[], Any],
+    *,
+    match_gain: bool = False,
+    example_inputs: Any = None,
+) -> SurgeryReport:
+    r"""Swap a model's activations for others.
+
+    A PyTorch or Flax NNX model is changed in place. Keras models cannot be: there the report's
+    ``model`` is a copy with the same weights. Every place gets an instance of its own, except that
+    a module shared by several places is replaced by one shared instance.
+
+    On PyTorch the new modules take over the training flag, the hooks, and the device and dtype of
+    the model around them. Hooks handed to the new module keep their handles. Parameters of an old
+    activation, and a ``forward`` set on the instance, cannot be kept: the report's ``lost`` has
+    them. Make optimizers, and wrap for distributed training, after the surgery: the new activations
+    may have parameters.
+
+    **Gain matching** puts c·g + b in the place of the old activation f, g being the new one. The
+    scalar c and one shift b_k per channel k bring it closest to f over the inputs x of its place,
+
+    .. math:: \min_{c,b} \sum_k E[(f(x_k) - c\,g(x_k) - b_k)^2], \quad
+        c = \frac{\sum_k \mathrm{Cov}(f(x_k), g(x_k))}{\sum_k \mathrm{Var}(g(x_k))}, \quad
+        b_k = E[f(x_k)] - c\,E[g(x_k)],
+
+    so that at no place the mean square is farther off than without. The expectation is over what
+    the example inputs bring to that place in the model as it was; without them over x ~ N(0, 1),
+    with one shift for all channels, which suits places that normalisation precedes. Channels are
+    the second dimension after a convolution or batch or group normalisation, the last one else.
+
+    Args:
+        model: a ``torch.nn.Module``, an ``nnx.Module``, or a Sequential or functional Keras model.
+        what: which activations. A type or a tuple of types; or a predicate of the qualified name
+            and the module; or the name of an activation, ``"gelu"``, for every class that computes
+            it, be it PyTorch's, transformers', timm's or Zeta's, approximations included; or else
+            a shell pattern (``*``, ``?``, ``[…]``) that the whole qualified name must match,
+            ``"encoder.*.act"``, where ``*`` matches dots too. In Flax and Keras models, activations
+            kept as functions (``nnx.relu`` in a Sequential, ``Dense(8, activation="relu")``) are
+            found by name and predicate, which is given the function.
+        replacement: a name of the catalogue, a formula, a class, or a function that makes a module
+            (``lambda: Exo(learnable=True)``).
+        match_gain: match each new activation to the old one, as above; on PyTorch.
+        example_inputs: what one call of the model takes: a tuple of positional arguments, a dict
+            of keyword arguments, or the one argument. The model as it was is then run on it, once,
+            in evaluation mode and without gradients, to find the activations that are called as
+            functions and for gain matching; on PyTorch. Without, :mod:`torch.fx` traces the model,
+            which not every model allows.
+
+    Returns:
+        The report: what changed, what could not be seen, and ``undo()``.
+
+    Raises:
+        ValueError: nothing matched; the message lists the types that the model has.
+        TypeError: no model, a scripted, quantised or distributed one, or a replacement that makes
+            no module.
+        UnknownNameError: the replacement is no name of the catalogue.
+
+    Example:
+        >>> import torch, zeta
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+        >>> report = zeta.replace_activations(model, torch.nn.ReLU, zeta.nn.Exo)
+        >>> print(report)
+        replaced 1 activation in Sequential
+          1  ReLU() → Exo(alpha=1)
+        >>> report.undo()[1]
+        ReLU()
+    """
+    framework = _framework(model)
+    matches = matcher(what)
+    if framework == "torch":
+        from zeta.integrations import pytorch
+
+        return pytorch.replace(
+            model, matches, replacement, match_gain=match_gain, example_inputs=example_inputs
+        )
+    if match_gain or example_inputs is not None:
+        raise TypeError(
+            f"match_gain and example_inputs are for PyTorch models; this is one of {framework}"
+        )
+    if framework == "keras":
+        from zeta.integrations import keras
+
+        return keras.replace(model, matches, replacement)
+    from zeta.integrations import flax
+
+    return flax.replace(model, matches, replacement)
+
+
+def matcher(what: What) -> Callable[[str, Any], bool]:
+    """``what`` of :func:`replace_activations` as a predicate of qualified name and module.
+
+    Raises:
+        TypeError: it is none of the accepted kinds.
+    """
+    if isinstance(what, type):
+        return lambda _, value: isinstance(value, what)
+    if isinstance(what, tuple) and what and all(isinstance(each, type) for each in what):
+        return lambda _, value: isinstance(value, what)
+    if isinstance(what, str) and is_known(what):
+        return lambda _, value: activation_name(value) == what
+    if isinstance(what, str):
+        return lambda name, _: fnmatchcase(name, what)
+    if callable(what) and (name := activation_name(what)):
+        raise TypeError(f"to replace {name} give its name, {name!r}, or the type of its modules")
+    if callable(what):
+        return what
+    raise TypeError(
+        "what to replace must be a type, a tuple of types, the name of an activation, a pattern "
+        f"for qualified names, or a predicate of name and module; got {what!r}"
+    )
+
+
+def nothing_matched(
+    model: Any, values: Iterable[Any], calls: Iterable[FunctionCall] = ()
+) -> ValueError:
+    """The error of a surgery without a patient; ``values`` are all that could have matched."""
+    counts = Counter(_type_name(value) for value in values)
+    found = ", ".join(f"{name} ×{n}" if n > 1 else name for name, n in sorted(counts.items()))
+    message = f"nothing in {type(model).__name__} matches; it has: {found or 'no modules'}"
+    called = "; ".join(dict.fromkeys(map(str, calls)))
+    hint = f". Called as functions, which cannot be replaced: {called}" if called else ""
+    return ValueError(message + hint)
+
+
+def _type_name(value: Any) -> str:
+    name = getattr(value, "__name__", None)  # of a function
+    return name if isinstance(name, str) else type(value).__name__
+
+
+def _framework(model: Any) -> str:
+    """ "keras", "torch" or "flax". A Keras layer on the PyTorch backend is a PyTorch module too."""
+    packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    found = next((name for name in ("keras", "torch", "flax") if name in packages), None)
+    if found is None:
+        raise TypeError(
+            "the model must be a torch.nn.Module, an nnx.Module or a keras.Model; "
+            f"got {type(model).__name__}"
+        )
+    return found

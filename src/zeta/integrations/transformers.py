@@ -1,0 +1,56 @@
+"""Hugging Face transformers: Zeta's activations by name in a configuration."""
+
+from collections.abc import Collection
+
+from zeta import activations
+from zeta._errors import missing_extra
+
+
+def register_transformers(*, replace: Collection[str] = ("laplace",)) -> tuple[str, ...]:
+    """Make ``hidden_act="exo"`` and the catalogue's other names work in configurations.
+
+    Every name goes into ``transformers.activations.ACT2FN``, which builds a new module at every
+    look-up, so that each layer has parameters of its own. A name that transformers already has
+    keeps its meaning there, unless it is in ``replace``. By default that is "laplace" alone, where
+    Zeta's keeps the digits of the lower tail that ``1 + erf`` loses.
+
+    Call it before building a model, also before ``from_pretrained`` of one that was saved with
+    such a name. Calling it again changes nothing.
+
+    Args:
+        replace: names of the catalogue that Zeta's activations take over from transformers.
+
+    Returns:
+        The names that stand for Zeta's activations after this call.
+
+    Raises:
+        UnknownNameError: a name in ``replace`` that is not in the catalogue.
+        ImportError: transformers is not installed.
+
+    Example:
+        >>> import zeta
+        >>> names = zeta.register_transformers()
+        >>> "exo" in names, "gelu" in names
+        (True, False)
+        >>> from transformers.activations import ACT2FN
+        >>> ACT2FN["exo"]
+        Exo(alpha=1)
+    """
+    try:
+        from transformers.activations import ACT2FN
+    except ModuleNotFoundError as error:
+        part = "zeta.register_transformers"
+        raise missing_extra(part, "transformers", extra="transformers") from error
+    from zeta import nn
+    from zeta.integrations.names import zeta_class
+
+    taken_over = {activations.get(name).name for name in replace}
+    ours = {
+        name: zeta_class(formula, nn, nn.FormulaModule)
+        for name, formula in activations.CATALOGUE.items()
+    }
+    for name, entry in ours.items():
+        if name not in ACT2FN or name in taken_over:
+            ACT2FN[name] = entry
+    # `ACT2FN[name]` would build a module.
+    return tuple(name for name, entry in ours.items() if dict.get(ACT2FN, name) == entry)
