@@ -154,7 +154,7 @@ class Task:
         ...     name="parity",
         ...     title="whether a number is odd, from its bits",
         ...     kind="classification",
-        ...     load=lambda: (np.arange(64)[:, None] >> np.arange(6) & 1.0, np.arange(64) % 2),
+        ...     load=lambda: ((np.arange(64)[:, None] >> np.arange(6)) % 2.0, np.arange(64) % 2),
         ...     budget=Budget(epochs=20, batch_size=8, width=16),
         ... )
         >>> parity.constant_score()
