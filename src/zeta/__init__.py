@@ -19,10 +19,13 @@ Importing ``zeta`` imports no framework. The parts load when they are first touc
 import importlib
 from typing import Any
 
+from zeta._errors import UnknownNameError, UserError
 from zeta._formula import Formula, formula
 
 __all__ = [
     "Formula",
+    "UnknownNameError",
+    "UserError",
     "activations",
     "convert",
     "evaluate",
@@ -35,7 +38,7 @@ __all__ = [
     "ops",
 ]
 
-_SUBMODULES = frozenset(__all__) - {"Formula", "formula"}
+_SUBMODULES = frozenset(__all__) - {"Formula", "UnknownNameError", "UserError", "formula"}
 
 
 def __getattr__(name: str) -> Any:

@@ -133,8 +133,9 @@ class Task:
             numbers are left as they are, for an embedding. It is called in every worker process
             and must give the same each time.
         budget: epochs, batch size and width of the network, the same for every activation.
-        network: builds the network from its :class:`Shape`, with the activation wherever it is
-            to be compared; by default two hidden layers on rows of features.
+        network: builds the network from its :class:`~zeta.evaluate.tasks.Shape`, with the
+            activation wherever it is to be compared; by default two hidden layers on rows of
+            features.
         in_order: rows are in order of time: the last quarter is the test set, the last quarter
             of the rest validates.
         stream: rows are seen once, in order, each batch scored before it is trained on
@@ -154,7 +155,7 @@ class Task:
         ...     name="parity",
         ...     title="whether a number is odd, from its bits",
         ...     kind="classification",
-        ...     load=lambda: (np.arange(64)[:, None] >> np.arange(6) & 1.0, np.arange(64) % 2),
+        ...     load=lambda: ((np.arange(64)[:, None] >> np.arange(6)) % 2.0, np.arange(64) % 2),
         ...     budget=Budget(epochs=20, batch_size=8, width=16),
         ... )
         >>> parity.constant_score()
