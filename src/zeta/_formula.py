@@ -117,17 +117,22 @@ class Formula:
         symbols = {name: sympy.Symbol(name, real=True) for name in self.parameters}
         return sympy.sympify(self.function(sympy.Symbol("x", real=True), **symbols))
 
-    def latex(self) -> str:
-        r"""The formula in LaTeX, constants to six digits.
+    def latex(self, *, derivative: bool = False) -> str:
+        r"""The formula, or its derivative by ``x``, in LaTeX, constants to six digits.
 
         Example:
             >>> from zeta.activations import silu
             >>> print(silu.latex())
             x \sigma\left(x\right)
+            >>> print(silu.latex(derivative=True))
+            x \sigma\left(- x\right) \sigma\left(x\right) + \sigma\left(x\right)
         """
         import sympy
 
-        expression = self.symbolic().expand(func=True, mul=False, multinomial=False)
+        expression = self.symbolic()
+        if derivative:
+            expression = expression.diff(sympy.Symbol("x", real=True))
+        expression = expression.expand(func=True, mul=False, multinomial=False)
         constants = expression.atoms(sympy.Float)
         short = {c: sympy.Integer(c) if int(c) == c else sympy.Float(c, 6) for c in constants}
         names = {symbol: _latex_name(symbol.name) for symbol in expression.free_symbols}

@@ -15,7 +15,9 @@ from zeta._errors import UnknownNameError
 from zeta._formula import Formula, formula
 from zeta.math import clip, erfc, expm1, piecewise, sin
 
+#: SELU's slope at 0 from below over its slope above, 1.6732632…, of Klambauer et al. 2017.
 SELU_ALPHA = 1.6732632423543772848170429916717
+#: SELU's slope above 0, 1.0507009…, from the same paper.
 SELU_SCALE = 1.0507009873554804934193349852946
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -139,9 +141,12 @@ def squared_relu(x):
     return piecewise(x, positive=lambda x: x * x, otherwise=lambda x: 0)
 
 
+#: Every activation by name.
 CATALOGUE: dict[str, Formula] = {
     name: value for name, value in globals().items() if isinstance(value, Formula)
 }
+
+__all__ = ["CATALOGUE", "SELU_ALPHA", "SELU_SCALE", "get", *CATALOGUE]
 
 
 def get(name: str) -> Formula:

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["Weights", "copy_weights", "load_weights", "weights"]
+
+#: By PyTorch's names, in PyTorch's layout.
 Weights = dict[str, npt.NDArray[Any]]
 
 

@@ -18,6 +18,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("zeta.plot", "Matplotlib", extra="plot") from error
 
+__all__ = ["derivative", "draw", "panels", "plot", "varied_values"]
+
 Array = npt.NDArray[np.floating[Any]]
 
 _COLUMNS = 3
@@ -30,7 +32,7 @@ _FUNCTIONS |= {"erfc": backend.erfc, "expm1": backend.expm1, "log1p": backend.lo
 def derivative(formula: Formula) -> Callable[..., Array]:
     """f′ as a function of a NumPy array and the formula's parameters, by name.
 
-    It is SymPy's derivative of :meth:`Formula.symbolic`, evaluated with NumPy.
+    It is SymPy's derivative of :meth:`zeta.Formula.symbolic`, evaluated with NumPy.
 
     Example:
         >>> import numpy as np
@@ -90,6 +92,22 @@ def draw(formulas: Sequence[Formula]) -> Figure:
         _draw_formula(formula, axes)
         row += -(-count // columns)
     return figure
+
+
+def panels(formula: Formula) -> list[Figure]:
+    """The panels of :func:`draw` as figures of their own, f with f′ first.
+
+    Example:
+        >>> from zeta.activations import elu
+        >>> from zeta.plot import panels
+        >>> len(panels(elu))  # f with f′; alpha varied
+        2
+    """
+    figures = [
+        Figure(figsize=(4.2, 3.2), layout="constrained") for _ in range(1 + len(formula.parameters))
+    ]
+    _draw_formula(formula, [figure.add_subplot() for figure in figures])
+    return figures
 
 
 def _draw_formula(formula: Formula, axes: Sequence[Axes]) -> None:

@@ -33,6 +33,7 @@ if _missing := [
     raise missing_extra("zeta.evaluate", " and ".join(_missing), extra="evaluate")
 
 from zeta.evaluate import tasks
+from zeta.evaluate.plan import Plan, TaskPlan
 from zeta.evaluate.progress import Progress
 from zeta.evaluate.protocol import Settings, Trial, TrialKey, formula_fingerprint
 from zeta.evaluate.results import Comparison, Results, Verdict
@@ -46,10 +47,12 @@ __all__ = [
     "Budget",
     "Comparison",
     "Interrupted",
+    "Plan",
     "Progress",
     "Results",
     "Settings",
     "Task",
+    "TaskPlan",
     "Trial",
     "TrialKey",
     "Verdict",
@@ -67,3 +70,7 @@ def __getattr__(name: str) -> Any:
 
         return run_trial
     raise AttributeError(f"module 'zeta.evaluate' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

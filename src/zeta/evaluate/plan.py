@@ -66,7 +66,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """The expected wall time of all trials: evenly shared, or the longest group's."""
+        """The expected wall time of all trials, evenly shared, or the longest group's."""
         work = [(t.seconds, t) for t in self.tasks if t.seconds is not None]
         evenly = sum(seconds * task.remaining for seconds, task in work) / self.workers
         longest = (seconds * min(task.together, task.remaining) for seconds, task in work)

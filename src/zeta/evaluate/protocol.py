@@ -83,7 +83,7 @@ class Settings:
 
     @property
     def final_seeds(self) -> tuple[int, ...]:
-        """Fresh seeds: none of them tuned a learning rate."""
+        """Fresh seeds, none of which tuned a learning rate."""
         return tuple(range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + self.num_seeds))
 
     def budget(self, budget: Budget) -> Budget:

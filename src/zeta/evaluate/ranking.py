@@ -9,9 +9,12 @@ from scipy import stats
 
 from zeta.evaluate.statistics import SIGNIFICANCE, Array
 
+__all__ = ["MIN_TASKS", "Ranking", "critical_difference", "rank"]
+
 # Both tests' distributions hold for many tasks. Simulated without any difference (4 to 7
 # activations, 4,000 studies each), they call one in 2.9 to 5.5 % with six tasks, in 1 to 2 % with
 # three; and below six, activations must differ by over two thirds of all ranks to be told apart.
+#: Fewer tasks are not ranked.
 MIN_TASKS = 6
 
 

@@ -12,6 +12,22 @@ if TYPE_CHECKING:
     from zeta.evaluate.ranking import Ranking
     from zeta.evaluate.statistics import Estimate
 
+__all__ = [
+    "AcrossTasks",
+    "Aggregate",
+    "Comparison",
+    "Conclusion",
+    "Overall",
+    "Results",
+    "Run",
+    "Score",
+    "Shape",
+    "TaskInfo",
+    "Tuning",
+    "Verdict",
+    "short_names",
+]
+
 # Raise it with any change that makes older readers misread ``results.json``.
 FORMAT = 2
 
@@ -165,7 +181,7 @@ class Aggregate:
 
     Attributes:
         interquartile_mean: of the scores of all tasks and seeds.
-        profile: for each of :attr:`AcrossTasks.thresholds`, the share of runs that score above.
+        profile: for each of ``AcrossTasks.thresholds``, the share of runs that score above.
         profile_low, profile_high: its 95 % bounds, threshold by threshold.
     """
 
@@ -181,7 +197,7 @@ class AcrossTasks:
     """What the tasks say together.
 
     Attributes:
-        tasks: those with a common scale, see :mod:`zeta.evaluate.across`.
+        tasks: those with a common scale, see ``zeta.evaluate.across``.
         left_out: task -> why it has none.
         thresholds: of the performance profiles.
         ranking: None where there are too few tasks.
@@ -197,7 +213,7 @@ class AcrossTasks:
 
 @dataclass(frozen=True)
 class Shape:
-    """An activation's values on :data:`zeta.evaluate.shapes.GRID`; None where not finite.
+    """An activation's values on ``zeta.evaluate.shapes.GRID``; None where not finite.
 
     Attributes:
         values: with the documented parameters.

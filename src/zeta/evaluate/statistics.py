@@ -9,6 +9,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+__all__ = [
+    "Estimate",
+    "PairedSummary",
+    "bootstrap_interval",
+    "effect_size",
+    "holm",
+    "interquartile_mean",
+    "median",
+    "probability_of_improvement",
+    "sign_flip_p_value",
+    "smallest_adjusted_p",
+    "standard_deviation",
+    "summarise",
+    "wins",
+]
+
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 RESAMPLES = 9999

@@ -54,7 +54,7 @@ class _Place:
 def replace(
     model: nnx.Module, matches: Matches, replacement: str | Formula | Callable[[], Any]
 ) -> SurgeryReport:
-    """:func:`zeta.replace_activations` on an NNX model."""
+    """:func:`zeta.integrations.replace_activations` on an NNX model."""
     if not isinstance(model, nnx.Module):
         raise TypeError(f"the model must be an nnx.Module, got {type(model).__name__}")
     make = _factory(replacement)

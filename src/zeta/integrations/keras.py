@@ -23,7 +23,7 @@ NOT_LOOKED = "the code inside Keras layers is not looked through"
 def replace(
     model: Any, matches: Matches, replacement: str | Formula | Callable[[], Any]
 ) -> SurgeryReport:
-    """:func:`zeta.replace_activations` on a Sequential or functional Keras model."""
+    """:func:`zeta.integrations.replace_activations` on a Sequential or functional Keras model."""
     make = _factory(replacement)
     if isinstance(model, keras.Layer) and not isinstance(model, keras.Model):
         if not matches(model.name, model):

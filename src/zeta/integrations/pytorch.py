@@ -119,7 +119,7 @@ def replace(
     match_gain: bool,
     example_inputs: Any,
 ) -> SurgeryReport:
-    """:func:`zeta.replace_activations` on a PyTorch model."""
+    """:func:`zeta.integrations.replace_activations` on a PyTorch model."""
     _check(model)
     places = list(_places(model, matches))
     shared = {id(place.old): place for place in places}  # one of the places of each old module

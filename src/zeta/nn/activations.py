@@ -173,7 +173,7 @@ class Exo(FormulaModule):
 
 
 class LearnableSELUVariation(FormulaModule):
-    """SELU with a sine and five learnable parameters; see :func:`learnable_selu_variation`.
+    """SELU with a sine and five learnable parameters.
 
     ``lambda_·x`` for x > 0, else ``lambda_·(alpha·(e^(beta·x) - 1) + gamma·sin(omega·x))``. The
     function is :func:`zeta.ops.learnable_selu_variation`.

@@ -48,3 +48,7 @@ def __getattr__(name: str) -> Any:
 
         return MixtureOfSoftmaxes
     raise AttributeError(f"module 'zeta.ops' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,9 @@
 An engine is given groups of keys and gives back groups of trials; it writes nothing to the store.
 """
 
-from zeta.evaluate.engines.engine import NAMES, Engine, EngineName, make_engine
+from zeta.evaluate.engines.engine import NAMES as NAMES
+from zeta.evaluate.engines.engine import Engine, make_engine
+from zeta.evaluate.engines.engine import EngineName as EngineName
 from zeta.evaluate.engines.local import LocalEngine, available_cores
 
-__all__ = ["NAMES", "Engine", "EngineName", "LocalEngine", "available_cores", "make_engine"]
+__all__ = ["Engine", "LocalEngine", "available_cores", "make_engine"]

@@ -1,11 +1,11 @@
 """Finished trials on disk.
 
-===================  ==========================================================================
-``TrialStore``       the trials of one report's folder: opened by the one process that adds to it
-``read_trials``      the same trials for whoever only reads, also while they are being added to
-``write_atomically`` a file that a crash leaves whole or absent
-``export``           trials as a table, in Parquet or CSV
-===================  ==========================================================================
+====================  =========================================================================
+``TrialStore``        the trials of one report's folder: opened by the one process that adds
+``read_trials``       the same trials for whoever only reads, also while some are being added
+``write_atomically``  a file that a crash leaves whole or absent
+``export``            trials as a table, in Parquet or CSV
+====================  =========================================================================
 
 The JSON files are the truth. What lies in ``folder/trials``:
 

@@ -13,7 +13,8 @@ from zeta.evaluate.tasks.photograph import photograph
 from zeta.evaluate.tasks.see_and_hear import see_and_hear
 from zeta.evaluate.tasks.shuttle import shuttle_stream
 from zeta.evaluate.tasks.spoken_digits import spoken_digits
-from zeta.evaluate.tasks.task import METRICS, Budget, Shape, Split, Task
+from zeta.evaluate.tasks.task import METRICS as METRICS
+from zeta.evaluate.tasks.task import Budget, Shape, Split, Task
 from zeta.evaluate.tasks.transfer import transfer
 from zeta.evaluate.tasks.words import (
     words_mixture,
@@ -23,8 +24,9 @@ from zeta.evaluate.tasks.words import (
 )
 from zeta.load_formula import is_file_source, load_from_file
 
-__all__ = ["METRICS", "QUICK", "TASKS", "Budget", "Shape", "Split", "Task", "get"]
+__all__ = ["QUICK", "TASKS", "Budget", "Shape", "Split", "Task", "get"]
 
+#: Every task by name.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -45,7 +47,7 @@ TASKS: dict[str, Task] = {
         words_stream,
     )
 }
-# What a quick look takes: seconds, and nothing to install.
+#: The tasks of a quick look, which take seconds and need nothing more to be installed.
 QUICK = ("digits", "breast_cancer", "diabetes")
 
 

@@ -133,8 +133,9 @@ class Task:
             numbers are left as they are, for an embedding. It is called in every worker process
             and must give the same each time.
         budget: epochs, batch size and width of the network, the same for every activation.
-        network: builds the network from its :class:`Shape`, with the activation wherever it is
-            to be compared; by default two hidden layers on rows of features.
+        network: builds the network from its :class:`~zeta.evaluate.tasks.Shape`, with the
+            activation wherever it is to be compared; by default two hidden layers on rows of
+            features.
         in_order: rows are in order of time: the last quarter is the test set, the last quarter
             of the rest validates.
         stream: rows are seen once, in order, each batch scored before it is trained on

@@ -1,0 +1,329 @@
+"""A page for each activation of the catalogue, from its formula alone.
+
+A new formula has its page at the next build. What a page states is computed or measured here:
+LaTeX and slopes by SymPy, limits and errors against mpmath, shapes drawn; costs come from
+``benchmarks/results/cpu.json``.
+"""
+
+import ast
+import inspect
+import io
+import json
+import math
+import textwrap
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+import torch
+from cycler import cycler
+from matplotlib.figure import Figure
+from sphinx.application import Sphinx
+
+from cases import grid, truths, ulps
+from pages import write_pages
+from zeta import flax, jax, keras, nn, ops
+from zeta._formula import Formula
+from zeta.activations import CATALOGUE
+from zeta.plot import panels
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results" / "cpu.json"
+# Colours of the site's two looks; furo shows an image of the class only-light or only-dark.
+# Lines that the colour-blind tell apart too, on white and on black (after Okabe and Ito 2008).
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"axes.prop_cycle": cycler(color=["#0072b2", "#d55e00", "#009e73"])},
+    "dark": mpl.style.library["dark_background"]
+    | {"axes.prop_cycle": cycler(color=["#56b4e9", "#e69f00", "#2bd9a8"])},
+}
+# The same bytes at every build, and letters as paths: an image has no fonts of its own.
+COMMON: dict[str, Any] = {"svg.hashsalt": "zeta", "svg.fonttype": "path"}
+FLOAT_MAX = torch.finfo(torch.float32).max
+# Far out, and no multiples of each other: an oscillation shows.
+FAR = (1.0e6, 1.37e6, 1.81e6, 2.93e6)
+
+PAGE = """\
+# {name}
+
+```{{eval-rst}}
+.. py:data:: zeta.activations.{name}
+   :type: ~zeta.Formula
+   :value: {signature}
+
+{docstring}
+```
+
+{shapes}
+
+## Formula
+
+$$
+{latex}
+$$
+
+$$
+{slope}
+$$
+
+In Zeta's catalogue, and nowhere else, it is written as
+
+```{{code-block}} python
+{source}
+```
+
+## Limits
+
+| x | f(x) |
+|---|---|
+| −∞ | {below} |
+| 0 | {at_zero} |
+| +∞ | {above} |
+
+At the parameters' defaults; NaN gives NaN.
+
+## In each framework
+
+{frameworks}
+
+```python
+{example}
+```
+
+## Accuracy
+
+{accuracy}
+
+## Cost
+
+{cost}
+"""
+
+INDEX = """\
+# Activations
+
+Every activation of the catalogue. Each page is made from the formula when this site is built.
+
+| | | from −∞ | to +∞ |
+|---|---|---|---|
+{rows}
+
+```{{toctree}}
+:hidden:
+
+{names}
+```
+"""
+
+
+def page(formula: Formula) -> str:
+    """The whole page, in Markdown."""
+    name, below, above = formula.name, *limits(formula)
+    return PAGE.format(
+        name=name,
+        signature=repr(formula),
+        docstring=textwrap.indent(inspect.getdoc(formula) or "", "   "),
+        shapes=shapes(formula),
+        latex=f"f(x) = {formula.latex()}",
+        slope=f"f'(x) = {formula.latex(derivative=True)}",
+        source=source(formula),
+        below=below,
+        at_zero=number(float(formula(0.0))),
+        above=above,
+        frameworks=frameworks(formula),
+        example=example(formula),
+        accuracy=accuracy(formula),
+        cost=cost(name),
+    )
+
+
+def index() -> str:
+    """The table of all."""
+    rows = []
+    for formula in CATALOGUE.values():
+        summary = (inspect.getdoc(formula) or "").partition("Source:")[0].partition("\n\n")[0]
+        ends = " | ".join(limits(formula))
+        rows.append(f"| [{formula.name}]({formula.name}.md) | {summary.strip()} | {ends} |")
+    return INDEX.format(rows="\n".join(rows), names="\n".join(CATALOGUE))
+
+
+# ---- What a page shows --------------------------------------------------------------------------
+
+
+def source(formula: Formula) -> str:
+    """The decorated function as it stands in the catalogue, without its docstring."""
+    text = inspect.getsource(formula.function)
+    (function,) = ast.parse(text).body
+    assert isinstance(function, ast.FunctionDef)
+    docstring = function.body[0]
+    assert docstring.end_lineno is not None
+    lines = text.splitlines()
+    return "\n".join([*lines[: docstring.lineno - 1], *lines[docstring.end_lineno :]])
+
+
+def number(value: float) -> str:
+    """To six digits, as text."""
+    if math.isinf(value):
+        return "+∞" if value > 0 else "−∞"
+    return f"{value + 0.0:.6g}".replace("-", "−")
+
+
+@cache
+def limits(formula: Formula) -> tuple[str, str]:
+    """What f tends to on either side."""
+    return _limit(formula, -1), _limit(formula, 1)
+
+
+def _limit(formula: Formula, sign: int) -> str:
+    values = [float(formula.reference(sign * x)) for x in FAR]
+    if min(map(abs, values)) > 1e3:
+        return number(math.copysign(math.inf, values[0]))
+    if max(values) - min(values) < 1e-6:
+        return number(float(formula(sign * math.inf)))
+    return "no limit"
+
+
+def shapes(formula: Formula) -> str:
+    """The pictures: f with f′, then one for each parameter, each for either look."""
+    titles = [f"{formula.name} and its derivative"]
+    titles += [f"{formula.name}, {parameter} varied" for parameter in formula.parameters]
+    images = [
+        f"![{title}](images/{picture(formula, position, look)}){{.only-{look}}}"
+        for position, title in enumerate(titles)
+        for look in LOOKS
+    ]
+    return "\n".join([":::{container} shapes", *images, ":::"])
+
+
+def picture(formula: Formula, position: int, look: str) -> str:
+    """A picture's file."""
+    return f"{formula.name}-{position}-{look}.svg"
+
+
+def pictures(formula: Formula) -> dict[str, str]:
+    """File -> SVG, of all panels in all looks."""
+    files = {}
+    for look, style in LOOKS.items():
+        with mpl.rc_context(COMMON | style):
+            for position, figure in enumerate(panels(formula)):
+                files[picture(formula, position, look)] = _svg(figure)
+    return files
+
+
+def _svg(figure: Figure) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    return stream.getvalue()
+
+
+def frameworks(formula: Formula) -> str:
+    """Where it is found, looked up in the packages: what is not there has no row."""
+    name, own = formula.name, own_class(formula)
+    catalogue = f"zeta.activations.{name}"
+    function = f"zeta.ops.{name}" if hasattr(ops, name) else catalogue
+    rows = [("PyTorch", function, f"zeta.nn.{own}" if own else f"{catalogue}.module()")]
+    for package, label, modules, generic in (
+        (jax, "JAX, Flax NNX", flax, "FormulaModule"),
+        (keras, "Keras", keras, "FormulaLayer"),
+    ):
+        if hasattr(package, name):
+            module = own if own and hasattr(modules, own) else f"{generic}({name})"
+            rows.append((label, f"{package.__name__}.{name}", f"{modules.__name__}.{module}"))
+    lines = [f"| {label} | `{function}` | `{module}` |" for label, function, module in rows]
+    lines.append(f"| NumPy, SymPy, mpmath, numbers | `{catalogue}` | |")
+    return "\n".join(["| | function | module |", "|---|---|---|", *lines])
+
+
+@cache
+def own_class(formula: Formula) -> str | None:
+    """The name of the module class that is this formula's alone, ``Exo`` say."""
+    for name in nn.__all__:
+        kind = getattr(nn, name)
+        is_one = issubclass(kind, nn.FormulaModule) and kind is not nn.FormulaModule
+        if is_one and kind().formula is formula:
+            return name
+    return None
+
+
+def example(formula: Formula) -> str:
+    """A snippet that runs as it stands."""
+    own, name = own_class(formula), formula.name
+    lines = ["import torch", "from zeta import activations", ""]
+    lines += ["x = torch.linspace(-3, 3, 7)", f"activations.{name}(x)"]
+    if formula.parameters:
+        parameter, value = next(iter(formula.parameters.items()))
+        lines.append(f"activations.{name}(x, {parameter}={value / 2 or 1:.4g})")
+        lines.append(f"activations.{name}.module(learnable=True)(x)")
+    if own:
+        lines += ["", f"from zeta.nn import {own}", "", f"{own}()(x)"]
+    return "\n".join(lines)
+
+
+def accuracy(formula: Formula) -> str:
+    """The largest errors in float32 over the tests' grid."""
+    x = grid(torch.float32)
+    got = formula(x).tolist()
+    moderate, relative, worst = 0.0, 0.0, (0.0, 0.0, 0.0)
+    for point, value, truth in zip(x.tolist(), got, truths(formula, torch.float32), strict=True):
+        if not -FLOAT_MAX <= truth.value <= FLOAT_MAX:
+            continue  # rounds to ±inf
+        error = ulps(truth.value - value, truth.value, torch.float32)
+        relative = max(relative, error / max(1.0, truth.condition))
+        worst = max(worst, (error, point, truth.condition))
+        if abs(point) <= 10:
+            moderate = max(moderate, error)
+    text = (
+        f"In float32 on a processor, at {len(x)} points over the whole range, measured against 50 "
+        "digits when this page was built:\n\n"
+        "| | ulp |\n|---|---|\n"
+        f"| largest error / max(1, κ) | {relative:.2f} |\n"
+        f"| largest error where −10 ≤ x ≤ 10 | {moderate:.2f} |\n"
+        f"| largest error | {worst[0]:.4g}, at x = {number(worst[1])}, where κ = {worst[2]:.3g} |"
+    )
+    kappa = "κ is the relative [condition number](../numerics.md#accuracy)"
+    return f"{text}\n\n{kappa}; the bound is 4 max(1, κ)."
+
+
+def cost(name: str) -> str:
+    """Time relative to F.gelu, in float32, from the benchmark's file."""
+    results = json.loads(BENCHMARKS.read_text())
+    ratios = {
+        (row["setting"]["elements"], row["setting"]["mode"], row["provider"]): row["ratio"]
+        for row in results["rows"]
+        if row["setting"]["activation"] == name and row["setting"]["dtype"] == "float32"
+    }
+    if not ratios:
+        return f"Not among the benchmark's default activations: `zeta bench {name}` measures it."
+    lines = [
+        "| elements | forward | … eager formula | forward + backward | … eager formula |",
+        "|---|---|---|---|---|",
+    ]
+    for elements in sorted({key[0] for key in ratios}):
+        cells = [
+            f"{ratios[elements, mode, provider]:.2f}"
+            for mode in ("forward", "both")
+            for provider in ("zeta", "eager")
+        ]
+        lines.append(f"| {elements:,} | {' | '.join(cells)} |")
+    where = results["environment"]
+    place = f"{where['CPU']}, {where['PyTorch threads']} threads, PyTorch {where['torch']}"
+    return "\n".join(
+        [f"Time relative to `F.gelu`, float32 ({place}), by `zeta bench`:", "", *lines]
+    )
+
+
+# ---- The build ----------------------------------------------------------------------------------
+
+
+def _write(app: Sphinx) -> None:
+    folder = Path(app.srcdir) / "activations"
+    formulas = CATALOGUE.values()
+    write_pages(folder, {"index.md": index()} | {f"{f.name}.md": page(f) for f in formulas})
+    drawn = [pictures(formula) for formula in formulas]
+    write_pages(folder / "images", {name: svg for files in drawn for name, svg in files.items()})
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Write the pages before Sphinx looks for sources."""
+    app.connect("builder-inited", _write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
