@@ -193,7 +193,61 @@ def test_unusable_results(
         read_run(folder)
 
 
-@pytest.mark.parametrize("content", ["{ half a fi", "[]", "null"])
+def put(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]:
+    """An edit by hand: another value in one place."""
+
+    def change(data: Any) -> None:
+        *folders, last = path
+        for folder in folders:
+            data = data[folder]
+        data[last] = value
+
+    return change
+
+
+NAN = float("nan")
+SETTINGS, TASK, TUNING = ("protocol", "settings"), ("protocol", "tasks", 0), ("tuning", 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("format", value=NAN), "format is no int"),
+        (put("environment", value=[]), "environment is no Mapping"),
+        (put("environment", "a", value={"b": 1}), r"environment\['a'\] is no str"),
+        (put("timing", value={}), "timing has no 'resumed'"),
+        (put("timing", "run", value="x"), r"timing\['run'\] is no float"),
+        (put("timing", value=[1]), "timing is no dict"),
+        (put(*TASK, "constant", value=NAN), "constant is no float"),
+        (put(*TASK, "constant", value=1e200), "constant is no float"),
+        (put(*TASK, "title", value=3), "title is no str"),
+        (put(*TASK, "metric", value="luck"), "a trial's metric is not its task's"),
+        (put(*SETTINGS, "num_seeds", value=10**12), "there cannot be 1000000000000 seeds"),
+        (put(*SETTINGS, "num_seeds", value=3.0), "num_seeds is no int"),
+        (put(*SETTINGS, "tuning_seeds", value=None), "tuning_seeds is no tuple"),
+        (put(*SETTINGS, "quick", value="no"), "quick is no bool"),
+        (put("protocol", "skipped", value=None), "skipped is no dict"),
+        (put(*TUNING, "learning_rate", value=0.5), "a tuned learning rate was not tried"),
+        (put(*TUNING, "validation", 0, 1, value=NAN), r"validation\[0.001\] is no float"),
+        (put(*TUNING, "validation", 0, 1, value=None), r"validation\[0.001\] is no float"),
+        (lambda data: data["tuning"].append(data["tuning"][0]), "not every activation is tuned"),
+        (put("shapes", 0, "values", value=[1.0]), "'exo' has no usable shape"),
+        (put("shapes", 0, "values", 0, value=NAN), r"values\[0\] is no float"),
+        (put("shapes", 0, "learned", value=3), "learned is no tuple"),
+        (put("shapes", 0, "activation", value="zzz"), "'zzz' has no usable shape"),
+        (put("trials", -1, "value", value=1e308), "value is no float"),
+        (put("trials", -1, "value", value=NAN), "status and value contradict"),
+    ],
+)
+def test_results_edited_by_hand(
+    run: Finished, tasks: tuple[str, ...], tmp_path: Path, change: Any, message: str
+) -> None:
+    folder = edited(run(("exo",), tasks[:1]), tmp_path / "out", change)
+    with pytest.raises(UserError, match=rf"is damaged \(ValueError: .*{message}"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("content", ["{ half a fi", "[]", "null", "[" * 10**5])
 def test_what_is_no_results_file(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError, match=r"holds no results\.json; `zeta evaluate --out"):
         read_run(tmp_path)

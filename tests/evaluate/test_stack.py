@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from zeta import activations
 from zeta.evaluate.stack import Alone, Stack, networks_of
@@ -41,10 +42,73 @@ class Residual(nn.Module):
         return self.outer(x + self.inner(x + self.shift))
 
 
+def shared(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    """The usual way to write one activation for all layers, and a layer that is there twice."""
+    activation, layer = make_activation(), nn.Linear(5, 5)
+    return nn.Sequential(layer, activation, layer, activation, nn.Linear(5, 3))
+
+
+def tied(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    network = nn.Sequential(
+        nn.Linear(5, 5), make_activation(), nn.Linear(5, 5), make_activation(), nn.Linear(5, 3)
+    )
+    network[2].weight = network[0].weight
+    return network
+
+
+def tied_inside(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    network = Residual(make_activation)
+    network.inner[2].weight = network.inner[0].weight
+    return network
+
+
+def frozen(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    network = perceptron(make_activation)
+    network[0].requires_grad_(False)
+    return network
+
+
+def normalised(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    # No bias before a normalisation: its gradient is a rounding error, which Adam makes a step of.
+    return nn.Sequential(
+        nn.Linear(5, 8, bias=False), nn.BatchNorm1d(8), make_activation(), nn.LayerNorm(8),
+        nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+def parametrized(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    network = perceptron(make_activation)
+    register_parametrization(network[0], "weight", nn.Softplus())
+    return network
+
+
+def hooked(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    network = perceptron(make_activation)
+    network[0].register_forward_hook(lambda module, inputs, output: 3 * output)
+    return network
+
+
+class Twice(nn.Sequential):
+    """A forward pass of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def overridden(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    return Twice(nn.Linear(5, 8), make_activation(), nn.Linear(8, 3))
+
+
+NETWORKS = [
+    perceptron, convolutional, Residual, shared, tied, tied_inside, frozen, normalised,
+    parametrized, hooked, overridden,
+]  # fmt: skip
+
+
 def trained(
     of: Callable[[list[nn.Module], list[float]], object], networks: list[nn.Module]
 ) -> list:
-    """Outputs before each of five steps, and the parameters after them."""
+    """Outputs before each of five steps and in scoring, and the parameters after them."""
     networks = copy.deepcopy(networks)
     generator = torch.Generator().manual_seed(0)
     stack, outputs = of(networks, RATES), []
@@ -54,6 +118,8 @@ def trained(
         outputs.append(stack(x))
         (outputs[-1] - target).square().mean((1, 2)).sum().backward()
         stack.step()
+    stack.train(False)
+    outputs.append(stack(x))
     return [*outputs, *stack.parameters.values()]
 
 
@@ -70,13 +136,17 @@ class OneByOne:
         for one in self.each:
             one.step()
 
+    def train(self, mode: bool) -> None:
+        for one in self.each:
+            one.train(mode)
+
     @property
     def parameters(self) -> dict[str, Tensor]:
         names = self.each[0].parameters
         return {n: torch.cat([one.parameters[n] for one in self.each]) for n in names}
 
 
-@pytest.mark.parametrize("make_network", [perceptron, convolutional, Residual])
+@pytest.mark.parametrize("make_network", NETWORKS)
 @pytest.mark.parametrize(
     ("name", "learnable"),
     [("relu", False), ("exo", False), ("exo", True), ("learnable_selu_variation", True)],

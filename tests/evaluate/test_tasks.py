@@ -104,7 +104,7 @@ def test_words_of_a_vocabulary_may_be_missing() -> None:
     def load() -> tuple[np.ndarray, np.ndarray]:
         return np.arange(40).reshape(20, 2), np.arange(20) * 3
 
-    words = Task("words", "", "likelihood", load, BUDGET, in_order=True)
+    words = Task("words", "", "likelihood", load, BUDGET, nn.Identity, in_order=True)
     assert words.shape(4).outputs == 58
     split = words.split("final", 0)
     assert split.train_x.dtype.kind == "i"
@@ -174,9 +174,14 @@ def test_other_data_other_fingerprint() -> None:
         (np.ones((4, 0)), np.arange(4), r"got shapes \(4, 0\)"),
         (np.full((3, 1), np.nan), np.arange(3), "must be finite"),
         (np.eye(3), np.array(["a", "b", "c"]), r"must be arrays of numbers.*got dtypes .* <U1"),
-        (np.eye(7), np.arange(7), "regression needs at least 8 rows, got 7"),
+        (np.eye(7), np.arange(7), "at least 8 rows are needed, got 7"),
         (np.eye(8), np.full(8, 2.5), "targets must differ; all are 2.5"),
         (np.eye(8), np.full(8, True), "targets must differ; all are 1"),
+        (np.eye(8), np.ones((8, 0)), r"got shapes .* and \(8, 0\)"),
+        (np.eye(8) * 1e200, np.arange(8), r"at most 1e\+150 in size"),
+        (np.eye(8), np.ones((8, 2)) * [1, 2], "the 2 rows that score the final trials all have"),
+        (np.eye(8, dtype=np.uint8), np.arange(8), r"of type uint8 .*x\.astype\(float\)"),
+        (np.ones((8, 2, 2)), np.arange(8), r"shape \(2, 2\) need a network of their own"),
         (np.eye(8), np.eye(8)[0], "the 2 rows that score the final trials all have the same"),
     ],
 )
@@ -240,6 +245,76 @@ def test_unusable_load(load: Callable[[], object], message: str) -> None:
 def test_unusable_budget(budget: object) -> None:
     with pytest.raises(UserError, match="task 'bad': budget must be a Budget of whole numbers"):
         Task("bad", "", "regression", numbered, budget)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"together": 0}, "together must be a whole number from 1; got 0"),
+        ({"load": 3}, "load must be a function; got 3"),
+        ({"network": nn.ReLU()}, None),
+        ({"network": "deep"}, "network must be a function; got 'deep'"),
+    ],
+)
+def test_unusable_fields(changes: dict[str, object], message: str | None) -> None:
+    if message is None:
+        replace(TOY, **changes)  # whatever can be called will do
+        return
+    with pytest.raises(UserError, match=message):
+        replace(TOY, **changes)
+
+
+@pytest.mark.parametrize("kind", ["classification", "likelihood"])
+@pytest.mark.parametrize("changes", [{"stream": True}, {"in_order": True}])
+@pytest.mark.parametrize("rows", [0, 2])
+def test_too_few_rows(kind: str, changes: dict[str, bool], rows: int) -> None:
+    few = replace(TOY, kind=kind, load=lambda: (np.eye(2)[:rows], np.arange(2)[:rows]), **changes)
+    with pytest.raises(UserError, match=f"at least 8 rows are needed, got {rows}"):
+        few.split("final", 0)
+
+
+def test_a_stream_with_more_epochs_than_rows() -> None:
+    with pytest.raises(UserError, match=r"a row for each .* epochs; got 200 rows .* 51 epochs"):
+        replace(TOY, stream=True, budget=Budget(51, 2, 3)).fingerprint()
+
+
+def test_a_vocabulary_that_is_none() -> None:
+    huge = replace(TOY, kind="likelihood", load=lambda: (np.eye(8), np.arange(8) + 2**40))
+    with pytest.raises(UserError, match="whole class numbers from 0 to 16777216"):
+        huge.fingerprint()
+
+
+def test_half_precision_is_standardised_without_overflow() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 2)) * 1e4
+    halved = replace(TOY, load=lambda: (x.astype(np.float16), np.arange(200) % 4))
+    train = halved.split("final", 0).train_x
+    np.testing.assert_allclose(train.std(axis=0), 1, atol=1e-3)
+
+
+def test_a_constant_column_becomes_0() -> None:
+    x = np.stack([np.full(200, 0.1), np.arange(200.0)], axis=1)
+    assert (
+        not replace(TOY, load=lambda: (x, np.arange(200) % 4))
+        .split("final", 0)
+        .train_x[:, 0]
+        .round(6)
+        .any()
+    )
+
+
+@pytest.mark.parametrize("kind", ["u1", ">i4", "?"])
+def test_whole_numbers_fit_an_embedding(kind: str) -> None:
+    x = np.ones((200, 2), dtype=kind)
+    task = replace(TOY, load=lambda: (x, np.arange(200) % 4), network=lambda *_: nn.Identity())
+    assert nn.Embedding(2, 3)(torch.from_numpy(task.split("final", 0).train_x)).shape == (152, 2, 3)
+
+
+def test_the_vocabulary_of_a_stream_is_of_its_start() -> None:
+    skip_if_missing(tasks.TASKS["words_stream"])
+    stream, rest = (tasks.TASKS[name].load()[1] for name in ("words_stream", "words_softmax"))
+    start = slice(len(stream) // 4)
+    assert (stream == 0)[start].mean() < (rest == 0)[start].mean(), "fits the first quarter best"
+    assert (stream == 0).mean() > (rest == 0).mean(), "and what came later less well"
 
 
 def test_unknown_kind(tmp_path: Path) -> None:

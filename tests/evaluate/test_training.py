@@ -139,3 +139,42 @@ def test_a_stream_is_scored_before_it_is_trained_on(tmp_path: Path) -> None:
     trial = run_trial(key_of("relu", source, budget=Budget(3, 1, 64)))
     assert trial.value == pytest.approx(0.5, abs=0.1)
     assert len(trial.curve) == 3
+
+
+NETWORK = """
+import numpy as np
+import torch
+from torch import nn
+from zeta.evaluate import Budget, Task
+
+class Scored(nn.Module):
+    def __init__(self, shape, make_activation):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 2), make_activation(), nn.Dropout(0.9))
+
+    def forward(self, x):
+        y = self.layers(x)
+        return y if self.training else torch.zeros_like(y) + torch.tensor([1.0, 0.0])
+
+def load():
+    return np.random.default_rng(0).normal(size=(80, 4)), np.arange(80) % 4 // 3
+
+t = Task("scored", "", "classification", load, Budget(1, 8, 4), network=Scored)
+"""
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+def test_networks_predict_when_they_are_scored(tmp_path: Path, trials: int) -> None:
+    (tmp_path / "task.py").write_text(NETWORK)
+    key = key_of("relu", f"{tmp_path}/task.py:t", budget=Budget(1, 8, 4))
+    found = run_trials([replace(key, seed=seed) for seed in range(trials)])
+    assert [trial.value for trial in found] == [0.75] * trials, "class 0 throughout"
+
+
+def test_frozen_parameters_are_not_counted(tmp_path: Path) -> None:
+    freezing = NETWORK.replace(
+        "    def forward", "        self.layers[0].bias.requires_grad_(False)\n\n    def forward", 1
+    )
+    (tmp_path / "task.py").write_text(freezing)
+    key = key_of("relu", f"{tmp_path}/task.py:t", budget=Budget(1, 8, 4))
+    assert run_trial(key).parameters == 4 * 2

@@ -8,7 +8,7 @@ from zeta.evaluate import tasks as task_registry
 from zeta.evaluate.engines import EngineName, make_engine
 from zeta.evaluate.plan import Plan, make_plan
 from zeta.evaluate.progress import Progress, Silent
-from zeta.evaluate.protocol import DEFAULT_CANDIDATES, Settings
+from zeta.evaluate.protocol import DEFAULT_CANDIDATES, MOST_SEEDS, Settings
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
 
@@ -39,7 +39,7 @@ def evaluate(
             the three of the documents.
         tasks: by name or ``"path/to/file.py:name"``; by default all whose data are installed, or
             three small ones if quick.
-        num_seeds: final trials per activation and task, at least 2; by default 10, or 3 if quick.
+        num_seeds: final trials per activation and task, 2 to 1000; by default 10, or 3 if quick.
         quick: a look of a few seconds, too small to conclude from.
         out: the folder for ``report.html``, ``results.json`` and ``trials/``.
         engine: "local", this machine's cores, or "ray", a cluster.
@@ -49,9 +49,10 @@ def evaluate(
         progress: told of every finished trial.
 
     Raises:
-        UserError: an unknown name, an unusable file, too few seeds, a task whose data are not
-            installed, an address without a cluster, or a folder that cannot be written to or is
-            in use, all found before any training; also a full disk, or workers lost for good.
+        UserError: an unknown name, an unusable file, too few or too many seeds, a task whose data
+            are not installed, an address without a cluster, or a folder that cannot be written to
+            or is in use, all found before any training; also a full disk, or workers lost for
+            good.
         Interrupted: Ctrl-C.
     """
     progress = progress or Silent()
@@ -100,11 +101,16 @@ def make_settings(
     """The settings of a default or a quick run, and task -> why it is left out.
 
     Raises:
-        UserError: fewer than two seeds, or no task whose data are installed.
+        UserError: too few or too many seeds, an unprintable name, or no task whose data are
+            installed.
     """
     candidates = tuple(dict.fromkeys(activations)) or DEFAULT_CANDIDATES
+    asked = tuple(dict.fromkeys(tasks))
+    for name in (*candidates, *asked):
+        if not name.isprintable():  # it would reach terminals and reports
+            raise UserError(f"the name {name!r} has characters that cannot be shown; rename it")
     usual = task_registry.QUICK if quick else tuple(task_registry.TASKS)
-    names, skipped = _available(tuple(dict.fromkeys(tasks)), usual)
+    names, skipped = _available(asked, usual)
     return _settings(candidates, names, num_seeds, quick), skipped
 
 
@@ -131,6 +137,8 @@ def _settings(
     seeds = (3 if quick else 10) if num_seeds is None else num_seeds
     if seeds < 2:
         raise UserError(f"seeds must be at least 2 for paired statistics, got {seeds}")
+    if seeds > MOST_SEEDS:
+        raise UserError(f"seeds must be at most {MOST_SEEDS}, got {seeds}")
     if not quick:
         return Settings(candidates, names, seeds)
     return Settings(

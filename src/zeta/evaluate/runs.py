@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 from zeta._errors import UserError
 from zeta.evaluate.analyse import analyse
-from zeta.evaluate.protocol import Settings, Trial
+from zeta.evaluate.conform import check_types
+from zeta.evaluate.protocol import MOST_SEEDS, Settings, Trial
 from zeta.evaluate.results import FORMAT, Results, Run, Shape, TaskInfo, Tuning
+from zeta.evaluate.shapes import GRID
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -46,7 +48,8 @@ def read_run(folder: Path) -> Run:
         return _parse(data)
     except FileNotFoundError:
         raise UserError(
-            f"{str(folder)!r} holds no results.json; `zeta evaluate --out {folder}` writes one"
+            f"{str(folder)!r} holds no results.json; `zeta evaluate --out {folder}` "
+            "writes one once all its trials are finished"
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
@@ -59,6 +62,7 @@ def read_run(folder: Path) -> Run:
 
 def _check_format(path: Path, data: dict[str, Any]) -> None:
     found = data.get("format", 1)
+    check_types(found, int, "format")
     if found > FORMAT:
         raise UserError(
             f"{str(path)!r} was written by a newer Zeta (its format is {found}, this one reads "
@@ -87,6 +91,7 @@ def _parse(data: dict[str, Any]) -> Run:
         skipped=protocol["skipped"],
         timing=data["timing"],
     )
+    check_types(run, Run, "the run")
     _check_complete(run)
     return run
 
@@ -99,14 +104,32 @@ def _tuples(value: Any) -> Any:
 
 
 def _check_complete(run: Run) -> None:
-    """Raise a ValueError unless every activation has its rates and trials on every task."""
+    """Raise a ValueError unless it is of one piece: every activation has its rates and trials."""
     if tuple(task.source for task in run.tasks) != run.settings.tasks or not run.tasks:
         raise ValueError("the tasks are not those of the settings")
-    seeds, tuned = list(run.settings.final_seeds), {(t.task, t.activation) for t in run.tunings}
-    for pair in ((task, name) for task in run.settings.tasks for name in run.settings.activations):
+    if not 2 <= run.settings.num_seeds <= MOST_SEEDS:
+        raise ValueError(f"there cannot be {run.settings.num_seeds} seeds")
+    if missing := {"seconds", "run", "resumed"} - run.timing.keys():
+        raise ValueError(f"timing has no {min(missing)!r}")
+    pairs = [(task, name) for task in run.settings.tasks for name in run.settings.activations]
+    if sorted((t.task, t.activation) for t in run.tunings) != sorted(pairs):
+        raise ValueError("not every activation is tuned once on every task")
+    if any(t.learning_rate not in t.validation for t in run.tunings):
+        raise ValueError("a tuned learning rate was not tried")
+    metrics = {task.source: task.metric for task in run.tasks}
+    if any(metrics.get(t.key.task) != t.metric for t in run.trials):
+        raise ValueError("a trial's metric is not its task's")
+    seeds = list(run.settings.final_seeds)
+    for pair in pairs:
         found = [trial.key.seed for trial in run.final_trials(*pair)]
-        if found != seeds or pair not in tuned:
+        if found != seeds:
             raise ValueError(f"{pair[1]!r} on {pair[0]!r} has {len(found)} final trials")
+    for shape in run.shapes:
+        curves = (shape.values, *shape.learned)
+        if shape.activation not in run.settings.activations or any(
+            len(curve) != len(GRID) for curve in curves
+        ):
+            raise ValueError(f"{shape.activation!r} has no usable shape")
 
 
 def merge(named: Sequence[tuple[str, Run]]) -> Run:

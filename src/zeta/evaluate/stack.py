@@ -5,17 +5,19 @@ about as many calls as one. Shape suffixes: S networks, B rows of a batch, I inp
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.parametrize import is_parametrized
 
 from zeta.nn import FormulaModule
 
 Parameters = dict[str, Tensor]
 Forward = Callable[[Tensor], Tensor]
+Kind = TypeVar("Kind", bound=nn.Module)
 
 
 class Networks(Protocol):
@@ -23,13 +25,16 @@ class Networks(Protocol):
 
     @property
     def parameters(self) -> Parameters:
-        """By name as in one network, each (S, …)."""
+        """Those that are trained, by name as in one network, each (S, …)."""
 
     def __call__(self, x_SB: Tensor) -> Tensor:
         """Every network's output (S, B, …) for a batch of its own, (S, B, …)."""
 
     def step(self) -> None:
         """Update the weights by the gradients that a backward pass has left, and drop these."""
+
+    def train(self, mode: bool) -> None:
+        """Whether dropout, batch normalisation and their like are to train or to predict."""
 
 
 def networks_of(networks: Sequence[nn.Module], learning_rates: Sequence[float]) -> Networks:
@@ -58,7 +63,7 @@ class Alone:
     @property
     def parameters(self) -> Parameters:
         """By name, each (1, …)."""
-        return {name: p.detach()[None] for name, p in self._network.named_parameters()}
+        return {name: p.detach()[None] for name, p in _trained(self._network).items()}
 
     def __call__(self, x_SB: Tensor) -> Tensor:
         """The network's output, (1, B, …)."""
@@ -70,21 +75,24 @@ class Alone:
         self._optimizer.step()
         self._optimizer.zero_grad()
 
+    def train(self, mode: bool) -> None:
+        """As of every module."""
+        self._network.train(mode)
+
 
 class Stack:
     """Networks as one: each layer computes for all of them at once."""
 
     def __init__(self, networks: Sequence[nn.Module], learning_rates: Sequence[float]) -> None:
-        named = [dict(network.named_parameters()) for network in networks]
-        self._parameters = {
-            name: torch.stack([own[name].detach() for own in named]).requires_grad_()
-            for name in named[0]
+        state = {
+            **_stacked_tensors([_all_parameters(n) for n in networks]),
+            **_stacked_tensors([_all_buffers(n) for n in networks]),
         }
-        buffers = [dict(network.named_buffers()) for network in networks]
-        state = self._parameters | {
-            name: torch.stack([own[name] for own in buffers]) for name in buffers[0]
-        }
-        self._forward = _stacked(networks[0], state)
+        self._parameters = {name: state[name] for name in _trained(networks[0])}
+        self._buffers = {name: state[name] for name in _all_buffers(networks[0])}
+        # Without weights of its own, so that what is not in the state cannot be taken for it.
+        self._shell = copy.deepcopy(networks[0]).to("meta")
+        self._forward = _stacked(self._shell, state)
         rates = torch.tensor(learning_rates, dtype=torch.float64)
         largest = float(rates.max())
         self._optimizer = torch.optim.Adam(self._parameters.values(), lr=largest, fused=True)
@@ -94,6 +102,11 @@ class Stack:
     def parameters(self) -> Parameters:
         """By name, each (S, …)."""
         return self._parameters
+
+    @property
+    def buffers(self) -> Parameters:
+        """By name, each (S, …)."""
+        return self._buffers
 
     def __call__(self, x_SB: Tensor) -> Tensor:
         """Every network's output, (S, B, …)."""
@@ -112,6 +125,10 @@ class Stack:
         if before is not None:
             self._keep_shares(before)
 
+    def train(self, mode: bool) -> None:
+        """As of every module."""
+        self._shell.train(mode)
+
     @torch.no_grad()
     def _keep_shares(self, before: Sequence[Tensor]) -> None:
         assert self._shares_S is not None
@@ -120,20 +137,53 @@ class Stack:
             torch.lerp(old, new, share, out=new)
 
 
+def _trained(network: nn.Module) -> Parameters:
+    """The parameters that are not frozen, each under its first name."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def _all_parameters(network: nn.Module) -> Parameters:
+    """Under all of their names, where a network holds one twice."""
+    return dict(network.named_parameters(remove_duplicate=False))
+
+
+def _all_buffers(network: nn.Module) -> Parameters:
+    return dict(network.named_buffers(remove_duplicate=False))
+
+
+def _stacked_tensors(named: Sequence[Mapping[str, Tensor]]) -> Parameters:
+    """Tensors of equal names as one; what networks hold under several names stays the same one."""
+    stacked = {
+        tensor: torch.stack([own[name].detach() for own in named])
+        for name, tensor in named[0].items()
+    }
+    return {
+        name: stacked[tensor].requires_grad_(tensor.requires_grad)
+        for name, tensor in named[0].items()
+    }
+
+
 def _stacked(module: nn.Module, state: Parameters) -> Forward:
     """A module's forward pass for all networks, given its stacked parameters and buffers.
 
     Linear layers and formulas, which small networks are made of, are written out; `torch.vmap`
     takes whatever else there is, at several times the calls.
     """
-    if isinstance(module, nn.Sequential):
-        layers = [_stacked(child, _below(name, state)) for name, child in module.named_children()]
+    if _runs(module, nn.Sequential):
+        # Not `named_children`, which leaves out a layer's second occurrence.
+        layers = [_stacked(child, _below(name, state)) for name, child in module._modules.items()]
         return lambda x: _chain(layers, x)
-    if type(module) is nn.Linear:
+    if _runs(module, nn.Linear):
         return _linear(state["weight"], state.get("bias"))
-    if isinstance(module, FormulaModule) and all(p.dim() == 1 for p in state.values()):
+    if _runs(module, FormulaModule) and all(p.dim() == 1 for p in state.values()):
         return _formula(module, state)
     return _vmapped(module, state)
+
+
+def _runs(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
+    """Whether calling the module does what this class does, with weights of its own."""
+    changed = module._forward_hooks or module._forward_pre_hooks or is_parametrized(module)
+    return isinstance(module, kind) and type(module).forward is kind.forward and not changed
 
 
 def _below(child: str, state: Parameters) -> Parameters:
@@ -171,10 +221,8 @@ def _formula(module: FormulaModule, learned_S: Parameters) -> Forward:
 
 
 def _vmapped(module: nn.Module, state: Parameters) -> Forward:
-    shell = copy.deepcopy(module).to("meta")
-
     def one(state: Parameters, x: Tensor) -> Tensor:
-        y: Tensor = functional_call(shell, state, (x,))
+        y: Tensor = functional_call(module, state, (x,))
         return y
 
     every = torch.vmap(one, randomness="different")

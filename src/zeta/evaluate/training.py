@@ -17,6 +17,7 @@ import zeta.nn
 from zeta._errors import UserError
 from zeta._formula import Formula
 from zeta.evaluate import tasks
+from zeta.evaluate.network_check import check_networks
 from zeta.evaluate.protocol import (
     LEARNABLE,
     Trial,
@@ -36,6 +37,8 @@ _MODULES: dict[str, type[nn.Module]] = {
 }
 # Rows that are scored at once: the outputs of a hidden layer would else be the most of the memory.
 _SCORED_ROWS = 4096
+# Enough for layers that look at a whole batch.
+_CHECKED_ROWS = 8
 
 
 def run_trial(key: TrialKey) -> Trial:
@@ -84,7 +87,10 @@ def run_trials(keys: Sequence[TrialKey]) -> list[Trial]:
     if formula_fingerprint(first.activation, formula) != first.formula:
         raise UserError(f"activation {first.activation!r} changed while it was being evaluated")
     if task.fingerprint() != first.data:
-        raise UserError(f"the data of task {first.task!r} changed while it was being evaluated")
+        raise UserError(
+            f"the data of task {first.task!r} changed while it was being evaluated; its load must "
+            "give the same each time: seed its random numbers, and leave its files as they are"
+        )
     with torch.random.fork_rng(devices=[]), _one_thread():
         return _Training(task, formula, keys).run()
 
@@ -100,9 +106,28 @@ def _one_thread() -> Iterator[None]:
 
 
 def make_network(task: Task, formula: Formula, key: TrialKey) -> nn.Module:
-    """The network of one trial, its weights drawn by the seed."""
-    shape = task.shape(key.budget.width)
-    return task.build(shape, _activation_of(key.activation, formula), key.seed)
+    """The network of one trial, its weights drawn by the seed.
+
+    Raises:
+        UserError: it is no network, or does not hold the activation.
+    """
+    make_activation, made = _activation_of(key.activation, formula), list[nn.Module]()
+
+    def make_and_note() -> nn.Module:
+        made.append(make_activation())
+        return made[-1]
+
+    network = task.build(task.shape(key.budget.width), make_and_note, key.seed)
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"task {task.name!r}: network must give an nn.Module, got {type(network).__name__}"
+        )
+    if not any(module is one for module in network.modules() for one in made):
+        raise UserError(
+            f"task {task.name!r}: its network holds no activation, so there is nothing to compare; "
+            "call make_activation() and keep the module it gives as part of the network"
+        )
+    return network
 
 
 def _activation_of(name: str, formula: Formula) -> MakeActivation:
@@ -117,12 +142,14 @@ class _Training:
     def __init__(self, task: Task, formula: Formula, keys: Sequence[TrialKey]) -> None:
         self._started = time.perf_counter()
         self._task, self._keys = task, keys
+        self._data = _Rows(task, keys)
+        tried = [make_network(task, formula, key) for key in keys[:2]]
+        check_networks(task, tried, *self._data.first(_CHECKED_ROWS))
         self._network = make_network(task, formula, keys[0])
         by_seed = {key.seed: make_network(task, formula, key) for key in keys}
         self._networks = networks_of(
             [by_seed[key.seed] for key in keys], [key.learning_rate for key in keys]
         )
-        self._data = _Rows(task, keys)
 
     def run(self) -> list[Trial]:
         """Train, score, and tell."""
@@ -184,6 +211,7 @@ class _Training:
         return [_up_to_divergence(curve) for curve in curves_S], outputs
 
     def _score(self) -> list[float | None]:
+        self._networks.train(False)
         return [
             self._value(torch.cat(parts), y)
             for parts, y in zip(
@@ -239,6 +267,11 @@ class _Rows:
         longest = -(-self._rows // self._budget.epochs) if task.stream else self._rows
         self.steps = -(-longest // self._budget.batch_size)
 
+    def first(self, rows: int) -> tuple[Tensor, Tensor]:
+        """So many training rows of the first trial, or all there are."""
+        rows = min(rows, self._rows)
+        return self._x[:rows], self._y[:rows]
+
     def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches (S, B, …): all rows in an order drawn by each seed, or a stream's next part."""
         if self._stream:
@@ -275,11 +308,21 @@ def _up_to_divergence(curve: Sequence[float]) -> list[float]:
 
 def _learned(network: nn.Module, parameters: Parameters) -> list[tuple[dict[str, float], ...]]:
     """Of every trial, the parameters of each learnable activation, first layer first."""
-    layers = [
-        {name: parameters[f"{path}.{name}"].tolist() for name in module.formula.parameters}
+    modules = {
+        path: module
         for path, module in network.named_modules()
-        if isinstance(module, zeta.nn.FormulaModule) and module.learnable
+        if isinstance(module, zeta.nn.FormulaModule) and module.num_parameters == 1
+    }
+    layers = [
+        {
+            name: parameters[f"{path}.{name}"]
+            for name in module.initial_values
+            if f"{path}.{name}" in parameters
+        }
+        for path, module in modules.items()
     ]
-    trials = range(len(next(iter(parameters.values()))))
-    found = [[{n: of_all[s] for n, of_all in layer.items()} for layer in layers] for s in trials]
+    found = [
+        [{name: float(of_all[s]) for name, of_all in layer.items()} for layer in layers if layer]
+        for s in range(len(next(iter(parameters.values()))))
+    ]
     return [tuple(v for v in of_one if all(map(math.isfinite, v.values()))) for of_one in found]

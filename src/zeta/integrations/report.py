@@ -45,7 +45,9 @@ class FunctionCall:
 
 @dataclass(frozen=True)
 class SurgeryReport:
-    """What :func:`zeta.integrations.replace_activations` changed; ``print`` it, or show it in a notebook.
+    """What :func:`~zeta.integrations.replace_activations` changed.
+
+    ``print`` it, or show it in a notebook.
 
     Attributes:
         model: the model with its new activations: the model that was given, changed in place,

@@ -187,3 +187,9 @@ def test_reading_leaves_out_what_is_no_trial(tmp_path: Path) -> None:
         (store.folder / "damaged.json").write_text("{")
     assert read_trials(tmp_path) == [TRIAL]
     assert (store.folder / "damaged.json").exists()
+
+
+def test_a_folder_that_is_a_link_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match=r"cannot read '.*VERSION': Too many levels"):
+        TrialStore(tmp_path / "loop", print)

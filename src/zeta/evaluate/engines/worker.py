@@ -20,7 +20,7 @@ def work(keys: Sequence[TrialKey]) -> list[Trial] | str:
         return run_trials(keys)
     except UserError as error:
         return str(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # of a user's file
         return f"{keys[0].activation!r} failed on task {keys[0].task!r}: {one_line(error)}"
 
 

@@ -222,6 +222,8 @@ def _version(folder: Path) -> tuple[int, int] | None:
         return int(fields["format"]), int(fields["protocol"])
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except _UNUSABLE as error:
         raise UserError(
             f"cannot tell which version of Zeta wrote {str(folder)!r}: {str(path)!r} is damaged; "

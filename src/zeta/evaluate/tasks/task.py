@@ -27,8 +27,12 @@ VALIDATION_FRACTION = 0.25
 STREAM_TUNING_FRACTION = 0.25
 # Kind of task -> its score's name.
 METRICS = {"classification": "accuracy", "regression": "R²", "likelihood": "log-likelihood"}
-# The fewest rows of which both cuts leave a class some, and a regression two, on either side.
-_LEAST_OF_A_CLASS, _LEAST_OF_A_REGRESSION = 4, 8
+# The fewest rows of which both cuts leave a class some, and all together two, on either side.
+_LEAST_OF_A_CLASS, _LEAST_ROWS = 4, 8
+# Their squares, which standardisation takes, must be finite.
+_LARGEST_VALUE = 1e150
+# Class numbers beyond it are no vocabulary, and no output layer has room for them.
+_LARGEST_CLASS = 2**24
 # The held-out test set never depends on a trial's seed.
 TEST_SPLIT_SEED = 0
 
@@ -130,19 +134,21 @@ class Task:
             nats). For all, higher is better.
         load: gives the features (rows, …) and the targets: class numbers from 0, or values
             (rows,) or (rows, columns). Features of a floating-point type are standardised, whole
-            numbers are left as they are, for an embedding. It is called in every worker process
-            and must give the same each time.
+            numbers are left as they are, for an embedding. It is called in every worker process,
+            often, and must give the same each time: seed random numbers, cache what is slow.
         budget: epochs, batch size and width of the network, the same for every activation.
         network: builds the network from its :class:`~zeta.evaluate.tasks.Shape`, with the
             activation wherever it is to be compared; by default two hidden layers on rows of
-            features.
+            features. It gives (rows, outputs). Dropout and batch normalisation train in training
+            and predict in scoring; a stream's predictions are those of the training pass.
         in_order: rows are in order of time: the last quarter is the test set, the last quarter
             of the rest validates.
         stream: rows are seen once, in order, each batch scored before it is trained on
             (prequential evaluation); learning rates are tuned on the first quarter, and a fresh
             network is scored on the rest.
         together: the most trials that train as one stacked model; 1 for networks whose cost is
-            in large matrix products, which gain nothing.
+            in large matrix products, which gain nothing, and for those that cannot be stacked (an
+            error says so). Dropout draws other numbers in a stack than alone.
         missing: says what to install if the data are not there.
 
     Raises:
@@ -177,8 +183,13 @@ class Task:
         if self.kind not in METRICS:
             raise self._error(f"kind must be one of {', '.join(METRICS)}; got {self.kind!r}")
         numbers = astuple(self.budget) if isinstance(self.budget, Budget) else ()
-        if not numbers or not all(type(n) is int and n > 0 for n in (*numbers, self.together)):
+        if not numbers or not all(map(_is_count, numbers)):
             raise self._error(f"budget must be a Budget of whole numbers from 1; got {self.budget}")
+        if not _is_count(self.together):
+            raise self._error(f"together must be a whole number from 1; got {self.together!r}")
+        for name in ("load", "network", "missing"):
+            if not callable(getattr(self, name)):
+                raise self._error(f"{name} must be a function; got {getattr(self, name)!r}")
 
     @property
     def metric(self) -> str:
@@ -211,9 +222,9 @@ class Task:
         train, score = self._rows(y, phase, seed)
         # Of a stream, only its start is known beforehand.
         known = self._rows(y, "tuning", seed)[0] if self.stream else train
-        x = x if x.dtype.kind in "biu" else _standardised(x, known)
+        x = x.astype(np.int64) if x.dtype.kind in "biu" else _standardised(x, known)
         y = _standardised(y, known) if self.kind == "regression" else y.astype(np.int64)
-        if self.kind == "regression" and np.ptp(y[score]) == 0:
+        if self.kind == "regression" and not np.ptp(y[score], axis=0).any():
             raise self._error(
                 f"the {len(score)} rows that score the {phase} trials all have the same target, "
                 "which leaves R² undefined; more rows with different targets are needed"
@@ -288,7 +299,12 @@ class Task:
             raise self._error(f"load must give two arrays, features and targets; got {len(arrays)}")
         x, y = arrays
         target_dims = (1, 2) if self.kind == "regression" else (1,)
-        if x.ndim < 2 or y.ndim not in target_dims or len(x) != len(y) or 0 in x.shape[1:]:
+        if (
+            x.ndim < 2
+            or y.ndim not in target_dims
+            or len(x) != len(y)
+            or 0 in (*x.shape[1:], *y.shape[1:])
+        ):
             columns = " or (rows, columns)" if self.kind == "regression" else ""
             raise self._error(
                 f"load must give features (rows, columns, …) and targets (rows,){columns}, "
@@ -301,17 +317,43 @@ class Task:
             )
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise self._error("features and targets must be finite numbers")
+        self._check_rows(x, y)
         if self.kind == "regression":
             self._check_values(y)
         else:
             self._check_classes(y)
+        if self.network is two_hidden_layers:
+            self._check_columns(x)
         return x, y
+
+    def _check_rows(self, x: Array, y: Array) -> None:
+        if len(y) < _LEAST_ROWS:
+            raise self._error(f"at least {_LEAST_ROWS} rows are needed, got {len(y)}")
+        if self.stream and round(len(y) * STREAM_TUNING_FRACTION) < self.budget.epochs:
+            raise self._error(
+                "the first quarter of a stream needs a row for each of its budget's epochs; got "
+                f"{len(y)} rows in all and {self.budget.epochs} epochs"
+            )
+        if max(np.abs(values.astype(float)).max() for values in (x, y)) > _LARGEST_VALUE:
+            raise self._error(f"features and targets must be at most {_LARGEST_VALUE:g} in size")
+
+    def _check_columns(self, x: Array) -> None:
+        """What the usual network takes."""
+        if x.ndim != 2:
+            raise self._error(
+                f"rows of shape {x.shape[1:]} need a network of their own: give the Task a network"
+            )
+        if x.dtype.kind in "biu":
+            raise self._error(
+                f"features of type {x.dtype} are left as they are, for an embedding in a network "
+                "of your own; for the usual one make them float: x.astype(float)"
+            )
 
     def _check_classes(self, y: Array) -> None:
         classes, counts = np.unique(y, return_counts=True)
         if self.kind == "likelihood":  # of a vocabulary, where a word may be missing
-            if y.dtype.kind not in "iu" or classes[0] < 0:
-                raise self._error("targets must be whole class numbers from 0")
+            if y.dtype.kind not in "iu" or classes[0] < 0 or classes[-1] > _LARGEST_CLASS:
+                raise self._error(f"targets must be whole class numbers from 0 to {_LARGEST_CLASS}")
             return
         if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
             some = ", ".join(f"{label:g}" for label in classes[:3].astype(float))
@@ -326,10 +368,6 @@ class Task:
             )
 
     def _check_values(self, y: Array) -> None:
-        if len(y) < _LEAST_OF_A_REGRESSION:
-            raise self._error(
-                f"regression needs at least {_LEAST_OF_A_REGRESSION} rows, got {len(y)}"
-            )
         if y.min() == y.max():
             raise self._error(f"the targets must differ; all are {float(y.flat[0]):g}")
 
@@ -355,8 +393,15 @@ class Task:
         return np.sort(np.concatenate(firsts)), np.sort(np.concatenate(seconds))
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
 def _standardised(values: Array, train: Array) -> Array:
     """Mean 0 and standard deviation 1 on the training rows; a constant column becomes 0."""
-    mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
-    scale = np.where(deviation > 0, deviation, 1.0)
+    known = values[train]
+    mean = known.mean(axis=0, dtype=np.float64)
+    deviation = known.std(axis=0, dtype=np.float64)
+    # A constant's deviation may be a rounding error, and that of the smallest numbers underflows.
+    scale = np.where((np.ptp(known, axis=0) > 0) & (deviation > 0), deviation, 1.0)
     return np.asarray((values - mean) / scale, dtype=np.float32)

