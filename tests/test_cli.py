@@ -131,7 +131,10 @@ def test_bad_input_is_one_line_and_a_nonzero_exit(
         (["bogus"], "No such command 'bogus'. (see zeta --help)"),
         (["plot", "exo"], "Missing option '-o' / '--output'. (see zeta plot --help)"),
         (["list", "extra"], "Got unexpected extra argument (extra) (see zeta list --help)"),
-        (["evaluate", "--seeds", "x"], "'x' is not a valid integer. (see zeta evaluate --help)"),
+        (
+            ["evaluate", "--seeds", "x"],
+            "'x' is not a valid integer range. (see zeta evaluate --help)",
+        ),
     ],
 )
 def test_usage_errors_are_one_line(arguments: list[str], message: str) -> None:

@@ -16,7 +16,11 @@ ROOT = Path(__file__).parents[1]
 MODULES = [m.name for m in pkgutil.walk_packages(zeta.__path__, "zeta.")]
 # TensorFlow and Triton bring an LLVM each, and the second to be loaded aborts the process.
 OWN_PROCESS = ["zeta._backends.tensorflow", "zeta.keras.tensorflow_loss"]
-PAGES = {"README.md": 10, "docs/frameworks.md": 1}  # how many snippets there are at least
+PAGES = {
+    "README.md": 10,
+    "docs/frameworks.md": 1,
+    "docs/export.md": 1,
+}  # how many snippets there are at least
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - set(OWN_PROCESS)))

@@ -101,7 +101,8 @@ def print_results(results: Results) -> None:
 
 def _table(results: Results, task: TaskInfo) -> Table:
     names = short_names((*results.settings.activations, *results.settings.tasks))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{names[task.source]} ({task.metric})")
+    title = Text(f"{names[task.source]} ({task.metric})")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
     table.title_justify, table.title_style = "left", "bold"
     table.add_column("activation", overflow="fold")
     table.add_column("mean±sd", no_wrap=True)
