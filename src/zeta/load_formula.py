@@ -49,6 +49,8 @@ def load_from_file(source: str, wanted: type[T]) -> T:
         UserError: the file is missing or fails to import, has no such name, or the object is of
             another type.
     """
+    if not source.isprintable():  # it will be shown on terminals and in reports
+        raise UserError(f"{source!r} has control characters in its name; rename the file")
     kind = wanted.__name__
     path, name = (source, "") if source.endswith(".py") else source.rsplit(":", 1)
     module = _run_file(Path(path))
@@ -112,8 +114,12 @@ def one_line(error: BaseException) -> str:
 
 def _check_maths(source: str, formula: Formula) -> None:
     """Formulas in another library's functions, and constants, fail here, not deep inside a run."""
+    from sympy import I
+
     try:
-        used = {symbol.name for symbol in formula.symbolic().free_symbols}
+        expression = formula.symbolic()
+        used = {symbol.name for symbol in expression.free_symbols}
+        _ = formula.clamped_sides  # takes it on numbers
     except Exception as error:
         raise UserError(
             f"{source!r} cannot be evaluated on symbols ({one_line(error)}); "
@@ -121,3 +127,5 @@ def _check_maths(source: str, formula: Formula) -> None:
         ) from error
     if "x" not in used:
         raise UserError(f"{source!r} is constant: an activation must depend on its input")
+    if expression.has(I):
+        raise UserError(f"{source!r} has complex numbers in it: an activation must be real")

@@ -49,7 +49,8 @@ def derivative(formula: Formula) -> Callable[..., Array]:
     )
 
     def evaluate(points: Array, **parameters: float) -> Array:
-        values = formula.bind(**parameters).values()
+        # Python's own numbers raise where NumPy's overflow.
+        values = map(np.float64, formula.bind(**parameters).values())
         with np.errstate(all="ignore"):  # the branch that is not selected may overflow
             return np.broadcast_to(slope(points, *values), points.shape)
 

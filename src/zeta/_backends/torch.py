@@ -1,6 +1,7 @@
 """PyTorch: the primitives on tensors, each differentiable twice."""
 
 import numbers
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,29 +9,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeta._backends import constant_while_compiling
+from zeta._backends import constant_while_compiling, torch_onnx
 from zeta._formula import Formula
 from zeta.kernels import dispatch
 
 NUMBERS = (numbers.Real, torch.SymInt, torch.SymFloat)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
+Primitive = Callable[[Tensor], Tensor]
+
+
+@constant_while_compiling
+def _is_for_onnx() -> bool:
+    # Asked of torch.onnx alone, the question would import it.
+    return "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export()
+
+
+def _or_for_onnx(primitive: Primitive, exported: Primitive) -> Primitive:
+    """A primitive, as ``exported`` writes it while `torch.onnx.export` looks on."""
+    return lambda x: (exported if _is_for_onnx() else primitive)(x)
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    # torch.sigmoid is 0 where e^-x overflows, though the result is no underflow yet; that far
+    # down, e^x is the sigmoid to the last bit.
+    return torch.where(x < -40, torch.exp(torch.clamp(x, max=-40)), torch.sigmoid(x))
+
+
+def _softplus(x: Tensor) -> Tensor:
+    # F.softplus returns x itself above its threshold, which float64 can tell from the truth.
+    return -F.logsigmoid(-x)
+
+
 exp = torch.exp
-expm1 = torch.expm1
+expm1 = _or_for_onnx(torch.expm1, torch_onnx.expm1)
 log = torch.log
-log1p = torch.log1p
+log1p = _or_for_onnx(torch.log1p, torch_onnx.log1p)
 sqrt = torch.sqrt
 atan = torch.atan
 tanh = torch.tanh
 erf = torch.erf
-erfc = torch.erfc
+erfc = _or_for_onnx(torch.erfc, torch_onnx.erfc)
+sigmoid = _or_for_onnx(_sigmoid, torch_onnx.sigmoid)
+softplus = _or_for_onnx(_softplus, torch_onnx.softplus)
 clip = F.hardtanh  # torch.clamp's gradient at the bounds is 1
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    # torch.sigmoid is 0 where e^-x overflows, though the result is no underflow yet; that far
-    # down, e^x is the sigmoid to the last bit.
-    return torch.where(x < -40, torch.exp(torch.clamp(x, max=-40)), torch.sigmoid(x))
 
 
 def sin(x: Tensor) -> Tensor:
@@ -39,11 +61,6 @@ def sin(x: Tensor) -> Tensor:
 
 def cos(x: Tensor) -> Tensor:
     return torch.cos(_finite(x))
-
-
-def softplus(x: Tensor) -> Tensor:
-    # F.softplus returns x itself above its threshold, which float64 can tell from the truth.
-    return -F.logsigmoid(-x)
 
 
 def minimum(x: Any, y: Any) -> Tensor:
@@ -133,10 +150,10 @@ def _clamped_sides(formula: Formula) -> tuple[bool, bool]:
 
 def _limits_defined(formula: Formula, x: Tensor) -> Tensor:
     below, above = _clamped_sides(formula)
-    if not (below or above):
-        return x
     largest = torch.finfo(x.dtype).max
-    return torch.clamp(x, min=-largest if below else None, max=largest if above else None)
+    # Not torch.clamp: ONNX's Clip, given one bound, keeps x finite on both sides.
+    x = torch.where(x < -largest, -largest, x) if below else x
+    return torch.where(x > largest, largest, x) if above else x
 
 
 def _finite(x: Tensor) -> Tensor:

@@ -82,7 +82,9 @@ class Layout:
 
 
 def find_layout(x: Tensor, parameters: Sequence[Tensor]) -> Layout | None:
-    """The layout of a dense ``x``; None if parameters vary along dimensions that lie apart."""
+    """The layout of a dense ``x``; None if it is empty or parameters vary along dims apart."""
+    if x.numel() == 0:
+        return None
     # Size-1 dimensions may have any stride; they matter nowhere.
     strides = x.stride()
     order = tuple(sorted(range(x.dim()), key=lambda d: (-strides[d], d)))

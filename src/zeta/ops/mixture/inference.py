@@ -148,7 +148,8 @@ def _by_chunks(
             "torch.no_grad(), or use loss or log_prob(x, target)"
         )
     size = _chunk_size(mixture, mixture.hidden_NKD.shape[1])
-    if size >= len(mixture.hidden_NKD) or not is_eager():  # a transform sees one expression
+    # A transform sees one expression; an exporter must not be asked for the number of tokens.
+    if not is_eager() or size >= mixture.hidden_NKD.shape[0]:
         return function(mixture)
 
     def of_chunk(hidden_NKD: Tensor, log_prior_NK: Tensor) -> tuple[Tensor, ...]:
