@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from zeta import activations
 from zeta.evaluate.stack import Alone, Stack, networks_of
+from zeta.nn import Exo, LaplaceActivation, LearnableSELUVariation
 
 RATES = [0.001, 0.01, 0.01, 0.003]
 S, B = len(RATES), 6
@@ -181,3 +182,15 @@ def test_a_single_network_stays_as_it_is() -> None:
     assert isinstance(alone, Alone)
     x = torch.randn(1, 3, 2)
     torch.testing.assert_close(alone(x), network(x[0])[None], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("make_activation", [Exo, LaplaceActivation, LearnableSELUVariation])
+def test_zeta_s_activations_keep_their_kernels(
+    make_activation: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(module: nn.Module, state: object) -> None:
+        raise AssertionError(f"{module} would lose its kernel in torch.vmap")
+
+    monkeypatch.setattr("zeta.evaluate.stack._vmapped", refuse)
+    stack = Stack([perceptron(make_activation) for _ in range(2)], [0.1, 0.1])
+    assert stack(torch.zeros(2, 3, 5)).shape == (2, 3, 3)

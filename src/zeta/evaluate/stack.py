@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrize import is_parametrized
 
-from zeta.nn import FormulaModule
+from zeta.nn import FormulaModule, LaplaceActivation
 
 Parameters = dict[str, Tensor]
 Forward = Callable[[Tensor], Tensor]
@@ -175,7 +175,8 @@ def _stacked(module: nn.Module, state: Parameters) -> Forward:
         return lambda x: _chain(layers, x)
     if _runs(module, nn.Linear):
         return _linear(state["weight"], state.get("bias"))
-    if _runs(module, FormulaModule) and all(p.dim() == 1 for p in state.values()):
+    one_number_each = all(p.dim() == 1 for p in state.values())
+    if (_runs(module, FormulaModule) or _runs(module, LaplaceActivation)) and one_number_each:
         return _formula(module, state)
     return _vmapped(module, state)
 
