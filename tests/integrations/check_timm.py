@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.library import Library
 
 # A torchvision without its compiled part, which needs CUDA, is imported if these are declared.
-_LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+_LIBRARY = Library("torchvision", "FRAGMENT")
 for _name in ("nms", "qnms"):
     _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
