@@ -4,9 +4,10 @@ Accuracies and R² cannot be averaged as they are. On the common scale of a task
 its constant predictor, and 1 the mean score of its anchor: the baseline of the best validation
 score, which the test set has no part in choosing. So 1.02 says "2 % further from knowing nothing
 than the usual activations get". The scale is linear, and no test in :mod:`zeta.evaluate.compare`
-depends on it. A task whose anchor is not clearly better than the constant, by two standard
-deviations of its seeds, has no such scale: a unit as small as the noise would let that task decide
-alone. It is left out of the aggregates, though not of the ranks, which need no scale.
+depends on it. A task whose anchor is not better than the constant by five standard deviations of
+its seeds has no such scale: its unit would be hardly larger than the noise, and a usual difference
+would count several units and decide alone. It is left out of the aggregates, though not of the
+ranks, which need no scale.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ from zeta.evaluate.results import (
 from zeta.evaluate.statistics import Array
 
 _NUM_THRESHOLDS = 81
-_CLEARLY = 2.0  # standard deviations
+_CLEARLY = 5.0  # standard deviations
 
 
 def look_across(
