@@ -7,6 +7,7 @@ weight, an alpha that is neither learnable nor per channel say, stays as it is.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,7 +88,7 @@ def copy_weights(source: Any, target: Any) -> None:
     load_weights(target, weights(source))
 
 
-class _Slot:
+class _Slot(ABC):
     """One weight where a framework keeps it.
 
     Attributes:
@@ -104,13 +105,13 @@ class _Slot:
         self.of_formula = of_formula
         self.transposed = transposed
 
+    @abstractmethod
     def get(self) -> npt.NDArray[Any]:
         """A copy of the numbers as they are kept."""
-        raise NotImplementedError
 
+    @abstractmethod
     def set(self, array: npt.NDArray[Any]) -> None:
         """Replace the numbers by others of the kept shape."""
-        raise NotImplementedError
 
 
 class _TorchSlot(_Slot):
