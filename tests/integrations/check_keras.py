@@ -79,7 +79,109 @@ def test_models_within_a_sequential_one():
 def test_operations_are_reported():
     report = zeta.replace_activations(functional(), "relu", "exo")
     assert [call.function for call in report.calls] == ["relu"]
-    assert report.not_looked
+    assert not report.not_looked
+
+
+@keras.saving.register_keras_serializable()
+class Inner(layers.Layer):
+    def call(self, x):
+        return keras.activations.silu(x)
+
+
+@keras.saving.register_keras_serializable()
+class Outer(layers.Layer):
+    """Calls functions of Keras, a layer with code of its own, and a layer that is an activation."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.inner, self.act = (
+            layers.Dense(3),
+            Inner(name="inner"),
+            layers.ELU(name="act"),
+        )
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+
+    def call(self, x, training=False):
+        return self.act(self.inner(keras.ops.leaky_relu(self.dense(x * self.scale))))
+
+
+@keras.saving.register_keras_serializable()
+class Opaque(layers.Layer):
+    def call(self, x):
+        if isinstance(x, keras.KerasTensor):
+            raise TypeError("as functions of a backend do")
+        return x
+
+
+def test_code_that_cannot_be_traced_is_named():
+    model = keras.Sequential([keras.Input((4,)), Opaque(name="opaque"), layers.ReLU()])
+    report = zeta.replace_activations(model, "relu", Exo)
+    assert report.not_looked.startswith("Keras cannot trace the code of opaque")
+
+
+def test_calls_in_the_code_of_layers_are_reported():
+    model = keras.Sequential([keras.Input((4,)), Outer(name="outer"), layers.ReLU()])
+    before = outputs(model)
+    report = zeta.replace_activations(model, layers.ReLU, layers.ReLU)
+    found = {(call.function, call.module) for call in report.calls}
+    assert found == {("leaky_relu", "outer"), ("silu", "outer/inner"), ("act", "outer")}
+    assert not report.not_looked
+    np.testing.assert_array_equal(outputs(report.model), before)
+    assert len(model.layers[0]._inbound_nodes) == 1
+
+
+def fitted(f, g):
+    """Least squares by another route: one column for the gain, one per channel for the shifts."""
+    n, channels = g.shape
+    columns = np.concatenate([g.T.reshape(-1, 1), np.kron(np.eye(channels), np.ones((n, 1)))], 1)
+    gain, *shift = np.linalg.lstsq(columns, f.T.reshape(-1), rcond=None)[0]
+    return gain, np.array(shift)
+
+
+@pytest.mark.parametrize("as_argument", [False, True])
+def test_gain_and_shifts_are_those_of_least_squares(as_argument, tmp_path):
+    keras.utils.set_random_seed(1)
+    dense = layers.Dense(3, activation="relu" if as_argument else None)
+    rest = [] if as_argument else [layers.ReLU()]
+    model = keras.Sequential([keras.Input((4,)), dense, *rest])
+    pre = X @ keras.ops.convert_to_numpy(dense.kernel)
+    exo = keras.ops.convert_to_numpy(Exo()(pre))
+    gain, shift = fitted(np.maximum(pre, 0), exo)
+    before = outputs(model)
+    report = zeta.replace_activations(model, "relu", Exo, match_gain=True, example_inputs=X)
+    assert report.replaced[0].gain == pytest.approx(gain, rel=1e-4)
+    np.testing.assert_allclose(outputs(report.model), gain * exo + shift, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(outputs(model), before)
+    assert len(report.model.trainable_weights) == 2
+    report.model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(loaded), outputs(report.model))
+
+
+def test_every_place_is_matched():
+    for inputs in (X, None):
+        report = zeta.replace_activations(
+            functional(), "relu", LearnableSELUVariation, match_gain=True, example_inputs=inputs
+        )
+        assert all(replaced.gain for replaced in report.replaced)
+        assert len(report.replaced) == 3
+        assert not report.not_called
+
+
+def test_channels_first():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = keras.Sequential([keras.Input((3, 4, 5)), layers.ReLU()])
+        x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype("float32")
+        matched = zeta.replace_activations(
+            model, "relu", Exo, match_gain=True, example_inputs=x
+        ).model
+        assert matched.layers[-1].shift.shape == (3,)
+        assert matched(x).shape == x.shape
+    finally:
+        keras.config.set_image_data_format("channels_last")
 
 
 def test_trains_is_saved_and_loaded(tmp_path):
@@ -125,3 +227,5 @@ def test_errors():
         zeta.replace_activations(functional(), "relu", dict)
     with pytest.raises(TypeError, match="a class or function"):
         zeta.replace_activations(functional(), "relu", Exo())
+    with pytest.raises(TypeError, match="for models; this is a single layer"):
+        zeta.replace_activations(layers.ReLU(), "relu", Exo, match_gain=True)

@@ -1,5 +1,6 @@
 """Model surgery on Flax NNX models."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_equals_a_model_built_so():
     report = zeta.replace_activations(model, "relu", "exo")
     np.testing.assert_array_equal(model(X), Exo()(linear(X)))
     assert str(report).splitlines()[1] == "  layers.1  relu → Exo(alpha)"
-    assert report.not_looked
+    assert "give example_inputs" in report.not_looked
 
 
 def test_a_model_that_is_itself_the_activation():
@@ -103,6 +104,109 @@ def test_undo_in_the_wrong_order_is_refused():
         first.undo()
 
 
+class Calls(nnx.Module):
+    """Activations called as functions, compiled or not; one is a module and so no such call."""
+
+    def __init__(self):
+        self.linear, self.act = nnx.Linear(3, 3, rngs=nnx.Rngs(0)), nnx.silu
+        self.dropout, self.norm = (
+            nnx.Dropout(0.5, rngs=nnx.Rngs(1)),
+            nnx.BatchNorm(3, rngs=nnx.Rngs(2)),
+        )
+
+    def __call__(self, x, scale=1.0):
+        x = nnx.relu(self.norm(self.linear(scale * x)))
+        x = self.dropout(self.act(x))
+        return nnx.remat(lambda x: nnx.gelu(x) + jnp.tanh(x))(x) * jax.nn.sigmoid(x)
+
+
+def state(model):
+    leaves = jax.tree.leaves(nnx.state(model))
+    return [
+        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        for x in leaves
+    ]
+
+
+def test_calls_of_functions_are_reported():
+    nnx.relu(X)  # compiled here, not in the model
+    model = Calls()
+    before = state(model)
+    report = zeta.replace_activations(model, "silu", Exo, example_inputs=X)
+    assert [call.function for call in report.calls] == ["relu", "gelu", "tanh", "sigmoid"]
+    callers = [call.module for call in report.calls]
+    assert callers[0] == callers[3] == "Calls.__call__"
+    assert all(call.line.startswith("test_flax.py:") for call in report.calls)
+    assert not report.not_looked
+    for a, b in zip(before, state(report.undo()), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_keyword_inputs():
+    inputs = {"x": X, "scale": 2.0}
+    assert len(zeta.replace_activations(Calls(), "silu", Exo, example_inputs=inputs).calls) == 4
+
+
+def fitted(f, g):
+    """Least squares by another route: one column for the gain, one per channel for the shifts."""
+    n, channels = g.shape
+    columns = np.concatenate([g.T.reshape(-1, 1), np.kron(np.eye(channels), np.ones((n, 1)))], 1)
+    gain, *shift = np.linalg.lstsq(columns, f.T.reshape(-1), rcond=None)[0]
+    return gain, np.array(shift)
+
+
+class Jitted(nnx.Module):
+    def __init__(self):
+        self.linear, self.act = nnx.Linear(3, 3, rngs=nnx.Rngs(0)), nnx.relu
+
+    @nnx.jit
+    def __call__(self, x):
+        return self.act(self.linear(x))
+
+
+def test_gain_and_shifts_are_those_of_least_squares():
+    x = np.random.default_rng(0).normal(size=(7, 3)).astype("float32")
+    model = Jitted()
+    pre = model.linear(x)
+    gain, shift = fitted(np.asarray(jax.nn.relu(pre)), np.asarray(Exo()(pre)))
+    report = zeta.replace_activations(model, "relu", Exo, match_gain=True, example_inputs=x)
+    assert report.replaced[0].gain == pytest.approx(gain, rel=1e-5)
+    np.testing.assert_allclose(model(x), gain * Exo()(pre) + shift, rtol=1e-4, atol=1e-6)
+
+
+def test_matched_to_the_normal_distribution_without_inputs():
+    model = nnx.Sequential(nnx.Linear(3, 3, rngs=nnx.Rngs(0)), nnx.relu)
+    zeta.replace_activations(
+        model, "relu", lambda: FormulaModule(zeta.activations.squared_relu), match_gain=True
+    )
+    # Cov(r, r²) = E[x³; x>0] - E[r]E[r²] and Var(r²) = E[x⁴; x>0] - E[r²]², with r = relu(x).
+    gain = (2 / np.sqrt(2 * np.pi) - 0.5 / np.sqrt(2 * np.pi)) / (1.5 - 0.25)
+    assert model.layers[1].gain.get_value() == pytest.approx(gain, rel=5e-3)
+
+
+def test_matched_is_no_parameter_and_is_undone():
+    model = Net()
+    before = model(X)
+    report = zeta.replace_activations(
+        model, "relu", LearnableSELUVariation, match_gain=True, example_inputs=X
+    )
+    assert model.shared is model.several[0]
+    assert not any(
+        path[-1] in {"gain", "shift"}
+        for path in nnx.to_flat_state(nnx.state(model, nnx.Param)).paths
+    )
+    assert all(replaced.gain for replaced in report.replaced)
+    np.testing.assert_array_equal(report.undo()(X), before)
+
+
+def test_a_place_that_the_inputs_do_not_reach():
+    model = Net()
+    model.unused = nnx.relu
+    report = zeta.replace_activations(model, "relu", Exo, match_gain=True, example_inputs=X)
+    assert report.not_called == ("unused",)
+    assert [r.name for r in report.replaced if r.gain is None] == ["unused"]
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"it has: .*Linear ×2.*PReLU.*gelu"):
         zeta.replace_activations(Net(), "silu", Exo)
@@ -110,5 +214,5 @@ def test_errors():
         zeta.replace_activations(Net(), "relu", dict)
     with pytest.raises(TypeError, match="a class or function"):
         zeta.replace_activations(Net(), "relu", Exo())
-    with pytest.raises(TypeError, match="for PyTorch models; this is one of flax"):
-        zeta.replace_activations(Net(), "relu", Exo, match_gain=True)
+    with pytest.raises(TypeError, match="cannot be called without arguments"):
+        zeta.replace_activations(Net(), "relu", nnx.Linear)

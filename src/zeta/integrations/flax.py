@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from zeta import activations
 from zeta import flax as zeta_flax
 from zeta._formula import Formula
-from zeta.integrations.names import activation_name, zeta_class
-from zeta.integrations.report import Replaced, SurgeryReport
-from zeta.integrations.surgery import nothing_matched
+from zeta.integrations import flax_calls
+from zeta.integrations.gain import GainSums, normal_quantiles
+from zeta.integrations.names import activation_name
+from zeta.integrations.replacement import Maker, check_distinct
+from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
+from zeta.integrations.surgery import call_arguments, nothing_matched
 
 Matches = Callable[[str, Any], bool]
 
-NOT_LOOKED = "only PyTorch models are looked through"
+MAKER = Maker(zeta_flax, zeta_flax.FormulaModule, nnx.Module, "an nnx.Module")
+
+NOT_LOOKED = "Flax models are looked through by running them; give example_inputs"
+
+
+class Matched(nnx.Module):
+    """An activation matched to the one it replaced, ``gain·f(x) + shift``.
+
+    Args:
+        activation: the activation f.
+        gain: a scalar.
+        shift: a scalar, or one value per channel, the last dimension.
+
+    Both are plain variables, saved with the model and not learned.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> from zeta.integrations.flax import Matched
+        >>> Matched(nnx.relu, jnp.array(0.5), jnp.array(1.0))(jnp.array([-1.0, 2.0]))
+        Array([1., 2.], dtype=float32)
+    """
+
+    def __init__(self, activation: Any, gain: jax.Array, shift: jax.Array) -> None:
+        self.activation = activation
+        self.gain = nnx.Variable(gain)
+        self.shift = nnx.Variable(shift)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The matched activation, in the activation's dtype."""
+        y = self.activation(x)
+        return y * self.gain.astype(y.dtype) + self.shift.astype(y.dtype)
 
 
 @dataclass(frozen=True)
@@ -52,22 +85,30 @@ class _Place:
 
 
 def replace(
-    model: nnx.Module, matches: Matches, replacement: str | Formula | Callable[[], Any]
+    model: nnx.Module,
+    matches: Matches,
+    replacement: str | Formula | Callable[[], Any],
+    *,
+    match_gain: bool,
+    example_inputs: Any,
 ) -> SurgeryReport:
     """:func:`zeta.integrations.replace_activations` on an NNX model."""
     if not isinstance(model, nnx.Module):
         raise TypeError(f"the model must be an nnx.Module, got {type(model).__name__}")
-    make = _factory(replacement)
+    make = MAKER.factory(replacement)
     visited: list[Any] = []
     places = list(_places(model, matches, visited))
+    new = _made(places, make)
+    found, not_looked = _look(model, example_inputs)
     if not places:
-        raise nothing_matched(model, visited)
-    put = _made(places, make)
-    for place, new in zip(places, put, strict=True):
-        place.put(new)
+        raise nothing_matched(model, visited, found)
+    sums = _observed(model, places, new, example_inputs) if match_gain else [GainSums()] * len(new)
+    put = _matched(new, sums)
+    for place, module in zip(places, put, strict=True):
+        place.put(module)
 
     def undo() -> nnx.Module:
-        if not all(place.holds(new) for place, new in zip(places, put, strict=True)):
+        if not all(place.holds(module) for place, module in zip(places, put, strict=True)):
             raise RuntimeError(
                 "the model no longer holds what this surgery put there; undo later ones first"
             )
@@ -75,29 +116,18 @@ def replace(
             place.put(place.old)
         return model
 
+    seen = match_gain and example_inputs is not None
     return SurgeryReport(
         put[0] if places[0].parent is None else model,
         tuple(
-            Replaced(place.name, _shown(place.old), _shown(new))
-            for place, new in zip(places, put, strict=True)
+            Replaced(place.name, _shown(place.old), _shown(module), _gain(module))
+            for place, module in zip(places, put, strict=True)
         ),
-        not_looked=NOT_LOOKED,
+        tuple(found),
+        not_looked,
+        tuple(p.name for p, s in zip(places, sums, strict=True) if seen and not s.count),
         _undo=undo,
     )
-
-
-def _factory(replacement: str | Formula | Callable[[], Any]) -> Callable[[], Any]:
-    if isinstance(replacement, str):
-        replacement = activations.get(replacement)
-    if isinstance(replacement, Formula):
-        build, arguments = zeta_class(replacement, zeta_flax, zeta_flax.FormulaModule)
-        return functools.partial(build, **arguments)
-    if isinstance(replacement, nnx.Module) or not callable(replacement):
-        raise TypeError(
-            "the replacement must be a name of the catalogue, a formula, or a class or function "
-            f"that makes a module for every place; got {replacement!r}"
-        )
-    return replacement
 
 
 def _places(model: nnx.Module, matches: Matches, visited: list[Any]) -> Iterator[_Place]:
@@ -148,20 +178,10 @@ def _made(places: list[_Place], make: Callable[[], Any]) -> list[Any]:
     for i, place in enumerate(places):
         key = id(place.old) if isinstance(place.old, nnx.Module) else -1 - i
         if key not in made:
-            made[key] = _like(_one(make), place.around)
+            made[key] = _like(MAKER.one(make), place.around)
         result.append(made[key])
-    if len(set(map(id, made.values()))) < len(made):
-        raise TypeError(f"the replacement {make!r} makes the same module again and again")
+    check_distinct(list(made.values()), make)
     return result
-
-
-def _one(make: Callable[[], Any]) -> Any:
-    module = make()
-    if not isinstance(module, nnx.Module):
-        raise TypeError(
-            f"the replacement {make!r} must make an nnx.Module, not {type(module).__name__}"
-        )
-    return module
 
 
 def _like(module: Any, around: tuple[nnx.Module, ...]) -> Any:
@@ -179,7 +199,77 @@ def _variables(module: nnx.Module) -> Iterator[tuple[Any, Any]]:
     return ((path, v) for path, v in graph if isinstance(v, nnx.Param))
 
 
+def _look(model: nnx.Module, example_inputs: Any) -> tuple[list[FunctionCall], str]:
+    """The activations called as functions, and why some may be missing."""
+    if example_inputs is None:
+        return [], NOT_LOOKED
+    twin = _evaluating(model)
+    for place in _places(twin, lambda _, value: activation_name(value) is not None, []):
+        place.put(_identity)
+    return flax_calls.traced_calls(twin, example_inputs), ""
+
+
+def _identity(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _evaluating(model: nnx.Module) -> Any:
+    """A twin in evaluation mode, so that running it leaves no trace in the model."""
+    twin = nnx.clone(model)
+    twin.eval()
+    return twin
+
+
+def _observed(
+    model: nnx.Module, places: list[_Place], new: list[Any], example_inputs: Any
+) -> list[GainSums]:
+    """What the old and the new activation of each place answer; shared ones share their sums."""
+    shared = {id(module): GainSums() for module in new}
+    sums = [shared[id(module)] for module in new]
+    if example_inputs is None:
+        x = jnp.asarray(normal_quantiles(), jnp.float32)
+        for place, module, each in zip(places, new, sums, strict=True):
+            each.add(place.old(x), module(x))
+        return sums
+    run = _evaluating(model)
+    at = {place.name: pair for place, *pair in zip(places, new, sums, strict=True)}
+    for place in list(_places(run, lambda name, _: name in at, [])):
+        recorder = _recorder(place.old, *at[place.name])
+        place.put(recorder)
+        run = run if place.around else recorder
+    args, kwargs = call_arguments(example_inputs)
+    run(*args, **kwargs)
+    jax.effects_barrier()
+    return sums
+
+
+def _recorder(old: Any, new: Any, sums: GainSums) -> Callable[[jax.Array], jax.Array]:
+    def record(x: jax.Array) -> jax.Array:
+        f = old(x)
+        # A callback, since the place may be inside `nnx.jit`, `nnx.scan` or `nnx.remat`.
+        jax.debug.callback(sums.add, f, new(x))
+        return f
+
+    return record
+
+
+def _matched(new: list[Any], sums: list[GainSums]) -> list[Any]:
+    """The new modules matched to the old ones; shared ones stay shared."""
+    made: dict[int, Any] = {}
+    for module, each in zip(new, sums, strict=True):
+        if id(module) not in made:
+            solved = each.solve()
+            made[id(module)] = Matched(module, *map(jnp.asarray, solved)) if solved else module
+    return [made[id(module)] for module in new]
+
+
+def _gain(module: Any) -> float | None:
+    return module.gain.get_value().item() if isinstance(module, Matched) else None
+
+
 def _shown(value: Any) -> str:
+    if isinstance(value, Matched):
+        value = value.activation
     formula = getattr(value, "formula", None)
     if isinstance(formula, Formula):
         parameters = ", ".join(formula.parameters)

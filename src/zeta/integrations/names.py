@@ -1,7 +1,5 @@
-"""Activations by name: which classes of which library compute one, and which are Zeta's own."""
+"""Activations by name: which classes and functions of which library compute one."""
 
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from zeta import activations
@@ -41,13 +39,6 @@ FUNCTIONS = frozenset(_CLASSES) | {
     *("log_sigmoid", "logsigmoid", "prelu", "relu6", "rrelu", "soft_sign", "softsign", "swish"),
 }
 
-# The documents' activations have classes of their own, named alike in every framework.
-_OWN = {
-    "exo": "Exo",
-    "learnable_selu_variation": "LearnableSELUVariation",
-    "laplace": "LaplaceActivation",
-}
-
 
 def activation_name(value: Any) -> str | None:
     """The name of the activation that a module, a layer or a function computes, if it is known.
@@ -74,18 +65,3 @@ def activation_name(value: Any) -> str | None:
 def is_known(name: str) -> bool:
     """Whether ``name`` names an activation that can be recognised in a model."""
     return name in _CLASSES or name in activations.CATALOGUE
-
-
-def zeta_class(
-    formula: Formula, namespace: ModuleType, general: Callable[..., Any]
-) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """What builds a formula's module: a class of ``namespace`` and its keyword arguments.
-
-    Args:
-        formula: the formula.
-        namespace: ``zeta.nn``, ``zeta.flax`` or ``zeta.keras``.
-        general: the class there that takes any formula.
-    """
-    if activations.CATALOGUE.get(formula.name) is formula and formula.name in _OWN:
-        return getattr(namespace, _OWN[formula.name]), {}
-    return general, {"formula": formula}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,15 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zeta import activations
 from zeta import nn as zeta_nn
 from zeta._formula import Formula
-from zeta.integrations import calls
-from zeta.integrations.names import zeta_class
+from zeta.integrations import pytorch_calls
+from zeta.integrations.gain import GainSums, normal_quantiles
+from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
 from zeta.integrations.surgery import nothing_matched
 
 Matches = Callable[[str, Any], bool]
+
+MAKER = Maker(zeta_nn, zeta_nn.FormulaModule, nn.Module, "a torch.nn.Module")
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
@@ -123,7 +124,7 @@ def replace(
     _check(model)
     places = list(_places(model, matches))
     shared = {id(place.old): place for place in places}  # one of the places of each old module
-    new = _made({key: place for key, place in shared.items()}, factory(replacement))
+    new = _made(shared, MAKER.factory(replacement))
     pairs = {place.old: new[key] for key, place in shared.items()}
     observer = _Observer(pairs, matching=match_gain)
     found, not_looked = _look(model, shared, observer, example_inputs)
@@ -163,26 +164,6 @@ def replace(
         tuple(lost),
         _undo=undo,
     )
-
-
-def factory(replacement: str | Formula | Callable[..., Any]) -> Callable[..., Any]:
-    """What makes the new modules.
-
-    Raises:
-        UnknownNameError: no such name in the catalogue.
-        TypeError: one module, which cannot stand in several places, or nothing callable.
-    """
-    if isinstance(replacement, str):
-        replacement = activations.get(replacement)
-    if isinstance(replacement, Formula):
-        build, arguments = zeta_class(replacement, zeta_nn, zeta_nn.FormulaModule)
-        return functools.partial(build, **arguments)
-    if isinstance(replacement, nn.Module) or not callable(replacement):
-        raise TypeError(
-            "the replacement must be a name of the catalogue, a formula, or a class or function "
-            f"that makes a module for every place; got {replacement!r}"
-        )
-    return replacement
 
 
 def _check(model: nn.Module) -> None:
@@ -230,27 +211,11 @@ def _places_within(
 
 def _made(places: dict[int, _Place], make: Callable[[], Any]) -> dict[int, nn.Module]:
     """A new module for every old one, in the device, dtype and mode of its place."""
-    made = {key: _one(make) for key in places}
-    if len(set(map(id, made.values()))) < len(made):
-        raise TypeError(f"the replacement {make!r} makes the same module again and again")
+    made = {key: MAKER.one(make) for key in places}
+    check_distinct(list(made.values()), make)
     for key, place in places.items():
         _like(made[key], _reference(place)).train(place.old.training)
     return made
-
-
-def _one(make: Callable[[], Any]) -> nn.Module:
-    try:
-        module = make()
-    except TypeError as error:
-        raise TypeError(
-            f"the replacement {make!r} cannot be called without arguments ({error}); "
-            "give a function that makes the module"
-        ) from error
-    if not isinstance(module, nn.Module):
-        raise TypeError(
-            f"the replacement {make!r} must make a torch.nn.Module, not {type(module).__name__}"
-        )
-    return module
 
 
 def _reference(place: _Place) -> Tensor | None:
@@ -288,13 +253,13 @@ def _look(
         return id(module) in shared
 
     if example_inputs is not None:
-        with observer.observing(model), calls.listening(model, selected) as found:
-            calls.run(model, example_inputs)
+        with observer.observing(model), pytorch_calls.listening(model, selected) as found:
+            pytorch_calls.run(model, example_inputs)
         return found, ""
     if selected(model):
         return (), ""
     try:
-        return calls.traced_calls(model, selected), ""
+        return pytorch_calls.traced_calls(model, selected), ""
     except Exception as error:  # whatever a model's forward raises on symbols
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return (), f"torch.fx cannot trace the model ({reason:.100}); give example_inputs"
@@ -312,7 +277,7 @@ class _Observer:
         self.pairs = pairs
         self.matching = matching
         self.called: set[nn.Module] = set()
-        self.sums: dict[nn.Module, _Sums] = {}
+        self.sums: dict[nn.Module, GainSums] = {}
         self._channel_dim = -1
         self._new: list[Tensor] = []
         self._handles: list[Any] = []
@@ -320,12 +285,16 @@ class _Observer:
     def matched(self, old: nn.Module) -> Matched | None:
         """The new activation matched to the old one; None where nothing tells how."""
         sums = self.sums.get(old)
-        return sums.matched(self.pairs[old]) if sums else None
+        solved = sums.solve() if sums else None
+        if sums is None or solved is None:
+            return None
+        gain, shift = map(torch.as_tensor, solved)
+        return Matched(self.pairs[old], gain, shift, sums.channel_dim)
 
     def observe_normal(self) -> None:
-        """Take in the outputs on 4,096 quantiles of the normal distribution."""
+        """Take in the outputs on quantiles of the normal distribution."""
         for old, new in self.pairs.items():
-            x = torch.special.ndtri((torch.arange(4096.0) + 0.5) / 4096)
+            x = torch.as_tensor(normal_quantiles(), dtype=torch.float32)
             x = next((x.to(tensor) for tensor in (*new.parameters(), *old.parameters())), x)
             with torch.no_grad():
                 # `forward`, past the hooks, which are for the model's own inputs.
@@ -360,41 +329,8 @@ class _Observer:
             self._add(old, output, self._new.pop())
 
     def _add(self, old: nn.Module, f: Tensor, g: Tensor) -> None:
-        sums = self.sums.setdefault(old, _Sums(self._channel_dim))
-        sums.add(f, g)
-
-
-class _Sums:
-    """Sums over what an old activation f and a new one g answer, by channel, in double precision.
-
-    A single dimension is a sample of one channel.
-    """
-
-    def __init__(self, channel_dim: int) -> None:
-        self.channel_dim = channel_dim
-        self.count = 0
-        self.f = self.g = self.fg = self.gg = torch.zeros((), dtype=torch.float64)
-
-    def add(self, f: Tensor, g: Tensor) -> None:
-        """Take in a pair of outputs."""
-        f, g = (self._by_channel(y.double()) for y in (f, g))
-        self.count += f.shape[0]
-        self.f = self.f + f.sum(0)
-        self.g = self.g + g.sum(0)
-        self.fg = self.fg + (f * g).sum(0)
-        self.gg = self.gg + (g * g).sum(0)
-
-    def _by_channel(self, y: Tensor) -> Tensor:
-        return y if y.dim() < 2 else y.movedim(self.channel_dim, -1).flatten(end_dim=-2)
-
-    def matched(self, new: nn.Module) -> Matched | None:
-        """By least squares; None where g is constant."""
-        covariance = (self.fg - self.f * self.g / self.count).sum()
-        variance = (self.gg - self.g * self.g / self.count).sum()
-        if not variance > 0:
-            return None
-        gain = covariance / variance
-        return Matched(new, gain, (self.f - gain * self.g) / self.count, self.channel_dim)
+        sums = self.sums.setdefault(old, GainSums(self._channel_dim))
+        sums.add(*(y.cpu().double() for y in (f, g)))
 
 
 def _lost(place: _Place) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -86,25 +87,12 @@ def replace_activations(
         >>> report.undo()[1]
         ReLU()
     """
-    framework = _framework(model)
     matches = matcher(what)
-    if framework == "torch":
-        from zeta.integrations import pytorch
-
-        return pytorch.replace(
-            model, matches, replacement, match_gain=match_gain, example_inputs=example_inputs
-        )
-    if match_gain or example_inputs is not None:
-        raise TypeError(
-            f"match_gain and example_inputs are for PyTorch models; this is one of {framework}"
-        )
-    if framework == "keras":
-        from zeta.integrations import keras
-
-        return keras.replace(model, matches, replacement)
-    from zeta.integrations import flax
-
-    return flax.replace(model, matches, replacement)
+    surgery = importlib.import_module(f"zeta.integrations.{_framework(model)}")
+    report: SurgeryReport = surgery.replace(
+        model, matches, replacement, match_gain=match_gain, example_inputs=example_inputs
+    )
+    return report
 
 
 def matcher(what: What) -> Callable[[str, Any], bool]:
@@ -143,15 +131,24 @@ def nothing_matched(
     return ValueError(message + hint)
 
 
+def call_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of one call of a model."""
+    if isinstance(example_inputs, dict):
+        return (), example_inputs
+    return (example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)), {}
+
+
 def _type_name(value: Any) -> str:
     name = getattr(value, "__name__", None)  # of a function
     return name if isinstance(name, str) else type(value).__name__
 
 
 def _framework(model: Any) -> str:
-    """ "keras", "torch" or "flax". A Keras layer on the PyTorch backend is a PyTorch module too."""
+    """The module beside this one that knows the model's framework."""
     packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
-    found = next((name for name in ("keras", "torch", "flax") if name in packages), None)
+    # Keras first: on its PyTorch backend a layer is a PyTorch module too.
+    modules = {"keras": "keras", "torch": "pytorch", "flax": "flax"}
+    found = next((modules[package] for package in modules if package in packages), None)
     if found is None:
         raise TypeError(
             "the model must be a torch.nn.Module, an nnx.Module or a keras.Model; "

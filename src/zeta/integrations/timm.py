@@ -28,9 +28,9 @@ def act_layer(activation: str | Formula | Callable[..., nn.Module]) -> Callable[
         >>> act_layer("exo")(inplace=True)
         Exo(alpha=1)
     """
-    from zeta.integrations.pytorch import factory
+    from zeta.integrations.pytorch import MAKER
 
-    make = factory(activation)
+    make = MAKER.factory(activation)
 
     # A function: timm takes classes, functions and partials alone.
     def build(inplace: bool = False, **kwargs: Any) -> nn.Module:

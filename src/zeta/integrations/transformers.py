@@ -41,14 +41,10 @@ def register_transformers(*, replace: Collection[str] = ("laplace",)) -> tuple[s
     except ModuleNotFoundError as error:
         part = "zeta.register_transformers"
         raise missing_extra(part, "transformers", extra="transformers") from error
-    from zeta import nn
-    from zeta.integrations.names import zeta_class
+    from zeta.integrations.pytorch import MAKER
 
     taken_over = {activations.get(name).name for name in replace}
-    ours = {
-        name: zeta_class(formula, nn, nn.FormulaModule)
-        for name, formula in activations.CATALOGUE.items()
-    }
+    ours = {name: MAKER.of_formula(formula) for name, formula in activations.CATALOGUE.items()}
     for name, entry in ours.items():
         if name not in ACT2FN or name in taken_over:
             ACT2FN[name] = entry

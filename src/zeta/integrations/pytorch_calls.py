@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
 from zeta.integrations.names import FUNCTIONS, activation_name
 from zeta.integrations.report import FunctionCall
+from zeta.integrations.surgery import call_arguments
 
 # A call's line is the nearest one that is in neither of these folders.
 _PASSED_OVER = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
@@ -126,17 +127,14 @@ def _caller() -> str:
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
-def run(model: nn.Module, example_inputs: Any) -> Tensor | Any:
+def run(model: nn.Module, example_inputs: Any) -> None:
     """One call in evaluation mode, without gradients; every module's mode is put back after it."""
+    args, kwargs = call_arguments(example_inputs)
     flags = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
-            if isinstance(example_inputs, dict):
-                return model(**example_inputs)
-            if isinstance(example_inputs, tuple):
-                return model(*example_inputs)
-            return model(example_inputs)
+            model(*args, **kwargs)
     finally:
         for module, training in flags.items():
             module.training = training

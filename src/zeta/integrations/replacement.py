@@ -1,0 +1,90 @@
+"""What stands in the place of an activation: how new modules are made, whatever the framework."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from zeta import activations
+from zeta._formula import Formula
+
+# Formulas of the catalogue with a class of their own, named alike in every framework.
+_OWN = {
+    "exo": "Exo",
+    "learnable_selu_variation": "LearnableSELUVariation",
+    "laplace": "LaplaceActivation",
+}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes one framework's modules.
+
+    Attributes:
+        namespace: ``zeta.nn``, ``zeta.flax`` or ``zeta.keras``.
+        general: the class there that takes any formula.
+        module_type: what every module is an instance of.
+        kind: the same in words, ``"an nnx.Module"``.
+    """
+
+    namespace: ModuleType
+    general: Callable[..., Any]
+    module_type: type
+    kind: str
+
+    def of_formula(self, formula: Formula) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """The class for a formula, and its keyword arguments."""
+        if activations.CATALOGUE.get(formula.name) is formula and formula.name in _OWN:
+            return getattr(self.namespace, _OWN[formula.name]), {}
+        return self.general, {"formula": formula}
+
+    def factory(self, replacement: str | Formula | Callable[..., Any]) -> Callable[..., Any]:
+        """What makes the new modules.
+
+        Raises:
+            UnknownNameError: no such name in the catalogue.
+            TypeError: one module, which cannot stand in several places, or nothing callable.
+        """
+        if isinstance(replacement, str):
+            replacement = activations.get(replacement)
+        if isinstance(replacement, Formula):
+            build, arguments = self.of_formula(replacement)
+            return functools.partial(build, **arguments)
+        if isinstance(replacement, self.module_type) or not callable(replacement):
+            raise TypeError(
+                "the replacement must be a name of the catalogue, a formula, or a class or "
+                f"function that makes a new module for every place; got {replacement!r}"
+            )
+        return replacement
+
+    def one(self, make: Callable[[], Any]) -> Any:
+        """One new module.
+
+        Raises:
+            TypeError: ``make`` needs arguments, or what it makes is no module.
+        """
+        try:
+            module = make()
+        except TypeError as error:
+            raise TypeError(
+                f"the replacement {make!r} cannot be called without arguments ({error}); "
+                "give a function that makes the module"
+            ) from error
+        if not isinstance(module, self.module_type):
+            raise TypeError(
+                f"the replacement {make!r} must make {self.kind}, not {type(module).__name__}"
+            )
+        return module
+
+
+def check_distinct(modules: list[Any], make: Callable[[], Any]) -> None:
+    """Every place needs a module of its own.
+
+    Raises:
+        TypeError: a module occurs twice.
+    """
+    if len(set(map(id, modules))) < len(modules):
+        raise TypeError(f"the replacement {make!r} makes the same module again and again")
