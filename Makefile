@@ -12,7 +12,7 @@ SOURCES := src tests examples benchmarks docs/conf.py docs/_ext docs/notebooks
 OLDEST := activations.py math.py formula.py plot.py load_formula.py
 OLDEST_TESTS := $(OLDEST:%=tests/test_%) tests/nn tests/ops tests/evaluate/test_statistics.py \
     tests/kernels/test_cpu.py tests/kernels/test_dispatch.py \
-    tests/jax/test_activations.py tests/flax/test_activations.py
+    tests/jax/test_activations.py tests/flax/test_activations.py tests/integrations/test_flax.py
 
 .PHONY: demo test docs notebooks browser studies test-oldest release-check lint types format clean
 
@@ -43,7 +43,7 @@ studies: .venv/.installed
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -m slow -s
 
 test-oldest: .venv-oldest/.installed
-	.venv-oldest/bin/pytest $(OLDEST_TESTS)
+	OMP_WAIT_POLICY=passive .venv-oldest/bin/pytest --numprocesses 2 $(OLDEST_TESTS)
 
 release-check: .venv/.installed
 	$(BIN)/python tests/release_check.py $(if $(EVERYTHING),--everything)
@@ -70,7 +70,7 @@ format: .venv/.installed
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-	    --editable '.[evaluate,flax,keras]' hypothesis pytest
+	    --editable '.[evaluate,flax,keras]' hypothesis pytest pytest-xdist
 	touch $@
 
 clean:

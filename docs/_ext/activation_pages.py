@@ -2,7 +2,7 @@
 
 A new formula has its page at the next build. What a page states is computed or measured here:
 LaTeX and slopes by SymPy, limits and errors against mpmath, shapes drawn; costs come from
-``benchmarks/results/cpu.json``.
+the files of ``zeta bench`` in ``benchmarks/results``.
 """
 
 import ast
@@ -29,7 +29,7 @@ from zeta._formula import Formula
 from zeta.activations import CATALOGUE
 from zeta.plot import panels
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results" / "cpu.json"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results"
 # Colours of the site's two looks; furo shows an image of the class only-light or only-dark.
 # Lines that the colour-blind tell apart too, on white and on black (after Okabe and Ito 2008).
 LOOKS: dict[str, dict[str, Any]] = {
@@ -285,15 +285,26 @@ def accuracy(formula: Formula) -> str:
 
 
 def cost(name: str) -> str:
-    """Time relative to F.gelu, in float32, from the benchmark's file."""
-    results = json.loads(BENCHMARKS.read_text())
-    ratios = {
-        (row["setting"]["elements"], row["setting"]["mode"], row["provider"]): row["ratio"]
-        for row in results["rows"]
-        if row["setting"]["activation"] == name and row["setting"]["dtype"] == "float32"
-    }
-    if not ratios:
-        return f"Not among the benchmark's default activations: `zeta bench {name}` measures it."
+    """Time relative to F.gelu, in float32, from the benchmark's files.
+
+    Raises:
+        LookupError: none of them has this activation.
+    """
+    for path in sorted(BENCHMARKS.glob("*.json")):
+        results = json.loads(path.read_text())
+        ratios = {
+            (row["setting"]["elements"], row["setting"]["mode"], row["provider"]): row["ratio"]
+            for row in results["rows"]
+            if row["setting"]["activation"] == name and row["setting"]["dtype"] == "float32"
+        }
+        if ratios:
+            return _cost_table(ratios, results["environment"])
+    raise LookupError(
+        f"no file in {BENCHMARKS} has {name}; zeta bench {name} --json FILE writes one"
+    )
+
+
+def _cost_table(ratios: dict[tuple[int, str, str], float], where: dict[str, str]) -> str:
     lines = [
         "| elements | forward | … eager formula | forward + backward | … eager formula |",
         "|---|---|---|---|---|",
@@ -305,7 +316,6 @@ def cost(name: str) -> str:
             for provider in ("zeta", "eager")
         ]
         lines.append(f"| {elements:,} | {' | '.join(cells)} |")
-    where = results["environment"]
     place = f"{where['CPU']}, {where['PyTorch threads']} threads, PyTorch {where['torch']}"
     return "\n".join(
         [f"Time relative to `F.gelu`, float32 ({place}), by `zeta bench`:", "", *lines]

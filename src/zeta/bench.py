@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from zeta import activations
@@ -38,6 +39,7 @@ OURS, RIVAL = "zeta", "F.gelu"
 # Their parameters are learnable in the documents, so their gradients count.
 LEARNED = frozenset({"learnable_selu_variation"})
 DEFAULT = ("exo", "learnable_selu_variation", "laplace")
+TABLE_WIDTH = 120
 
 Function = Callable[..., Tensor]
 
@@ -254,7 +256,8 @@ def table(results: Results) -> Table:
     for row in results.rows:
         by_cell.setdefault(row.setting, {})[row.provider] = row
     columns = ("activation", "mode", "dtype", "size", "µs", "saved B", *names)
-    grid = Table(*columns, title=f"{OURS}'s time, and times relative to {RIVAL}")
+    title = f"{OURS}'s time, and times relative to {RIVAL}"
+    grid = Table(*columns, title=title, box=SIMPLE_HEAD, pad_edge=False)
     for setting, rows in by_cell.items():
         ours = rows[OURS]
         size = f"2^{setting.elements.bit_length() - 1}"

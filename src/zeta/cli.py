@@ -232,7 +232,8 @@ def bench_command(
             threads=threads,
             progress=lambda cell: progress.update(task, advance=1, description=cell),
         )
-    console.print(bench.table(results))
+    # Narrower, Rich would cut the numbers off.
+    Console(width=max(console.width, bench.TABLE_WIDTH)).print(bench.table(results))
     for s in bench.summarise(results):
         console.print(
             f"{s.mode}, {s.dtype}, from 2^16 elements up: {s.mean:.2f}× {bench.RIVAL} in the "

@@ -316,7 +316,17 @@ INLINE Float log1p(Float x) {
 INLINE Double log(Double x) { return each_lane(x, [](double v) { return std::log(v); }); }
 INLINE Double log1p(Double x) { return each_lane(x, [](double v) { return std::log1p(v); }); }
 
-template <class V> INLINE V softplus(V x) { return at_least(x, 0) + log1p(exp_decay(x)); }
+// log(1 + q) for 0 <= q <= 1, which is 2·atanh(t/2) with t = q/(1 + q/2) <= 2/3.
+INLINE Float log1p_of_unit(Float q) {
+    const Float t = (q + q) / (q + 2), w = t * t * 0.25f;
+    Float p = w * 0.14078889787197113f + 0.13982579112052917f;
+    p = p * w + 0.20012298226356506f;
+    p = p * w + 0.3333316147327423f;
+    return t * (p * w) + t;
+}
+INLINE Double log1p_of_unit(Double q) { return log1p(q); }
+
+template <class V> INLINE V softplus(V x) { return at_least(x, 0) + log1p_of_unit(exp_decay(x)); }
 
 // ---- Trigonometry -----------------------------------------------------------------------------
 

@@ -30,7 +30,8 @@ class FunctionCall:
 
     Attributes:
         function: the function's name, ``"relu"`` for ``F.relu``, ``torch.relu`` and ``x.relu()``.
-        module: the qualified name of the module whose ``forward`` calls it; empty for the model.
+        module: the qualified name of the module whose ``forward`` calls it, empty for the model;
+            on Flax the function that calls it, ``"Block.__call__"``.
         line: file and line of the call; empty where unknown.
     """
 

@@ -48,7 +48,8 @@ def replace_activations(
     so that at no place the mean square is farther off than without. The expectation is over what
     the example inputs bring to that place in the model as it was; without them over x ~ N(0, 1),
     with one shift for all channels, which suits places that normalisation precedes. Channels are
-    the second dimension after a convolution or batch or group normalisation, the last one else.
+    the second dimension after PyTorch's convolutions, batch and group normalisation and with
+    Keras's "channels_first", the last one else.
 
     Args:
         model: a ``torch.nn.Module``, an ``nnx.Module``, or a Sequential or functional Keras model.
@@ -61,12 +62,13 @@ def replace_activations(
             found by name and predicate, which is given the function.
         replacement: a name of the catalogue, a formula, a class, or a function that makes a module
             (``lambda: Exo(learnable=True)``).
-        match_gain: match each new activation to the old one, as above; on PyTorch.
+        match_gain: match each new activation to the old one, as above.
         example_inputs: what one call of the model takes: a tuple of positional arguments, a dict
             of keyword arguments, or the one argument. The model as it was is then run on it, once,
-            in evaluation mode and without gradients, to find the activations that are called as
-            functions and for gain matching; on PyTorch. Without, :mod:`torch.fx` traces the model,
-            which not every model allows.
+            in evaluation mode and without gradients, for gain matching and, on PyTorch and Flax, to
+            find the activations that are called as functions. Without, :mod:`torch.fx` traces a
+            PyTorch model, which not every model allows, and Flax models are not looked through;
+            the code of Keras layers is traced in any case.
 
     Returns:
         The report: what changed, what could not be seen, and ``undo()``.
