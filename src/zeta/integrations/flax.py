@@ -102,7 +102,10 @@ def replace(
     found, not_looked = _look(model, example_inputs)
     if not places:
         raise nothing_matched(model, visited, found)
-    sums = _observed(model, places, new, example_inputs) if match_gain else [GainSums()] * len(new)
+    if match_gain:
+        sums = _observed(model, places, new, example_inputs)
+    else:
+        sums = [GainSums() for _ in places]
     put = _matched(new, sums)
     for place, module in zip(places, put, strict=True):
         place.put(module)
@@ -116,7 +119,6 @@ def replace(
             place.put(place.old)
         return model
 
-    seen = match_gain and example_inputs is not None
     return SurgeryReport(
         put[0] if places[0].parent is None else model,
         tuple(
@@ -125,7 +127,11 @@ def replace(
         ),
         tuple(found),
         not_looked,
-        tuple(p.name for p, s in zip(places, sums, strict=True) if seen and not s.count),
+        tuple(
+            place.name
+            for place, each in zip(places, sums, strict=True)
+            if match_gain and not each.count
+        ),
         _undo=undo,
     )
 

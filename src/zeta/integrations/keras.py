@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -116,17 +115,23 @@ def replace(
             copy.assign(variable)
     for place in surgeon.places:
         place.build()
-    sums = _observed(model, surgeon.places, example_inputs) if match_gain else []
-    gains = [_match(p.new, each) for p, each in zip(surgeon.places, sums, strict=False)]
+    if match_gain:
+        sums = _observed(model, surgeon.places, example_inputs)
+    else:
+        sums = [GainSums() for _ in surgeon.places]
     return SurgeryReport(
         clone,
         tuple(
-            Replaced(place.name, _shown(place.old), _shown(place.new), gain)
-            for place, gain in zip_longest(surgeon.places, gains)
+            Replaced(place.name, _shown(place.old), _shown(place.new), _match(place.new, each))
+            for place, each in zip(surgeon.places, sums, strict=True)
         ),
         tuple(surgeon.calls),
         _not_looked(surgeon.not_traced),
-        tuple(p.name for p, s in zip(surgeon.places, sums, strict=False) if not s.count),
+        tuple(
+            place.name
+            for place, each in zip(surgeon.places, sums, strict=True)
+            if match_gain and not each.count
+        ),
         _undo=lambda: model,
     )
 
@@ -204,7 +209,8 @@ def _observed(model: Any, places: list[_Place], example_inputs: Any) -> list[Gai
     return sums
 
 
-def _match(new: Matched, sums: GainSums) -> float | None:
+def _match(new: Any, sums: GainSums) -> float | None:
+    """Set the gain and the shifts of a ``Matched``; nothing if nothing was seen."""
     solved = sums.solve()
     if solved is None:
         return None
