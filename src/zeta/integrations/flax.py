@@ -13,8 +13,8 @@ from flax import nnx
 from zeta import flax as zeta_flax
 from zeta._formula import Formula
 from zeta.integrations import flax_calls
-from zeta.integrations.gain import GainSums, normal_quantiles
-from zeta.integrations.names import activation_name
+from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
+from zeta.integrations.names import IsMatched, activation_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
 from zeta.integrations.surgery import call_arguments, nothing_matched
@@ -26,7 +26,7 @@ MAKER = Maker(zeta_flax, zeta_flax.FormulaModule, nnx.Module, "an nnx.Module")
 NOT_LOOKED = "Flax models are looked through by running them; give example_inputs"
 
 
-class Matched(nnx.Module):
+class Matched(nnx.Module, IsMatched):
     """An activation matched to the one it replaced, ``gain·f(x) + shift``.
 
     Args:
@@ -57,31 +57,31 @@ class Matched(nnx.Module):
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an activation stands: in an attribute of a module, in a list, or in a dictionary.
+    """Where an activation stands.
 
     Attributes:
-        parent: what holds it; None for the model itself.
-        around: the modules that contain it, the nearest first.
+        around: the modules that contain it, the nearest first; none around the model itself.
+            Lists and dictionaries of NNX are modules too.
     """
 
     name: str
     old: Any
-    parent: Any
-    key: str | int
     around: tuple[nnx.Module, ...]
+
+    @property
+    def attribute(self) -> str:
+        return self.name.rpartition(".")[2]
 
     def put(self, value: Any) -> None:
         """Let ``value`` stand here."""
-        if isinstance(self.parent, nnx.Module):
+        if self.around:
             # NNX keeps apart what holds parameters and what does not, and takes no change unasked.
             kind = nnx.data if isinstance(value, nnx.Module) else nnx.static
-            setattr(self.parent, str(self.key), kind(value))
-        elif self.parent is not None:
-            self.parent[self.key] = value
+            setattr(self.around[0], self.attribute, kind(value))
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` stands here."""
-        return self.parent is None or dict(_members(self.parent)).get(self.key) is value
+        return not self.around or vars(self.around[0]).get(self.attribute) is value
 
 
 def replace(
@@ -99,13 +99,12 @@ def replace(
     visited: list[Any] = []
     places = list(_places(model, matches, visited))
     new = _made(places, make)
-    found, not_looked = _look(model, example_inputs)
+    found, not_looked = _look(model, places, example_inputs)
     if not places:
         raise nothing_matched(model, visited, found)
+    sums = [GainSums() for _ in places]
     if match_gain:
         sums = _observed(model, places, new, example_inputs)
-    else:
-        sums = [GainSums() for _ in places]
     put = _matched(new, sums)
     for place, module in zip(places, put, strict=True):
         place.put(module)
@@ -119,19 +118,21 @@ def replace(
             place.put(place.old)
         return model
 
+    result = model if places[0].around else put[0]
+    if example_inputs is not None and not not_looked:
+        _check_runs(result, example_inputs, undo)
+    seen = list(zip(places, put, sums, strict=True)) if match_gain else []
     return SurgeryReport(
-        put[0] if places[0].parent is None else model,
+        result,
         tuple(
             Replaced(place.name, _shown(place.old), _shown(module), _gain(module))
             for place, module in zip(places, put, strict=True)
         ),
         tuple(found),
         not_looked,
-        tuple(
-            place.name
-            for place, each in zip(places, sums, strict=True)
-            if match_gain and not each.count
-        ),
+        tuple(place.name for place, _, each in seen if not each.count),
+        tuple(p.name for p, module, s in seen if s.count and _gain(module) is None),
+        tuple(text for place in places for text in _lost(place)),
         _undo=undo,
     )
 
@@ -140,38 +141,31 @@ def _places(model: nnx.Module, matches: Matches, visited: list[Any]) -> Iterator
     """Every place that matches; ``visited`` collects all that could have."""
     visited.append(model)
     if matches("", model):
-        yield _Place("", model, None, "", ())
+        yield _Place("", model, ())
         return
-    yield from _places_within(model, matches, "", (model,), visited, {id(model)})
+    yield from _places_within(model, matches, "", (), visited, {id(model)})
 
 
 def _places_within(
-    parent: Any,
+    parent: nnx.Module,
     matches: Matches,
     prefix: str,
     around: tuple[nnx.Module, ...],
     visited: list[Any],
     entered: set[int],
 ) -> Iterator[_Place]:
-    for key, value in _members(parent):
-        name = f"{prefix}{key}"
-        is_module = isinstance(value, nnx.Module)
-        if is_module or activation_name(value):
-            visited.append(value)
-            if matches(name, value):
-                yield _Place(name, value, parent, key, around)
-                continue
-        if (is_module or isinstance(value, list | dict)) and id(value) not in entered:
-            entered.add(id(value))
-            inner = (value, *around) if is_module else around
-            yield from _places_within(value, matches, f"{name}.", inner, visited, entered)
-
-
-def _members(parent: Any) -> list[tuple[Any, Any]]:
-    if isinstance(parent, list):
-        return list(enumerate(parent))
-    members = parent if isinstance(parent, dict) else vars(parent)
-    return list(members.items())
+    around = (parent, *around)
+    for attribute, child in list(vars(parent).items()):
+        name = f"{prefix}{attribute}"
+        is_module = isinstance(child, nnx.Module)
+        if not is_module and not activation_name(child):
+            continue
+        visited.append(child)
+        if matches(name, child):
+            yield _Place(name, child, around)
+        elif is_module and not isinstance(child, IsMatched) and id(child) not in entered:
+            entered.add(id(child))
+            yield from _places_within(child, matches, f"{name}.", around, visited, entered)
 
 
 def _made(places: list[_Place], make: Callable[[], Any]) -> list[Any]:
@@ -179,15 +173,15 @@ def _made(places: list[_Place], make: Callable[[], Any]) -> list[Any]:
 
     A function in several places is not shared: it has no parameters to have in common.
     """
-    made: dict[int, Any] = {}
-    result = []
-    for i, place in enumerate(places):
-        key = id(place.old) if isinstance(place.old, nnx.Module) else -1 - i
-        if key not in made:
-            made[key] = _like(MAKER.one(make), place.around)
-        result.append(made[key])
-    check_distinct(list(made.values()), make)
-    return result
+    shared: dict[int, Any] = {}
+    made = []
+    for place in places:
+        key = id(place.old) if isinstance(place.old, nnx.Module) else id(place)
+        if key not in shared:
+            shared[key] = _like(MAKER.one(make), place.around)
+        made.append(shared[key])
+    check_distinct(shared.values(), make, len(shared))
+    return made
 
 
 def _like(module: Any, around: tuple[nnx.Module, ...]) -> Any:
@@ -205,17 +199,25 @@ def _variables(module: nnx.Module) -> Iterator[tuple[Any, Any]]:
     return ((path, v) for path, v in graph if isinstance(v, nnx.Param))
 
 
-def _look(model: nnx.Module, example_inputs: Any) -> tuple[list[FunctionCall], str]:
+def _look(
+    model: nnx.Module, places: list[_Place], example_inputs: Any
+) -> tuple[list[FunctionCall], str]:
     """The activations called as functions, and why some may be missing."""
     if example_inputs is None:
         return [], NOT_LOOKED
+    if places and not places[0].around:
+        return [], ""  # the model is an activation
     twin = _evaluating(model)
-    for place in _places(twin, lambda _, value: activation_name(value) is not None, []):
+    for place in list(_places(twin, lambda _, value: activation_name(value) is not None, [])):
         place.put(_identity)
-    return flax_calls.traced_calls(twin, example_inputs), ""
+    try:
+        return flax_calls.traced_calls(twin, example_inputs), ""
+    except Exception as error:  # whatever a model raises on tracers
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return [], f"JAX cannot trace the model ({reason:.100})"
 
 
-def _identity(x: jax.Array) -> jax.Array:
+def _identity(x: jax.Array, *_: Any, **__: Any) -> jax.Array:
     return x
 
 
@@ -226,6 +228,20 @@ def _evaluating(model: nnx.Module) -> Any:
     return twin
 
 
+def _check_runs(model: nnx.Module, example_inputs: Any, undo: Callable[[], Any]) -> None:
+    """Undo the surgery and raise TypeError unless the model can be traced as it could before."""
+    try:
+        flax_calls.traced_calls(_evaluating(model), example_inputs)
+    except Exception as error:  # of whatever type a transformation raises
+        undo()
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TypeError(
+            "the model does not run with the new activations, so nothing was changed "
+            f"({reason:.100}); layers that nnx.vmap has stacked, for nnx.scan say, take parameters "
+            "only where they are built"
+        ) from error
+
+
 def _observed(
     model: nnx.Module, places: list[_Place], new: list[Any], example_inputs: Any
 ) -> list[GainSums]:
@@ -233,9 +249,9 @@ def _observed(
     shared = {id(module): GainSums() for module in new}
     sums = [shared[id(module)] for module in new]
     if example_inputs is None:
-        x = jnp.asarray(normal_quantiles(), jnp.float32)
+        x = jnp.asarray(NORMAL_QUANTILES, jnp.float32)
         for place, module, each in zip(places, new, sums, strict=True):
-            each.add(place.old(x), module(x))
+            each.add(on_normal(place.name, place.old, x), on_normal(place.name, module, x))
         return sums
     run = _evaluating(model)
     at = {place.name: pair for place, *pair in zip(places, new, sums, strict=True)}
@@ -249,11 +265,14 @@ def _observed(
     return sums
 
 
-def _recorder(old: Any, new: Any, sums: GainSums) -> Callable[[jax.Array], jax.Array]:
-    def record(x: jax.Array) -> jax.Array:
-        f = old(x)
+def _recorder(old: Any, new: Any, sums: GainSums) -> Callable[..., jax.Array]:
+    def add(f: Any, g: Any) -> None:
+        sums.add(f, g, channel_dim=-1)
+
+    def record(x: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        f: jax.Array = old(x, *args, **kwargs)
         # A callback, since the place may be inside `nnx.jit`, `nnx.scan` or `nnx.remat`.
-        jax.debug.callback(sums.add, f, new(x))
+        jax.debug.callback(add, f, new(x))
         return f
 
     return record
@@ -263,9 +282,12 @@ def _matched(new: list[Any], sums: list[GainSums]) -> list[Any]:
     """The new modules matched to the old ones; shared ones stay shared."""
     made: dict[int, Any] = {}
     for module, each in zip(new, sums, strict=True):
-        if id(module) not in made:
-            solved = each.solve()
-            made[id(module)] = Matched(module, *map(jnp.asarray, solved)) if solved else module
+        match = each.solve()
+        if match is None:
+            made.setdefault(id(module), module)
+        else:
+            gain, shift = (jnp.asarray(v, jnp.float32) for v in (match.gain, match.shift))
+            made.setdefault(id(module), Matched(module, gain, shift))
     return [made[id(module)] for module in new]
 
 
@@ -273,11 +295,17 @@ def _gain(module: Any) -> float | None:
     return module.gain.get_value().item() if isinstance(module, Matched) else None
 
 
+def _lost(place: _Place) -> Iterator[str]:
+    if isinstance(place.old, nnx.Module):
+        names = [".".join(map(str, path)) for path, _ in _variables(place.old)]
+        if names:
+            yield f"{place.name or 'the model itself'}: {', '.join(names)} of {_shown(place.old)}"
+
+
 def _shown(value: Any) -> str:
-    if isinstance(value, Matched):
-        value = value.activation
+    value = unmatched(value)
     formula = getattr(value, "formula", None)
     if isinstance(formula, Formula):
-        parameters = ", ".join(formula.parameters)
-        return f"{type(value).__name__}({parameters})"
+        about = (formula.name,) if type(value) is zeta_flax.FormulaModule else formula.parameters
+        return f"{type(value).__name__}({', '.join(about)})"
     return getattr(value, "__name__", type(value).__name__)

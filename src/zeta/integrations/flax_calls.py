@@ -8,6 +8,7 @@ from typing import Any
 
 import flax
 import jax
+import numpy as np
 from flax import nnx
 
 from zeta.integrations.names import FUNCTIONS
@@ -28,15 +29,23 @@ _PRIMITIVES = {"tanh": "tanh", "logistic": "sigmoid"}
 def traced_calls(model: nnx.Module, example_inputs: Any) -> list[FunctionCall]:
     """By tracing one call of the model, as :func:`jax.make_jaxpr` does; nothing is computed.
 
-    Each line that calls a function counts once.
+    Each line that calls a function counts once. Arguments that are no arrays are constants.
+
+    Raises:
+        Exception: of any type, where the model cannot be traced.
     """
-    args, kwargs = call_arguments(example_inputs)
+    leaves, tree = jax.tree.flatten(call_arguments(example_inputs))
+    is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
     graph, state = nnx.split(model)
 
-    def call(state: Any, args: Any, kwargs: Any) -> None:
+    def call(state: Any, traced: list[Any]) -> None:
+        arrays = iter(traced)
+        mixed = [next(arrays) if a else leaf for a, leaf in zip(is_array, leaves, strict=True)]
+        args, kwargs = jax.tree.unflatten(tree, mixed)
         nnx.merge(graph, state)(*args, **kwargs)
 
-    jaxpr = jax.make_jaxpr(call)(state, args, kwargs).jaxpr
+    arrays = [leaf for a, leaf in zip(is_array, leaves, strict=True) if a]
+    jaxpr = jax.make_jaxpr(call)(state, arrays).jaxpr
     return list(dict.fromkeys(_calls(jaxpr)))
 
 

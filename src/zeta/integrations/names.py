@@ -16,6 +16,7 @@ _CLASSES: dict[str, frozenset[str]] = {
             "GELU",
             "GELUTanh",
             "GELUActivation",
+            "BloomGelu",
             "NewGELUActivation",
             "FastGELUActivation",
             "AccurateGELUActivation",
@@ -40,6 +41,17 @@ FUNCTIONS = frozenset(_CLASSES) | {
 }
 
 
+class IsMatched:
+    """Marks every framework's ``Matched``, which stands for the ``activation`` within."""
+
+    activation: Any
+
+
+def unmatched(value: Any) -> Any:
+    """The activation within a ``Matched``; any other value as it is."""
+    return unmatched(value.activation) if isinstance(value, IsMatched) else value
+
+
 def activation_name(value: Any) -> str | None:
     """The name of the activation that a module, a layer or a function computes, if it is known.
 
@@ -51,6 +63,7 @@ def activation_name(value: Any) -> str | None:
         >>> activation_name(torch.nn.SiLU()), activation_name(torch.nn.Linear(1, 1))
         ('silu', None)
     """
+    value = unmatched(value)
     formula = value if isinstance(value, Formula) else getattr(value, "formula", None)
     if isinstance(formula, Formula):
         return formula.name

@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from zeta import nn as zeta_nn
 from zeta._formula import Formula
 from zeta.integrations import pytorch_calls
-from zeta.integrations.gain import GainSums, normal_quantiles
+from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
+from zeta.integrations.names import IsMatched, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
 from zeta.integrations.surgery import nothing_matched
@@ -25,8 +26,9 @@ MAKER = Maker(zeta_nn, zeta_nn.FormulaModule, nn.Module, "a torch.nn.Module")
 
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
-# Where the channels are the second dimension, as they are after these; the last, after others.
+# Which dimension holds the channels after these.
 _CHANNELS_SECOND = nn.modules.conv._ConvNd | nn.modules.batchnorm._NormBase | nn.GroupNorm
+_CHANNELS_LAST = nn.Linear | nn.LayerNorm | nn.RMSNorm
 
 # A module's hooks. Handles refer to these dictionaries, so they are handed over, not copied.
 _HOOKS = (
@@ -44,7 +46,7 @@ _HOOKS = (
 )
 
 
-class Matched(nn.Module):
+class Matched(nn.Module, IsMatched):
     """An activation matched to the one it replaced, ``gain·f(x) + shift``.
 
     Args:
@@ -131,7 +133,7 @@ def replace(
     if not places:
         raise nothing_matched(model, model.modules(), found)
     if match_gain and example_inputs is None:
-        observer.observe_normal()
+        observer.observe_normal({place.old: place.name for place in shared.values()})
     matched = {place.old: observer.matched(place.old) for place in shared.values()}
     put = {key: _placed(matched[place.old], new[key], place) for key, place in shared.items()}
     lost = [f"{p.name or 'the model itself'}: {text}" for p in shared.values() for text in _lost(p)]
@@ -155,12 +157,13 @@ def replace(
     return SurgeryReport(
         model if places[0].around else put[id(model)],
         tuple(
-            Replaced(p.name, repr(p.old), repr(new[id(p.old)]), _gain(matched[p.old]))
+            Replaced(p.name, repr(unmatched(p.old)), repr(new[id(p.old)]), _gain(matched[p.old]))
             for p in places
         ),
         tuple(found),
         not_looked,
         tuple(unseen) if example_inputs is not None else (),
+        tuple(p.name for p in places if p.old in observer.sums and matched[p.old] is None),
         tuple(lost),
         _undo=undo,
     )
@@ -205,14 +208,14 @@ def _places_within(
         name = f"{prefix}{attribute}"
         if matches(name, child):
             yield _Place(name, child, around)
-        else:
+        elif not isinstance(child, IsMatched):  # which is one activation, whatever is in it
             yield from _places_within(child, matches, f"{name}.", around, visited)
 
 
 def _made(places: dict[int, _Place], make: Callable[[], Any]) -> dict[int, nn.Module]:
     """A new module for every old one, in the device, dtype and mode of its place."""
     made = {key: MAKER.one(make) for key in places}
-    check_distinct(list(made.values()), make)
+    check_distinct(made.values(), make, len(made))
     for key, place in places.items():
         _like(made[key], _reference(place)).train(place.old.training)
     return made
@@ -278,27 +281,28 @@ class _Observer:
         self.matching = matching
         self.called: set[nn.Module] = set()
         self.sums: dict[nn.Module, GainSums] = {}
-        self._channel_dim = -1
+        self._channels = -1, 0
         self._new: list[Tensor] = []
         self._handles: list[Any] = []
 
     def matched(self, old: nn.Module) -> Matched | None:
         """The new activation matched to the old one; None where nothing tells how."""
-        sums = self.sums.get(old)
-        solved = sums.solve() if sums else None
-        if sums is None or solved is None:
+        match = self.sums[old].solve() if old in self.sums else None
+        if match is None:
             return None
-        gain, shift = map(torch.as_tensor, solved)
-        return Matched(self.pairs[old], gain, shift, sums.channel_dim)
+        gain, shift = torch.tensor(match.gain, dtype=torch.float64), torch.as_tensor(match.shift)
+        dim = -1 if match.channel_dim is None else match.channel_dim
+        return Matched(self.pairs[old], gain, shift, dim)
 
-    def observe_normal(self) -> None:
+    def observe_normal(self, names: dict[nn.Module, str]) -> None:
         """Take in the outputs on quantiles of the normal distribution."""
         for old, new in self.pairs.items():
-            x = torch.as_tensor(normal_quantiles(), dtype=torch.float32)
+            x = torch.as_tensor(NORMAL_QUANTILES, dtype=torch.float32)
             x = next((x.to(tensor) for tensor in (*new.parameters(), *old.parameters())), x)
             with torch.no_grad():
                 # `forward`, past the hooks, which are for the model's own inputs.
-                self._add(old, old.forward(x.clone()), new.forward(x))
+                f = on_normal(names[old], old.forward, x.clone())
+                self._add(old, f, on_normal(names[old], new.forward, x))
 
     @contextmanager
     def observing(self, model: nn.Module) -> Iterator[None]:
@@ -312,12 +316,13 @@ class _Observer:
                     before = old.register_forward_pre_hook(self._before, with_kwargs=True)
                     undo.callback(before.remove)
                 for module in model.modules():
-                    if isinstance(module, _CHANNELS_SECOND | nn.Linear):
+                    if isinstance(module, _CHANNELS_SECOND | _CHANNELS_LAST):
                         undo.callback(module.register_forward_hook(self._note_channels).remove)
             yield
 
-    def _note_channels(self, module: nn.Module, *_: Any) -> None:
-        self._channel_dim = -1 if isinstance(module, nn.Linear) else 1
+    def _note_channels(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        dim = 1 if isinstance(module, _CHANNELS_SECOND) else -1
+        self._channels = dim, output.shape[dim]
 
     def _before(self, old: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x, *_ = *args, *kwargs.values()
@@ -329,8 +334,11 @@ class _Observer:
             self._add(old, output, self._new.pop())
 
     def _add(self, old: nn.Module, f: Tensor, g: Tensor) -> None:
-        sums = self.sums.setdefault(old, GainSums(self._channel_dim))
-        sums.add(*(y.cpu().double() for y in (f, g)))
+        dim, channels = self._channels
+        # Attention's scores and what has been transposed have other sizes there.
+        has_channels = f.dim() > 1 and f.shape[dim] == channels
+        sums = self.sums.setdefault(old, GainSums())
+        sums.add(f.cpu().double(), g.cpu().double(), dim if has_channels else None)
 
 
 def _lost(place: _Place) -> Iterator[str]:

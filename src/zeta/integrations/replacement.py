@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -64,13 +64,13 @@ class Maker:
         """One new module.
 
         Raises:
-            TypeError: ``make`` needs arguments, or what it makes is no module.
+            TypeError: ``make`` fails without arguments, or what it makes is no module.
         """
         try:
             module = make()
         except TypeError as error:
             raise TypeError(
-                f"the replacement {make!r} cannot be called without arguments ({error}); "
+                f"calling the replacement {make!r} without arguments failed ({error}); "
                 "give a function that makes the module"
             ) from error
         if not isinstance(module, self.module_type):
@@ -80,11 +80,11 @@ class Maker:
         return module
 
 
-def check_distinct(modules: list[Any], make: Callable[[], Any]) -> None:
+def check_distinct(modules: Iterable[Any], make: Callable[[], Any], number: int) -> None:
     """Every place needs a module of its own.
 
     Raises:
-        TypeError: a module occurs twice.
+        TypeError: there are fewer than ``number`` different modules.
     """
-    if len(set(map(id, modules))) < len(modules):
+    if len(set(map(id, modules))) < number:
         raise TypeError(f"the replacement {make!r} makes the same module again and again")

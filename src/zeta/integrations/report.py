@@ -14,8 +14,8 @@ class Replaced:
     Attributes:
         name: the place's qualified name; empty for the model itself.
         old, new: what stood there and what stands there now, as ``print`` shows them.
-        gain: the factor that matches the new activation to the old one; None without matching,
-            and where nothing was observed.
+        gain: the factor that matches the new activation to the old one; None where it is not
+            matched.
     """
 
     name: str
@@ -56,7 +56,10 @@ class SurgeryReport:
         replaced: every place that changed, in the model's order.
         calls: the activations that are called as functions and so stay as they are.
         not_looked: why ``calls`` may be incomplete; empty if the whole model was looked through.
-        not_called: the places that the example inputs did not reach.
+        not_called: the places that the example inputs did not reach; on Keras and Flax with gain
+            matching only.
+        not_matched: the places where gain matching found nothing to match by, since an output was
+            constant or not finite.
         lost: what the old activations had and the new ones have not.
     """
 
@@ -65,6 +68,7 @@ class SurgeryReport:
     calls: tuple[FunctionCall, ...] = ()
     not_looked: str = ""
     not_called: tuple[str, ...] = ()
+    not_matched: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     _undo: Callable[[], Any] = field(repr=False, kw_only=True)
 
@@ -106,6 +110,10 @@ class SurgeryReport:
             ("left as they are, since they are called as functions:", calls),
             ("not looked for activations called as functions:", [self.not_looked]),
             ("not reached by the example inputs:", list(map(_shown, self.not_called))),
+            (
+                "not matched, for an output is constant or not finite:",
+                list(map(_shown, self.not_matched)),
+            ),
             ("not carried over from the old activations:", list(self.lost)),
         ]
         return [(title, items) for title, items in notes if any(items)]

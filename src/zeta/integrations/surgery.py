@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from zeta.integrations.names import activation_name, is_known
+from zeta.integrations.names import activation_name, is_known, unmatched
 from zeta.integrations.report import FunctionCall, SurgeryReport
 
 if TYPE_CHECKING:
@@ -100,9 +100,16 @@ def replace_activations(
 def matcher(what: What) -> Callable[[str, Any], bool]:
     """``what`` of :func:`replace_activations` as a predicate of qualified name and module.
 
+    An activation that an earlier surgery has matched counts as the one that it is.
+
     Raises:
         TypeError: it is none of the accepted kinds.
     """
+    predicate = _predicate(what)
+    return lambda name, value: predicate(name, unmatched(value))
+
+
+def _predicate(what: What) -> Callable[[str, Any], bool]:
     if isinstance(what, type):
         return lambda _, value: isinstance(value, what)
     if isinstance(what, tuple) and what and all(isinstance(each, type) for each in what):

@@ -6,7 +6,7 @@ from zeta import activations
 from zeta._errors import missing_extra
 
 
-def register_transformers(*, replace: Collection[str] = ("laplace",)) -> tuple[str, ...]:
+def register_transformers(*, replace: str | Collection[str] = ("laplace",)) -> tuple[str, ...]:
     """Make ``hidden_act="exo"`` and the catalogue's other names work in configurations.
 
     Every name goes into ``transformers.activations.ACT2FN``, which builds a new module at every
@@ -18,7 +18,7 @@ def register_transformers(*, replace: Collection[str] = ("laplace",)) -> tuple[s
     such a name. Calling it again changes nothing.
 
     Args:
-        replace: names of the catalogue that Zeta's activations take over from transformers.
+        replace: what Zeta's activations take over from transformers: names of the catalogue.
 
     Returns:
         The names that stand for Zeta's activations after this call.
@@ -43,7 +43,8 @@ def register_transformers(*, replace: Collection[str] = ("laplace",)) -> tuple[s
         raise missing_extra(part, "transformers", extra="transformers") from error
     from zeta.integrations.pytorch import MAKER
 
-    taken_over = {activations.get(name).name for name in replace}
+    names = (replace,) if isinstance(replace, str) else replace
+    taken_over = {activations.get(name).name for name in names}
     ours = {name: MAKER.of_formula(formula) for name, formula in activations.CATALOGUE.items()}
     for name, entry in ours.items():
         if name not in ACT2FN or name in taken_over:
