@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import zeta
-from zeta.keras import Exo, LearnableSELUVariation
+from zeta.keras import Exo, FormulaLayer, LearnableSELUVariation
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
 
@@ -126,7 +126,7 @@ def test_calls_in_the_code_of_layers_are_reported():
     before = outputs(model)
     report = zeta.replace_activations(model, layers.ReLU, layers.ReLU)
     found = {(call.function, call.module) for call in report.calls}
-    assert found == {("leaky_relu", "outer"), ("silu", "outer/inner"), ("act", "outer")}
+    assert found == {("leaky_relu", "outer"), ("silu", "outer/inner"), ("elu", "outer/act")}
     assert not report.not_looked
     np.testing.assert_array_equal(outputs(report.model), before)
     assert len(model.layers[0]._inbound_nodes) == 1
@@ -168,6 +168,13 @@ def test_every_place_is_matched():
         assert all(replaced.gain for replaced in report.replaced)
         assert len(report.replaced) == 3
         assert not report.not_called
+
+
+def test_channels_first_by_the_layers_before():
+    axis_1 = [keras.Input((3, 4, 5)), layers.BatchNormalization(axis=1), layers.ReLU()]
+    options = {"match_gain": True, "example_inputs": np.ones((2, 3, 4, 5), "float32")}
+    matched = zeta.replace_activations(keras.Sequential(axis_1), "relu", Exo, **options).model
+    assert matched.layers[-1].shift.shape == (3,)
 
 
 def test_channels_first():
@@ -213,6 +220,71 @@ def test_a_layer_by_itself():
     assert report.undo() is layer
 
 
+def test_the_former_model_outlives_training_of_the_new_one():
+    """JAX's `fit` and `predict` give away the arrays that they are called with."""
+    model = functional()
+    before = outputs(model)
+    report = zeta.replace_activations(model, "relu", "exo")
+    report.model.compile("sgd", "mse")
+    report.model.fit(X, np.ones((5, 3)), verbose=0)
+    np.testing.assert_array_equal(outputs(report.undo()), before)
+
+
+def test_what_is_trained_stays_so():
+    @keras.saving.register_keras_serializable()
+    class Half(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.frozen, self.free = layers.Dense(3), layers.Dense(3)
+            self.frozen.trainable = False
+
+        def call(self, x):
+            return self.free(self.frozen(x))
+
+    model = keras.Sequential([keras.Input((4,)), Half(), layers.Dense(2), layers.ReLU()])
+    model.layers[1].trainable = False
+    new = zeta.replace_activations(model, "relu", Exo).model
+    trained = [v.path.split("/")[-2:] for v in new.trainable_weights]
+    assert len(trained) == len(model.trainable_weights) == 2
+
+
+@pytest.mark.parametrize("activation", ["layer", "argument"])
+def test_surgery_after_surgery(activation):
+    """A matched activation is replaced as a whole, with its weights."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.ReLU()])
+    if activation == "argument":
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="relu")])
+    options = {"match_gain": True, "example_inputs": X}
+    first = zeta.replace_activations(model, "relu", lambda: Exo(learnable=True), **options)
+    second = zeta.replace_activations(
+        first.model, "exo", lambda: FormulaLayer(zeta.activations.relu)
+    )
+    assert second.replaced[0].old == "Exo"
+    assert [line.split(": ")[1] for line in second.lost] == ["gain, shift, alpha of Exo"]
+    np.testing.assert_allclose(outputs(second.model), outputs(model), rtol=1e-6)
+    assert len(second.model.weights) == 2
+    third = zeta.replace_activations(first.model, "exo", "tanh", **options)
+    assert third.replaced[0].gain
+
+
+def test_activations_within_layers_are_reported():
+    inputs = keras.Input((5, 4))
+    x = layers.TimeDistributed(layers.Dense(3, activation="relu", name="d"), name="td")(inputs)
+    x = layers.Bidirectional(layers.LSTM(2, activation="elu", name="lstm"), name="both")(x)
+    model = keras.Model(inputs, layers.ReLU()(x))
+    report = zeta.replace_activations(model, layers.ReLU, Exo)
+    found = {(call.function, call.module) for call in report.calls}
+    assert {("relu", "td/d"), ("elu", "both/forward_lstm")} <= found
+
+
+def test_one_activation_at_two_widths_has_one_shift():
+    inputs, shared = keras.Input((4,)), layers.ReLU(name="shared")
+    model = keras.Model(inputs, shared(layers.Dense(1)(shared(layers.Dense(8)(inputs)))))
+    options = {"match_gain": True, "example_inputs": X}
+    matched = zeta.replace_activations(model, "relu", Exo, **options).model
+    assert matched(X).shape == (5, 1)
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x
@@ -229,3 +301,15 @@ def test_errors():
         zeta.replace_activations(functional(), "relu", Exo())
     with pytest.raises(TypeError, match="for models; this is a single layer"):
         zeta.replace_activations(layers.ReLU(), "relu", Exo, match_gain=True)
+    one = Exo()
+    with pytest.raises(TypeError, match="the same module again"):
+        zeta.replace_activations(functional(), "relu", lambda: one)
+    with pytest.raises(ValueError, match="call it once"):
+        zeta.replace_activations(keras.Sequential([layers.ReLU()]), "relu", Exo)
+    double = layers.Lambda(lambda x: 2 * x, name="lambda")
+    with_lambda = keras.Sequential([keras.Input((4,)), double, layers.ReLU()])
+    with pytest.raises(TypeError, match=r"lambda \(Lambda\) cannot be cloned"):
+        zeta.replace_activations(with_lambda, "relu", Exo)
+    per_channel = keras.Sequential([keras.Input((4,)), layers.PReLU()])
+    with pytest.raises(ValueError, match="give example_inputs"):
+        zeta.replace_activations(per_channel, layers.PReLU, Exo, match_gain=True)

@@ -385,6 +385,76 @@ def test_a_pretrained_network_starts_closer_with_matching(name, pretrained):
     assert torch.equal(model(unseen), expected)
 
 
+@pytest.mark.parametrize("widths", [(8, 1), (4, 16)])
+def test_one_activation_at_two_widths_has_one_shift(widths):
+    act, (a, b) = nn.ReLU(), widths
+    model = nn.Sequential(nn.Linear(3, a), act, nn.Linear(a, b), act)
+    x = torch.randn(5, 3)
+    zeta.replace_activations(model, "relu", Exo, match_gain=True, example_inputs=x)
+    assert model[1].shift.shape == ()
+    assert model(x).shape == (5, b)
+
+
+class Attention(nn.Module):
+    """Laplace attention: the activation is on scores, whose last dimension is the sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.act = nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.q(x) @ self.k(x).mT) @ x
+
+
+class ChannelsLast(nn.Module):
+    """As in ConvNeXt, a normalisation of the last dimension follows the convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, 4, 1), nn.LayerNorm(4), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.norm(self.conv(x).permute(0, 2, 3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("model", "seen", "other", "shifts"),
+    [(Attention(), (2, 5, 4), (2, 7, 4), ()), (ChannelsLast(), (2, 3, 6, 6), (2, 3, 1, 1), (4,))],
+)
+def test_shifts_are_along_channels_alone(model, seen, other, shifts):
+    inputs = torch.randn(seen)
+    zeta.replace_activations(model, "relu", Exo, match_gain=True, example_inputs=inputs)
+    assert model.act.shift.shape == shifts
+    model(torch.randn(other))
+
+
+def test_a_matched_activation_is_replaced_as_a_whole():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    x = torch.randn(9, 3)
+    before = model(x)
+    zeta.replace_activations(model, "relu", "tanh", match_gain=True, example_inputs=x)
+    report = zeta.replace_activations(model, "tanh", nn.ReLU)
+    assert report.replaced[0].old == "FormulaModule(tanh)"
+    assert report.lost == ("1: gain, shift of Matched",)
+    torch.testing.assert_close(model(x), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("x", [torch.full((5, 3), torch.inf), torch.randn(1, 3)])
+def test_what_cannot_be_matched_is_said(x):
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    report = zeta.replace_activations(model, "relu", "tanh", match_gain=True, example_inputs=x)
+    assert report.not_matched == ("1",)
+    assert "not matched, for an output is constant or not finite:" in str(report)
+
+
+def test_parameters_per_channel_need_inputs_to_be_matched():
+    model = nn.Sequential(nn.Linear(3, 4), nn.PReLU(4))
+    with pytest.raises(
+        ValueError, match=r"1 cannot be matched without inputs: .*give example_inputs"
+    ):
+        zeta.replace_activations(model, nn.PReLU, Exo, match_gain=True)
+
+
 # ---- Errors -------------------------------------------------------------------------------------
 
 

@@ -13,77 +13,16 @@ import numpy as np
 from zeta import keras as zeta_keras
 from zeta._formula import Formula
 from zeta.integrations import keras_calls
-from zeta.integrations.gain import GainSums, normal_quantiles
-from zeta.integrations.names import activation_name
-from zeta.integrations.replacement import Maker
+from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
+from zeta.integrations.names import IsMatched, activation_name, unmatched
+from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import call_arguments, nothing_matched
+from zeta.integrations.surgery import nothing_matched
+from zeta.keras.matched import Matched
 
 Matches = Callable[[str, Any], bool]
 
 MAKER = Maker(zeta_keras, zeta_keras.FormulaLayer, keras.Layer, "a Keras layer")
-
-
-@keras.saving.register_keras_serializable(package="zeta")
-class Matched(keras.Layer):
-    """An activation matched to the one it replaced, ``gain·f(x) + shift``.
-
-    Args:
-        activation: the layer that computes f.
-        axis: the dimension that holds the channels.
-        **kwargs: ``keras.Layer``'s.
-
-    Gain and shifts, one per channel, are weights that are saved and not trained.
-
-    Example:
-        >>> import keras
-        >>> from zeta.integrations.keras import Matched
-        >>> matched = Matched(keras.layers.ReLU())
-        >>> matched.build((None, 2))
-        >>> matched.set_weights([0.5, [1.0, 0.0]])
-        >>> keras.ops.convert_to_numpy(matched(keras.ops.array([[-1.0, 2.0]])))
-        array([[1., 1.]], dtype=float32)
-    """
-
-    def __init__(self, activation: Any, axis: int = -1, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.activation = activation
-        self.axis = axis
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the weights, and those of the activation."""
-        if not self.activation.built:
-            self.activation.build(input_shape)
-        channels = input_shape[self.axis] if len(input_shape) > 1 else None
-        shape = () if channels is None else (channels,)
-        options = {"trainable": False}
-        self.gain = self.add_weight(shape=(), initializer="ones", name="gain", **options)
-        self.shift = self.add_weight(shape=shape, initializer="zeros", name="shift", **options)
-
-    def call(self, inputs: Any) -> Any:
-        """The matched activation, in the activation's dtype."""
-        y = self.activation(inputs)
-        shift = keras.ops.cast(self.shift, y.dtype)
-        if len(shift.shape):
-            around = [1] * len(y.shape)
-            around[self.axis] = -1
-            shift = keras.ops.reshape(shift, around)
-        return y * keras.ops.cast(self.gain, y.dtype) + shift
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """That of the input."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """What ``from_config`` takes."""
-        activation = keras.saving.serialize_keras_object(self.activation)
-        return {**super().get_config(), "activation": activation, "axis": self.axis}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Matched:
-        """The layer that ``get_config`` described."""
-        activation = keras.saving.deserialize_keras_object(config["activation"])
-        return cls(**{**config, "activation": activation})
 
 
 def replace(
@@ -100,40 +39,47 @@ def replace(
         if match_gain:
             raise TypeError("gain matching is for models; this is a single layer")
         return _replace_layer(model, matches, make)
+    _check(model)
+    surgeon = _Surgeon(matches, make, match_gain=match_gain)
+    clone = surgeon.clone_model(model)
+    places = surgeon.places
+    if not places:
+        raise nothing_matched(model, surgeon.visited, surgeon.calls)
+    check_distinct((place.new for place in places), make, len(places))
+    surgeon.copy_weights()
+    for place in places:
+        place.build()
+    sums = [GainSums() for _ in places]
+    if match_gain:
+        _observe(model, places, sums, example_inputs)
+    gains = [_match(place.new, each) for place, each in zip(places, sums, strict=True)]
+    seen = list(zip(places, sums, gains, strict=True)) if match_gain else []
+    return SurgeryReport(
+        clone,
+        tuple(
+            Replaced(place.name, _shown(place.old), _shown(place.new), gain)
+            for place, gain in zip(places, gains, strict=True)
+        ),
+        tuple(surgeon.calls),
+        _not_looked(surgeon.not_traced),
+        tuple(place.name for place, each, _ in seen if not each.count),
+        tuple(place.name for place, each, gain in seen if each.count and gain is None),
+        tuple(text for place in places for text in place.lost()),
+        _undo=lambda: model,
+    )
+
+
+def _check(model: Any) -> None:
     if not _is_clonable(model):
         raise TypeError(
             f"{type(model).__name__} is a subclassed Keras model, which cannot be cloned layer by "
             "layer; only Sequential and functional models can"
         )
-    surgeon = _Surgeon(matches, make, match_gain=match_gain)
-    clone = surgeon.clone_model(model)
-    if not surgeon.places:
-        raise nothing_matched(model, surgeon.visited, surgeon.calls)
-    for old, new in surgeon.kept:
-        new.trainable = old.trainable
-        for variable, copy in zip(old.weights, new.weights, strict=True):
-            copy.assign(variable)
-    for place in surgeon.places:
-        place.build()
-    if match_gain:
-        sums = _observed(model, surgeon.places, example_inputs)
-    else:
-        sums = [GainSums() for _ in surgeon.places]
-    return SurgeryReport(
-        clone,
-        tuple(
-            Replaced(place.name, _shown(place.old), _shown(place.new), _match(place.new, each))
-            for place, each in zip(surgeon.places, sums, strict=True)
-        ),
-        tuple(surgeon.calls),
-        _not_looked(surgeon.not_traced),
-        tuple(
-            place.name
-            for place, each in zip(surgeon.places, sums, strict=True)
-            if match_gain and not each.count
-        ),
-        _undo=lambda: model,
-    )
+    if not model.built:
+        raise ValueError("the model has no weights yet; call it once, or begin it with keras.Input")
+    for layer in model._flatten_layers():
+        if getattr(layer.dtype_policy, "quantization_mode", None):
+            raise TypeError(f"{layer.name} is quantised; replace activations before that")
 
 
 def _replace_layer(layer: Any, matches: Matches, make: Callable[[], Any]) -> SurgeryReport:
@@ -172,52 +118,57 @@ class _Place:
         if self.clone is not None and self.clone.built and not self.new.built:
             self.new.build(self.clone.output.shape)
 
+    def lost(self) -> Iterator[str]:
+        """The former activation's weights."""
+        names = [variable.name for variable in getattr(self.old, "weights", ())]
+        if names:
+            yield f"{self.name}: {', '.join(names)} of {_shown(self.old)}"
+
     @contextmanager
     def recording(self, sums: GainSums) -> Iterator[None]:
         """While the former model runs, what f and g answer here goes to ``sums``."""
-        attribute = "call" if self.clone is None else "activation"
-        f, g = getattr(self.layer, attribute), self.new.activation
+        is_layer = isinstance(self.old, keras.Layer)
+        holder, attribute = (self.old, "call") if is_layer else (self.layer, "activation")
+        is_set = attribute in vars(holder)  # `call` is the class's as a rule
+        f, g, axis = getattr(holder, attribute), self.new.activation, self.new.axis
 
         def record(x: Any, *args: Any, **kwargs: Any) -> Any:
             y = f(x, *args, **kwargs)
-            sums.add(_numpy(y), _numpy(g(x)))
+            sums.add(_numpy(y), _numpy(g(x)), axis)
             return y
 
-        setattr(self.layer, attribute, record)
+        setattr(holder, attribute, record)
         try:
             yield
         finally:
-            if self.clone is None:
-                del self.layer.call  # the class has it
+            if is_set:
+                setattr(holder, attribute, f)
             else:
-                self.layer.activation = f
+                delattr(holder, attribute)
 
 
-def _observed(model: Any, places: list[_Place], example_inputs: Any) -> list[GainSums]:
-    """What the old and the new activation of each place answer."""
-    sums = [GainSums(place.new.axis) for place in places]
+def _observe(model: Any, places: list[_Place], sums: list[GainSums], example_inputs: Any) -> None:
+    """Take in what the old and the new activation of each place answer."""
     if example_inputs is None:
+        x = keras.ops.convert_to_tensor(NORMAL_QUANTILES, "float32")
         for place, each in zip(places, sums, strict=True):
-            x = keras.ops.convert_to_tensor(normal_quantiles(), "float32")
-            each.add(_numpy(place.old(x)), _numpy(place.new.activation(x)))
-        return sums
-    args, kwargs = call_arguments(example_inputs)
+            old, new = place.old, place.new.activation
+            each.add(*(_numpy(on_normal(place.name, activation, x)) for activation in (old, new)))
+        return
     with ExitStack() as undo:
         for place, each in zip(places, sums, strict=True):
             undo.enter_context(place.recording(each))
-        model(*args, training=False, **kwargs)
-    return sums
+        model(example_inputs, training=False)
 
 
 def _match(new: Any, sums: GainSums) -> float | None:
-    """Set the gain and the shifts of a ``Matched``; nothing if nothing was seen."""
-    solved = sums.solve()
-    if solved is None:
+    """Set the gain and the shifts of a ``Matched``; nothing if nothing tells them."""
+    match = sums.solve()
+    if match is None:
         return None
-    gain, shift = solved
-    new.gain.assign(gain)
-    new.shift.assign(np.broadcast_to(shift, new.shift.shape))
-    return gain
+    new.gain.assign(match.gain)
+    new.shift.assign(np.broadcast_to(match.shift, new.shift.shape))
+    return match.gain
 
 
 def _numpy(y: Any) -> Any:
@@ -231,8 +182,8 @@ class _Surgeon:
         places: where activations were replaced.
         kept: layers with their clones.
         visited: all that could have matched.
-        calls: activations called in the code of a layer, and operations of a functional model that
-            are activations, ``keras.ops.relu(x)`` say.
+        calls: activations that no place can be made of: in the code of a layer, in a layer within
+            one, or an operation of a functional model, ``keras.ops.relu(x)`` say.
         not_traced: layers whose code could not be looked through.
     """
 
@@ -257,7 +208,7 @@ class _Surgeon:
         if not isinstance(layer, keras.Layer):
             if name := keras_calls.function_name(layer):
                 self.calls.append(FunctionCall(name, layer.name))
-            return layer.__class__.from_config(layer.get_config())
+            return _twin(layer)
         self.visited.append(layer)
         is_wrapper = isinstance(layer, keras.layers.Activation)  # of a function
         candidates = (layer, layer.activation) if is_wrapper else (layer,)
@@ -266,41 +217,87 @@ class _Surgeon:
             self.places.append(_Place(layer.name, layer, new, layer))
             return new
         self._look(layer)
-        clone = layer.__class__.from_config(layer.get_config())
-        if not is_wrapper:
-            self._replace_function(layer, clone)
+        clone = self._with_function_replaced(layer) if not is_wrapper else None
+        clone = clone or _twin(layer)
         self.kept.append((layer, clone))
         return clone
+
+    def copy_weights(self) -> None:
+        """Give the clones the weights of their layers, and what of these is trained."""
+        replaced = {id(place.layer): place.old for place in self.places if place.clone is not None}
+        for layer, clone in self.kept:
+            lost = {id(v) for v in getattr(replaced.get(id(layer)), "weights", ())}
+            made = {id(v) for v in clone.activation.weights} if id(layer) in replaced else set()
+            kept = (variable for variable in layer.weights if id(variable) not in lost)
+            copies = (variable for variable in clone.weights if id(variable) not in made)
+            for variable, copy in zip(kept, copies, strict=True):
+                # By way of NumPy: JAX would share the array, and `fit` gives its arrays away.
+                copy.assign(keras.ops.convert_to_numpy(variable))
+                copy.trainable = variable.trainable
 
     def _new(self, layer: Any, name: str) -> Any:
         new = MAKER.one(self.make)
         if not self.match_gain:
             return _like(new, layer, name)
-        is_image = len(layer.output.shape) > 2
-        first = is_image and keras.config.image_data_format() == "channels_first"
-        matched = Matched(_like(new, layer, f"{name}_activation"), axis=1 if first else -1)
+        matched = Matched(_like(new, layer, f"{name}_activation"), axis=_channel_axis(layer))
         return _like(matched, layer, name)
 
     def _look(self, layer: Any) -> None:
-        """For what the layer's own code calls."""
-        if not keras_calls.is_own(layer) or activation_name(layer):
+        """For what the layer's own code calls, and the layers within it."""
+        if activation_name(layer) or isinstance(layer, IsMatched):
             return
         try:
             self.calls += keras_calls.calls_within(layer)
         except Exception:  # whatever a layer's code raises on symbols
             self.not_traced.append(layer.name)
 
-    def _replace_function(self, layer: Any, clone: Any) -> None:
-        """Of ``Dense(8, activation="relu")``, say."""
-        # Recurrent layers have their cell's as a property, which cannot be set.
-        function = vars(layer).get("activation")
+    def _with_function_replaced(self, layer: Any) -> Any:
+        """The twin of ``Dense(8, activation="relu")``, say; None if there is nothing to replace."""
+        function = keras_calls.own_activation(layer)
+        if function is None:
+            return None
         name = f"{layer.name}.activation"
-        if function is None or function is keras.activations.linear:
-            return
         self.visited.append(function)
-        if self.matches(name, function):
-            clone.activation = self._new(layer, name.replace(".", "_"))
-            self.places.append(_Place(name, function, clone.activation, layer, clone))
+        if not self.matches(name, function):
+            return None
+        clone = _twin(layer, activation="linear")
+        clone.activation = self._new(layer, name.replace(".", "_"))
+        self.places.append(_Place(name, function, clone.activation, layer, clone))
+        return clone
+
+
+def _twin(layer: Any, **changes: Any) -> Any:
+    try:
+        return layer.__class__.from_config({**layer.get_config(), **changes})
+    except Exception as error:  # of whatever type the layer chooses
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TypeError(
+            f"{layer.name} ({type(layer).__name__}) cannot be cloned from its configuration: "
+            f"{reason:.200}"
+        ) from error
+
+
+def _channel_axis(layer: Any) -> int | None:
+    """Where the channels are in what ``layer`` answers; None if their number is open or varies."""
+    shapes = [node.output_tensors[0].shape for node in layer._inbound_nodes]
+    axis = 1 if _is_channels_first(layer) and len(shapes[0]) > 2 else -1
+    numbers = {shape[axis] for shape in shapes if len(shape) > 1}
+    return axis if len(numbers) == 1 and None not in numbers else None
+
+
+def _is_channels_first(operation: Any) -> bool:
+    """By the nearest operation, this one or one before it, that knows."""
+    if isinstance(operation, keras.layers.BatchNormalization):
+        return bool(operation.axis == 1)
+    if isinstance(operation, keras.layers.Dense):
+        return False
+    if hasattr(operation, "data_format"):
+        return bool(operation.data_format == "channels_first")
+    parents = operation._inbound_nodes[0].parent_nodes
+    if parents:
+        return _is_channels_first(parents[0].operation)
+    is_image = len(operation.output.shape) > 3
+    return is_image and keras.config.image_data_format() == "channels_first"
 
 
 def _is_clonable(model: Any) -> bool:
@@ -316,6 +313,7 @@ def _like(new: Any, old: Any, name: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, Matched):
-        value = value.activation
+    value = unmatched(value)
+    if type(value) is zeta_keras.FormulaLayer:
+        return f"FormulaLayer({value.formula.name})"
     return getattr(value, "__name__", type(value).__name__)

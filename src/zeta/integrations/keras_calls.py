@@ -1,7 +1,8 @@
-"""Activations that Keras layers of one's own call, where surgery has nothing to replace."""
+"""Activations within Keras layers, where surgery has nothing to replace."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,32 +19,56 @@ def function_name(operation: Any) -> str | None:
     return _FUNCTIONS.get(type(operation).__name__.lower())
 
 
-def is_own(layer: Any) -> bool:
-    """Whether the layer's code is not Keras's: it may call anything."""
-    package = type(layer).__module__.partition(".")[0]
-    return package != "keras" or isinstance(layer, keras.layers.Lambda)
+def own_activation(layer: Any) -> Any:
+    """The function or layer that is a layer's ``activation``; None if it has none to be set."""
+    # Recurrent layers have their cell's as a property.
+    if isinstance(getattr(type(layer), "activation", None), property):
+        return None
+    function = getattr(layer, "activation", None)
+    return None if function is keras.activations.linear else function
 
 
 def calls_within(layer: Any) -> list[FunctionCall]:
-    """What ``layer.call`` calls, by running it on symbols, and what the layers within it call.
+    """What the code of a layer calls, and the activations of the layers within it.
 
-    The layer must have been called in a functional or Sequential model. A twin of it is run, so
-    that the layer itself is not connected to the symbols.
+    Code that is not Keras's is run on symbols. The layer must have been called in a functional or
+    Sequential model; a twin of it is run, so that the layer itself is not connected to the symbols.
 
     Raises:
         Exception: of any type, where the code cannot run on symbols, for it computes with the
             backend's own functions, say.
     """
-    symbols, args, kwargs = _symbolic_arguments(layer)
-    twin = type(layer).from_config(layer.get_config())
-    if layer.built:
-        twin.build_from_config(layer.get_build_config())
-    outputs = twin.call(*args, **kwargs)
-    return list(_calls(keras.Model(symbols, outputs), layer.name))
+    return list(dict.fromkeys((*_activations_within(layer), *_calls_in_code(layer, layer.name))))
 
 
-def _symbolic_arguments(layer: Any) -> tuple[list[Any], tuple[Any, ...], dict[str, Any]]:
-    """Fresh symbols in the place of those that the layer was first called with."""
+def _activations_within(layer: Any) -> Iterator[FunctionCall]:
+    """Of wrapped layers, cells, and whatever else a layer consists of."""
+    for inner in layer._flatten_layers(include_self=False):
+        if inner is own_activation(layer):
+            continue
+        name = activation_name(inner) or activation_name(getattr(inner, "activation", None))
+        if name:
+            yield FunctionCall(name, f"{layer.name}/{inner.name}")
+
+
+def _calls_in_code(layer: Any, where: str) -> Iterator[FunctionCall]:
+    if not _is_own(layer):
+        return
+    for operation in _traced(layer).operations:
+        if isinstance(operation, keras.Layer):
+            yield from _calls_in_code(operation, f"{where}/{operation.name}")
+        elif function := function_name(operation):
+            yield FunctionCall(function, where)
+
+
+def _is_own(layer: Any) -> bool:
+    """Whether the layer's code is not Keras's: it may call anything."""
+    package = type(layer).__module__.partition(".")[0]
+    return package not in ("keras", "zeta") or isinstance(layer, keras.layers.Lambda)
+
+
+def _traced(layer: Any) -> Any:
+    """A model of the operations that ``layer.call`` consists of."""
     symbols: list[Any] = []
 
     def fresh(value: Any) -> Any:
@@ -54,19 +79,9 @@ def _symbolic_arguments(layer: Any) -> tuple[list[Any], tuple[Any, ...], dict[st
 
     called = layer._inbound_nodes[0].arguments
     args, kwargs = keras.tree.map_structure(fresh, (called.args, called.kwargs))
-    return symbols, args, kwargs
-
-
-def _calls(model: Any, where: str) -> Iterator[FunctionCall]:
-    for operation in model.operations:
-        function = function_name(operation)
-        if not isinstance(operation, keras.Layer):
-            if function:
-                yield FunctionCall(function, where)
-        elif activation_name(operation) or isinstance(operation, keras.layers.Activation):
-            yield FunctionCall(operation.name, where)
-        elif is_own(operation):
-            yield from (
-                FunctionCall(call.function, f"{where}/{call.module}")
-                for call in calls_within(operation)
-            )
+    twin = type(layer).from_config(layer.get_config())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layers without a method `build`
+        if layer.built:
+            twin.build_from_config(layer.get_build_config())
+        return keras.Model(symbols, twin.call(*args, **kwargs))

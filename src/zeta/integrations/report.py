@@ -107,7 +107,7 @@ class SurgeryReport:
         repeated = Counter(map(str, self.calls))
         calls = [f"{call} ×{n}" if n > 1 else call for call, n in repeated.items()]
         notes = [
-            ("left as they are, since they are called as functions:", calls),
+            ("left as they are, since code calls them:", calls),
             ("not looked for activations called as functions:", [self.not_looked]),
             ("not reached by the example inputs:", list(map(_shown, self.not_called))),
             (

@@ -45,11 +45,12 @@ def replace_activations(
         c = \frac{\sum_k \mathrm{Cov}(f(x_k), g(x_k))}{\sum_k \mathrm{Var}(g(x_k))}, \quad
         b_k = E[f(x_k)] - c\,E[g(x_k)],
 
-    so that at no place the mean square is farther off than without. The expectation is over what
+    so that over these inputs no place is farther off than without. The expectation is over what
     the example inputs bring to that place in the model as it was; without them over x ~ N(0, 1),
     with one shift for all channels, which suits places that normalisation precedes. Channels are
-    the second dimension after PyTorch's convolutions, batch and group normalisation and with
-    Keras's "channels_first", the last one else.
+    the second dimension after PyTorch's convolutions, batch and group normalisation and after
+    Keras's layers with "channels_first", the last one else; where their number differs from call
+    to call, one shift serves all.
 
     Args:
         model: a ``torch.nn.Module``, an ``nnx.Module``, or a Sequential or functional Keras model.
@@ -64,17 +65,19 @@ def replace_activations(
             (``lambda: Exo(learnable=True)``).
         match_gain: match each new activation to the old one, as above.
         example_inputs: what one call of the model takes: a tuple of positional arguments, a dict
-            of keyword arguments, or the one argument. The model as it was is then run on it, once,
-            in evaluation mode and without gradients, for gain matching and, on PyTorch and Flax, to
-            find the activations that are called as functions. Without, :mod:`torch.fx` traces a
-            PyTorch model, which not every model allows, and Flax models are not looked through;
-            the code of Keras layers is traced in any case.
+            of keyword arguments, or the one argument; on Keras, what the model takes as its inputs.
+            The model as it was is run on it, once, in evaluation mode and without gradients, for
+            gain matching and, on PyTorch and Flax, to find the activations that are called as
+            functions. Without, :mod:`torch.fx` traces a PyTorch model, which not every model
+            allows, and Flax models are not looked through; the code of Keras layers is traced in
+            any case.
 
     Returns:
         The report: what changed, what could not be seen, and ``undo()``.
 
     Raises:
-        ValueError: nothing matched; the message lists the types that the model has.
+        ValueError: nothing matched, and the message lists the types that the model has; or an
+            activation with parameters per channel cannot be matched without example inputs.
         TypeError: no model, a scripted, quantised or distributed one, or a replacement that makes
             no module.
         UnknownNameError: the replacement is no name of the catalogue.

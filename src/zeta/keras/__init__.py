@@ -35,6 +35,7 @@ from zeta.keras.activations import (
 )
 from zeta.keras.functions import PACKAGE, on_tensors, selu_softmax
 from zeta.keras.loss import mixture_cross_entropy
+from zeta.keras.matched import Matched as _Matched  # noqa: F401, so that it can be loaded
 from zeta.keras.mixture import MixtureOfSoftmaxes
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
