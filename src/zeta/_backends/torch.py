@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from zeta._backends import constant_while_compiling, torch_onnx
 from zeta._formula import Formula
@@ -80,8 +81,11 @@ def piecewise(
     return torch.where(x > 0, above, below)
 
 
-def evaluate(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> Tensor:
+def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Tensor:
     """The formula: one fused kernel where that is possible, else plain operations."""
+    if not isinstance(x, Tensor) and has_torch_function((x,)):  # torch.fx's symbols, say
+        symbolic: Tensor = handle_torch_function(formula, (x,), x, **parameters)
+        return symbolic
     y = dispatch.fused(formula, x, parameters, evaluate_plain)
     return evaluate_plain(formula, x, parameters) if y is None else y
 
