@@ -84,7 +84,8 @@ def piecewise(
 def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Tensor:
     """The formula: one fused kernel where that is possible, else plain operations."""
     if not isinstance(x, Tensor) and has_torch_function((x,)):  # torch.fx's symbols, say
-        symbolic: Tensor = handle_torch_function(formula, (x,), x, **parameters)
+        node: Any = formula
+        symbolic: Tensor = handle_torch_function(node, (x,), x, **parameters)
         return symbolic
     y = dispatch.fused(formula, x, parameters, evaluate_plain)
     return evaluate_plain(formula, x, parameters) if y is None else y
