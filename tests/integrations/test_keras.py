@@ -9,11 +9,10 @@ import pytest
 HERE = Path(__file__).parent
 
 
-# Twenty seconds each, and the surgery is Keras's own cloning on all of them.
 RUNS = [
     ("tensorflow", "check_keras.py"),
-    pytest.param("jax", "check_keras.py", marks=pytest.mark.slow),
-    pytest.param("torch", "check_keras.py", marks=pytest.mark.slow),
+    ("jax", "check_keras.py"),
+    ("torch", "check_keras.py"),
     ("torch", "check_keras_application.py"),
 ]
 
