@@ -19,7 +19,7 @@ HALF_DTYPES = [torch.float16, torch.bfloat16]
 FULL_DTYPES = [torch.float32, torch.float64]
 DTYPES = HALF_DTYPES + FULL_DTYPES
 
-# f(-inf) and f(+inf); None where there is no limit.
+# f(-inf) and f(+inf); None where there is no limit, but something finite.
 LIMITS = {
     "exo": (-1.0, math.inf),
     "learnable_selu_variation": (None, math.inf),
@@ -66,8 +66,18 @@ class Truth:
 
     value: mpmath.mpf
     slopes: dict[str, mpmath.mpf]  # by "x" and parameter name
+    formula: Formula
+    x: float
     kinks: dict[str, bool]  # where the slopes of the two sides differ
     condition: float  # relative change of the value per relative change of x and parameters
+
+    def slope_drift(self, key: str) -> float:
+        """How far a slope moves per relative change of x, as by the rounding of ω·x in sin(ω·x)."""
+        change = 1 + mpmath.ldexp(1, -40)
+        with mpmath.workdps(50):
+            at = {"x": mpmath.mpf(self.x) * change} | _defaults(self.formula)
+            moved, _ = _slope(self.formula, at, key)
+            return float(abs(moved - self.slopes[key]) / (change - 1))
 
 
 @functools.cache
@@ -79,14 +89,18 @@ def truths(formula: Formula, dtype: torch.dtype) -> list[Truth]:
 def truth(formula: Formula, x: float) -> Truth:
     """Value and central differences at 50 digits, more for a tiny x, whose step is tinier."""
     with mpmath.workdps(50 - min(0, math.frexp(x)[1])):
-        at = {"x": mpmath.mpf(x)} | {k: mpmath.mpf(v) for k, v in formula.parameters.items()}
+        at = {"x": mpmath.mpf(x)} | _defaults(formula)
         value = formula(*at.values())
         slopes, kinks = {}, {}
         for key in at:
             slopes[key], kinks[key] = _slope(formula, at, key)
         moved = sum(abs(at[key] * slope) for key, slope in slopes.items())
         condition = float(moved / abs(value)) if value else 0.0
-        return Truth(value, slopes, kinks, condition)
+        return Truth(value, slopes, formula, x, kinks, condition)
+
+
+def _defaults(formula: Formula) -> dict[str, mpmath.mpf]:
+    return {name: mpmath.mpf(value) for name, value in formula.parameters.items()}
 
 
 def _slope(formula: Formula, at: dict[str, mpmath.mpf], key: str) -> tuple[mpmath.mpf, bool]:

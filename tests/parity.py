@@ -69,9 +69,9 @@ def check(
         assert value_is_right(got["value"][i], right, dtype, lost), (xi, got["value"][i], right)
         if 0 < abs(xi) < flushed or abs(xi) > 1e6:
             continue  # taken for 0, where a kink may be
-        for key, slope in right.slopes.items():
+        for key in right.slopes:
             if not right.kinks[key]:
-                assert slope_is_right(got[key][i], slope, xi, dtype), (key, xi, got[key][i], slope)
+                assert slope_is_right(got[key][i], right, key, dtype), (key, got[key][i], right)
 
 
 def value_is_right(got: float, right: Truth, dtype: str, lost: float) -> bool:
@@ -86,12 +86,14 @@ def value_is_right(got: float, right: Truth, dtype: str, lost: float) -> bool:
         return error <= lost or ulps(error, right.value, getattr(torch, dtype)) <= allowed
 
 
-def slope_is_right(got: float, slope: mpmath.mpf, x: float, dtype: str) -> bool:
+def slope_is_right(got: float, right: Truth, key: str, dtype: str) -> bool:
     """To float32's rounding of the terms that a slope sums, and one rounding to the dtype."""
-    slope = float(slope)
+    slope = float(right.slopes[key])
     info, single = torch.finfo(getattr(torch, dtype)), torch.finfo(torch.float32)
     if abs(slope) > info.max:
         return abs(got) >= info.max
     rounding = 0.0 if info.bits >= 32 else info.eps * abs(slope) / 2 + info.smallest_normal
-    arithmetic = 16 * single.eps * max(1.0, abs(slope), abs(x))
-    return math.isfinite(got) and abs(got - slope) <= arithmetic + rounding
+    error = abs(got - slope) - rounding
+    if error <= 16 * single.eps * max(1.0, abs(slope), abs(right.x)):
+        return True
+    return math.isfinite(got) and error <= 16 * single.eps * right.slope_drift(key)

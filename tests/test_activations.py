@@ -94,7 +94,8 @@ def test_gradients_match_mpmath(f, dtype):
             if truth.kinks[key] or abs(slope) > largest or abs(xi) > 1e6:
                 continue
             scale = max(1.0, abs(float(slope)), abs(xi))
-            assert abs(got - float(slope)) <= 16 * eps * scale, (key, xi)
+            error = abs(got - float(slope)) / eps
+            assert error <= 16 * scale or error <= 16 * truth.slope_drift(key), (key, xi)
 
 
 @pytest.mark.parametrize("f", FORMULAS, ids=name)
@@ -141,20 +142,25 @@ def test_symbolic_form_is_the_same_function(f):
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @pytest.mark.parametrize("f", FORMULAS, ids=name)
 def test_limits_and_nan(f, dtype):
-    x = torch.tensor([-math.inf, math.inf, math.nan], dtype=dtype)
-    at_minus, at_plus, at_nan = f(x).tolist()
-    assert math.isnan(at_nan)
-    expected = torch.tensor([math.nan if v is None else v for v in LIMITS[f.name]], dtype=dtype)
-    if LIMITS[f.name][0] is None:  # oscillates within λ(-α ± γ) for ever
-        assert -1.0507 * 1.78 <= at_minus <= -1.0507 * 1.57
-        at_minus = math.nan
-    got = torch.tensor([at_minus, at_plus], dtype=dtype)
-    torch.testing.assert_close(got, expected, equal_nan=True, rtol=torch.finfo(dtype).eps, atol=0)
-    on_numpy = f(np.array([-math.inf, math.inf, math.nan]))
-    np.testing.assert_allclose(on_numpy[1:], [LIMITS[f.name][1], math.nan], rtol=1e-15)
-    if LIMITS[f.name][0] is not None:
-        np.testing.assert_allclose(on_numpy[0], LIMITS[f.name][0], rtol=1e-15)
-        assert float(f.reference("-inf")) == pytest.approx(LIMITS[f.name][0])
+    assert f(torch.tensor(math.nan, dtype=dtype)).isnan()
+    assert math.isnan(f(np.array([math.nan]))[0])
+    for end, limit in zip((-math.inf, math.inf), LIMITS[f.name], strict=True):
+        on_torch, on_numpy = f(torch.tensor(end, dtype=dtype)), f(np.array([end]))[0]
+        if limit is None:
+            assert on_torch.isfinite()
+            assert math.isfinite(on_numpy)
+            continue
+        expected = torch.tensor(limit, dtype=dtype)
+        torch.testing.assert_close(on_torch, expected, rtol=torch.finfo(dtype).eps, atol=0)
+        np.testing.assert_allclose(on_numpy, limit, rtol=1e-15)
+        assert float(f.reference(str(end))) == pytest.approx(limit)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+def test_learnable_selu_variation_oscillates_for_ever(dtype):
+    """Within λ(-α ± γ)."""
+    y = activations.learnable_selu_variation(torch.tensor(-math.inf, dtype=dtype)).item()
+    assert -1.0507 * 1.78 <= y <= -1.0507 * 1.57
 
 
 def finite(dtype):
@@ -222,9 +228,8 @@ TORCH_OWN = {
 }
 
 
-def test_every_usual_activation_has_a_rival():
-    documents = {"exo", "learnable_selu_variation", "laplace"}
-    assert set(TORCH_OWN) | documents == set(activations.CATALOGUE)
+def test_every_activation_that_pytorch_has_too_is_compared():
+    assert {name for name in activations.CATALOGUE if hasattr(F, name)} <= set(TORCH_OWN)
 
 
 @pytest.mark.parametrize("own", TORCH_OWN)

@@ -227,7 +227,7 @@ def frameworks(formula: Formula) -> str:
         (keras, "Keras", keras, "FormulaLayer"),
     ):
         if hasattr(package, name):
-            module = own if own and hasattr(modules, own) else f"{generic}({name})"
+            module = own if own and hasattr(modules, own) else f"{generic}(activations.{name})"
             rows.append((label, f"{package.__name__}.{name}", f"{modules.__name__}.{module}"))
     lines = [f"| {label} | `{function}` | `{module}` |" for label, function, module in rows]
     lines.append(f"| NumPy, SymPy, mpmath, numbers | `{catalogue}` | |")
@@ -312,7 +312,12 @@ def _cost_table(ratios: dict[tuple[int, str, str], float], where: dict[str, str]
         lines.append(f"| {elements:,} | {' | '.join(cells)} |")
     place = f"{where['CPU']}, {where['PyTorch threads']} threads, PyTorch {where['torch']}"
     return "\n".join(
-        [f"Time relative to `F.gelu`, float32 ({place}), by `zeta bench`:", "", *lines]
+        [
+            f"Time relative to `F.gelu`, float32 ({place}), each cell as one run of `zeta bench` "
+            "measured it:",
+            "",
+            *lines,
+        ]
     )
 
 

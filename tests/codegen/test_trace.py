@@ -1,8 +1,11 @@
 """Formula -> expressions: derivatives that do not cancel, factors in a safe order."""
 
+import pytest
 import sympy
+import torch
 
 from zeta import activations, formula
+from zeta._backends.torch import evaluate_plain
 from zeta.codegen.trace import (
     X,
     gradient_program,
@@ -11,7 +14,7 @@ from zeta.codegen.trace import (
     unless_nan,
     value_program,
 )
-from zeta.math import minimum, sigmoid
+from zeta.math import minimum, sigmoid, tanh
 
 
 def whole(program, expression):
@@ -78,3 +81,42 @@ def test_numbers_are_not_distributed_over_sums():
     # (x + 3)/6 is exactly 0 at -3; x/6 + 1/2 is not, and a huge factor would show it.
     program = value_program(activations.hardswish, {})
     assert sympy.Rational(1, 6) in whole(program, program.value).args
+
+
+@formula(k=3.0)
+def gated_power(x, k):
+    return sigmoid(x) * abs(x) ** k
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_power_has_finite_slopes_at_zero(dtype):
+    """SymPy's k·x^k/x is 0/0 there, and x^k·log(x) is 0·inf."""
+    x = torch.tensor([-1.0, 0.0, 2.5], dtype=dtype, requires_grad=True)
+    k = torch.tensor(3.0, dtype=dtype, requires_grad=True)
+    fused = torch.autograd.grad(gated_power(x, k).sum(), (x, k))
+    plain = torch.autograd.grad(evaluate_plain(gated_power, x, {"k": k}).sum(), (x, k))
+    for ours, theirs in zip(fused, plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_formula_that_grows_without_end_has_no_kernel():
+    @formula
+    def nested(x):
+        for _ in range(20):
+            x = tanh(x) + x * x
+        return x
+
+    with pytest.warns(
+        RuntimeWarning, match=r"nested runs as plain operations: written out, .* 10,000"
+    ):
+        nested(torch.ones(3))
+
+
+def test_a_function_that_kernels_do_not_know_has_no_kernel():
+    @formula
+    def sawtooth(x):
+        return x % 2 + x
+
+    with pytest.warns(RuntimeWarning, match="sawtooth runs as plain operations: .* Mod"):
+        y = sawtooth(torch.tensor([2.5]))
+    assert y.item() == 3.0

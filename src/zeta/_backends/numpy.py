@@ -33,7 +33,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def erfc(x: Array) -> Array:
-    # special.erfc is 0 where the result is subnormal.
+    # special.erfc is 0 beyond 26.6, where most subnormal results are.
     tail = np.maximum(x, 26)
     return np.where(x > 26, special.erfcx(tail) * np.exp(-tail * tail), special.erfc(x))
 

@@ -399,3 +399,11 @@ template <class V> INLINE V power(V x, V y) {
     for (int i = 0; i < lanes<V>; i++) x[i] = std::pow(x[i], y[i]);
     return x;
 }
+// x^y·log(x), and 0 where x = 0 and y >= 0, as PyTorch has it.
+template <class V> INLINE V power_log(V x, V y) {
+    for (int i = 0; i < lanes<V>; i++) {
+        const bool is_limit = x[i] == 0 && y[i] >= 0;
+        x[i] = is_limit ? 0 : std::pow(x[i], y[i]) * std::log(x[i]);
+    }
+    return x;
+}

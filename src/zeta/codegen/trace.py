@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sympy
 from sympy import Add, Dummy, Expr, Float, Function, Mul, Piecewise, Pow, Symbol
@@ -66,6 +67,10 @@ class unless_nan(_Primitive):
     """The first, but NaN where the second is."""
 
 
+class power_log(_Primitive):
+    """b^e·log(b), the derivative of b^e by e; 0 where b is 0 and e is not negative."""
+
+
 _DERIVATIVES: dict[type[Function], Callable[[Expr], Expr]] = {
     sympy.exp: sympy.exp,
     expm1: sympy.exp,
@@ -83,6 +88,17 @@ _DERIVATIVES: dict[type[Function], Callable[[Expr], Expr]] = {
     tanh_softplus: tanh_softplus_derivative,
     sympy.Abs: sympy.sign,
 }
+
+# Every function that printers know.
+_KNOWN = frozenset({*_DERIVATIVES, clip, minimum, maximum, sympy.sign, Piecewise})
+
+# Parts of an expression, repeated ones counted: far beyond, SymPy takes minutes and all memory.
+LARGEST_EXPRESSION = 10_000
+
+
+class NoKernelError(ValueError):
+    """A formula that plain operations can compute and generated code cannot; says why."""
+
 
 # Functions whose values cannot overflow unless the result does.
 _BOUNDED = (
@@ -193,13 +209,36 @@ def _symbol(name: str) -> Symbol:
 def _traced(formula: Formula, constants: Mapping[str, float]) -> tuple[Expr, tuple[str, ...]]:
     names = tuple(name for name in formula.parameters if name not in constants)
     known = {name: sympy.nsimplify(value) for name, value in constants.items()}
+    arguments = known | {name: _symbol(name) for name in names}
+    with sympy.evaluate(False):  # nothing is simplified, so that this takes no time
+        _check_size(formula.function(X, **arguments))
     with distribute(False):  # (x + 3)/6 is exactly 0 at -3; x/6 + 1/2 is not
-        value = formula.function(X, **known, **{name: _symbol(name) for name in names})
-    value = sympy.sympify(value).replace(
+        value = sympy.sympify(formula.function(X, **arguments))
+    _check_functions(value)
+    value = value.replace(
         lambda e: isinstance(e, sympy.tanh) and isinstance(e.args[0], softplus),
         lambda e: tanh_softplus(e.args[0].args[0]),
     )
     return value.replace(lambda e: isinstance(e, Piecewise), _extremum), names
+
+
+def _check_size(value: Any) -> None:
+    if isinstance(value, Expr) and _size(value, {}) > LARGEST_EXPRESSION:
+        raise NoKernelError(f"written out, it has more than {LARGEST_EXPRESSION:,} parts")
+
+
+def _check_functions(value: Expr) -> None:
+    names = {known.__name__ for known in _KNOWN}
+    unknown = {type(function).__name__ for function in value.atoms(Function)} - names
+    if unknown:
+        raise NoKernelError(f"kernels do not know {', '.join(sorted(unknown))}")
+
+
+def _size(e: Expr, known: dict[int, int]) -> int:
+    """The parts of an expression as a tree; ``known``, by identity, spares walking through it."""
+    if id(e) not in known:
+        known[id(e)] = 1 + sum(_size(part, known) for part in e.args)
+    return known[id(e)]
 
 
 def _without_cancellation(e: Expr) -> Expr:
@@ -251,6 +290,8 @@ def _derivative(e: Expr, by: Symbol) -> Expr:
     if isinstance(e, Function):
         (u,) = e.args
         return _DERIVATIVES[type(e)](u) * _derivative(u, by)
+    if _is_power(e):
+        return _power_derivative(e, by)
     names = {part: Dummy(real=True) for part in _outermost_functions(e)}
     parts = {name: part for part, name in names.items()}
     outer = e.xreplace(names)
@@ -260,8 +301,21 @@ def _derivative(e: Expr, by: Symbol) -> Expr:
     return total
 
 
+def _is_power(e: Expr) -> bool:
+    """Whether it is a power whose exponent is computed."""
+    return isinstance(e, Pow) and not e.exp.is_number
+
+
+def _power_derivative(e: Pow, by: Symbol) -> Expr:
+    """By base and exponent; SymPy's own b^e·e/b is 0/0 at b = 0."""
+    base, exponent = e.args
+    log = power_log(base, exponent) if not base.is_number else e * sympy.log(base)
+    by_base = exponent * base ** (exponent - 1) * _derivative(base, by)
+    return by_base + log * _derivative(exponent, by)
+
+
 def _outermost_functions(e: Expr) -> list[Expr]:
-    if isinstance(e, Function | Piecewise):
+    if isinstance(e, Function | Piecewise) or _is_power(e):
         return [e]
     found = (part for argument in e.args for part in _outermost_functions(argument))
     return list(dict.fromkeys(found))

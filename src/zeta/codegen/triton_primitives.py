@@ -287,6 +287,13 @@ def power(x, y):
 
 
 @triton.jit
+def power_log(x, y):
+    # The logarithm of 0 would meet a vanishing power.
+    y_log = power(x, y) * log(x)
+    return tl.where((x == 0) & (y >= 0), 0.0, y_log)
+
+
+@triton.jit
 def atan(x):
     a = tl.abs(x)
     t = tl.where(a > 1, 1.0 / a, a)

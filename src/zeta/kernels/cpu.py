@@ -6,6 +6,7 @@ import ctypes
 import os
 import struct
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ compiling = threading.Lock()
 
 
 class _UntraceableError(Exception):
-    """The formula is not made of arithmetic and `zeta.math` alone."""
+    """No kernel can be generated; says why, unless plain operations will."""
 
 
 def kernel(
@@ -176,6 +177,8 @@ def _compiled(
             else:
                 program = trace.value_program(formula, constants)
             return cpp.source(program, *variant)
+        except trace.NoKernelError as error:
+            raise _UntraceableError(str(error)) from error
         except Exception as error:  # whatever a user's function does with a symbol
             raise _UntraceableError from error
 
@@ -186,7 +189,9 @@ def _compiled(
     except compiler.KernelError as error:
         compiler.warn_once(f"zeta: {formula.name} runs as plain PyTorch operations: {error}")
         return None
-    except _UntraceableError:
+    except _UntraceableError as error:
+        if error.args:
+            warnings.warn(f"{formula.name} runs as plain operations: {error}", RuntimeWarning, 2)
         return None  # plain operations take it, or say what is wrong with it
     run.argtypes = [ctypes.c_char_p]
     run.restype = ctypes.c_int

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import linecache
 import threading
+import warnings
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
@@ -54,7 +55,7 @@ def kernel(
     """As :func:`zeta.kernels.cpu.kernel`; one kernel serves all dtypes and layouts."""
     if dtype not in DTYPES or not available():
         return None
-    kernels: dict[object, Run] = vars(formula).setdefault("_gpu_kernels", {})
+    kernels: dict[object, Run | None] = vars(formula).setdefault("_gpu_kernels", {})
     key = (are_one(parameters), wanted)
     if key not in kernels:
         with _compiling:
@@ -150,14 +151,18 @@ def _number(value: float, device: torch.device) -> Tensor:
     return torch.tensor(value, dtype=torch.float32, device=device)
 
 
-def _compiled(formula: Formula, ones: tuple[bool, ...], wanted: tuple[str, ...]) -> Run:
+def _compiled(formula: Formula, ones: tuple[bool, ...], wanted: tuple[str, ...]) -> Run | None:
     from zeta.codegen import trace, triton
 
     constants = {name: 1.0 for name, one in zip(formula.parameters, ones, strict=True) if one}
-    if wanted:
-        program = trace.gradient_program(formula, constants, wanted)
-    else:
-        program = trace.value_program(formula, constants)
+    try:
+        if wanted:
+            program = trace.gradient_program(formula, constants, wanted)
+        else:
+            program = trace.value_program(formula, constants)
+    except trace.NoKernelError as error:
+        warnings.warn(f"{formula.name} runs as plain operations: {error}", RuntimeWarning, 2)
+        return None
     source = triton.source(program)
     # Triton reads a kernel's source through its file; this one exists in linecache alone.
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
