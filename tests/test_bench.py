@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zeta import activations, bench
-from zeta._errors import UnknownNameError
+from zeta._errors import UnknownNameError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +62,10 @@ def test_inputs_have_what_the_documents_learn():
 def test_unknown_names_are_refused():
     with pytest.raises(UnknownNameError, match="did you mean 'exo'"):
         bench.run(["exoo"])
+    with pytest.raises(UserError, match=r"names of the catalogue only, got 'mine\.py:f'"):
+        bench.run(["mine.py:f"])
+
+
+def test_a_plot_of_no_known_format_is_refused(results, tmp_path):
+    with pytest.raises(UserError, match="the suffix must be one of"):
+        bench.plot(results, tmp_path / "plot.xyz")

@@ -107,8 +107,11 @@ def test_plot_and_doctor(files: Path) -> None:
         (["report", "none"], "'none' holds no results.json; `zeta evaluate --out none` writes one"),
         (["compare", "exo", "relu", "--out", "none"], "'none' holds no results.json"),
         (["evaluate", "--address", "h:1"], "an address is a Ray cluster's; add --engine ray"),
-        (["export", "none", "t.csv"], "there are no finished trials to export"),
-        (["export", "none", "t.txt"], "cannot tell a format from 't.txt'"),
+        (["export", ".", "t.csv"], "there are no finished trials to export"),
+        (["export", "none", "t.csv"], "no finished trials to export: no folder 'none'"),
+        (["export", ".", "t.txt"], "cannot tell a format from 't.txt'"),
+        (["bench", "mine.py:swish"], "takes names of the catalogue only, got 'mine.py:swish'"),
+        (["bench", "--plot", "b.xyz"], "cannot plot to 'b.xyz': the suffix must be one of"),
         (["plot", "gellu", "-o", "f.png"], "unknown activation 'gellu'; did you mean 'gelu'?"),
         (["plot", "gelu", "-o", "none/f.png"], "cannot write 'none/f.png'"),
         (["plot", "const.py:const", "-o", "f.png"], "'const.py:const' is constant"),
@@ -144,6 +147,8 @@ def test_bad_input_is_one_line_and_a_nonzero_exit(
         (["report", "a", "b"], "several runs need --out DIR, the folder for their common report"),
         (["evaluate", "--engine", "x"], "'x' is not one of 'local', 'ray'. (see zeta evaluate"),
         (["evaluate", "--seeds", "x"], "'x' is not a valid integer. (see zeta evaluate --help)"),
+        (["evaluate", "--out", ""], "Invalid value for '--out': It is empty; give the name"),
+        (["bench", "--json", "/proc/self/b.json"], "Cannot write to folder '/proc/self'"),
     ],
 )
 def test_usage_errors_are_one_line(arguments: list[str], message: str) -> None:
@@ -159,6 +164,25 @@ def test_without_a_command_it_shows_the_help() -> None:
     assert run.stdout == zeta("--help").stdout
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["compare", "exo", "mish", "--out", "out"]])
+def test_a_reader_that_leaves_is_no_failure(files: Path, arguments: list[str]) -> None:
+    finished_study(files)
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(command(*arguments), cwd=files, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (1, b"")
+
+
+def test_an_output_without_unicode_is_no_failure(files: Path) -> None:
+    finished_study(files)
+    run = subprocess.run(command("compare", "exo", "mish", "--out", "out"), cwd=files,
+                         env={**os.environ, "PYTHONIOENCODING": "ascii"},
+                         capture_output=True)  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert b"blobs: no difference found between exo and mish" in run.stdout
+
+
 def test_evaluate_says_that_parameters_are_fixed() -> None:
     text = " ".join(zeta("evaluate", "--help").stdout.split())
     assert "evaluated with its parameters fixed at their defaults" in text
@@ -169,6 +193,7 @@ def test_evaluate_says_that_parameters_are_fixed() -> None:
     [
         ("torch", ["evaluate"], "evaluate"),
         ("jinja2", ["evaluate"], "evaluate"),
+        ("filelock", ["export", ".", "t.csv"], "evaluate"),
         ("matplotlib", ["plot", "exo", "-o", "f.png"], "plot"),
     ],
 )
@@ -212,8 +237,11 @@ def test_evaluate_a_users_formula_then_resume(files: Path) -> None:
     stored = sorted((files / "out" / "trials").glob("*.json"))
     assert len(stored) == len(data["trials"]) == data["timing"]["run"]
 
+    arguments[0:4] = ["evaluate", f"{files}/mine.py:swish", "--task", "./task.py:blobs"]
     plan = zeta(*arguments, "--plan", "--out", "out", cwd=files)
     assert "\n0 trials to run" in plan.stdout
+    compared = zeta("compare", "./mine.py:swish", "gelu", "--out", "out", cwd=files)
+    assert compared.returncode == 0, compared.stderr
     exported = zeta("export", "out", "trials.csv", cwd=files)
     assert exported.stdout == f"wrote trials.csv: {len(stored)} trials\n"
     assert len((files / "trials.csv").read_text().splitlines()) == len(stored) + 1
@@ -235,10 +263,15 @@ def test_evaluate_a_users_formula_then_resume(files: Path) -> None:
     assert not {t["key"] for t in ours} & {t["key"] for t in data["trials"]}
 
 
-def test_report_and_compare_read_finished_trials(files: Path) -> None:
-    folder, settings = files / "out", Settings(("exo", "mish"), ("task.py:blobs",))
+def finished_study(files: Path) -> Path:
+    """The folder of an evaluation of exo and mish."""
     with contextlib.chdir(files):
-        study(folder, noise, settings)
+        study(files / "out", noise, Settings(("exo", "mish"), ("task.py:blobs",)))
+    return files / "out"
+
+
+def test_report_and_compare_read_finished_trials(files: Path) -> None:
+    folder = finished_study(files)
     (folder / "report.html").unlink()
     (files / "task.py").unlink()
     run = zeta("report", "out", "out", "--out", "merged", cwd=files)

@@ -12,6 +12,7 @@ import torch
 import zeta.math as zm
 from cases import FORMULAS, name
 from zeta import Formula, activations, formula
+from zeta._errors import NoResultError
 
 
 @formula(beta=1.0)
@@ -72,7 +73,9 @@ def test_definitions_that_do_not_fit_are_refused():
         formula(beta="1")(lambda x, beta: x)
     with pytest.raises(TypeError, match=r"no default for 'a'; write @formula\(a=2\.0\)"):
         formula(lambda x, a=2.0: x)
-    for taken in ("x", "digits"):
+    with pytest.raises(ValueError, match="the default of 'beta' must be finite, got inf"):
+        formula(beta=float("inf"))(lambda x, beta: x)
+    for taken in ("x", "digits", "self"):
         with pytest.raises(TypeError, match=f"{taken!r} cannot be a parameter's name"):
             formula(**{taken: 1.0})(eval(f"lambda t, {taken}: t"))
     with pytest.raises(TypeError, match="must take the input"):
@@ -123,6 +126,27 @@ def test_a_formula_must_return_one_value_per_element():
     wider = formula(lambda x: x * torch.ones(2, 1) if isinstance(x, torch.Tensor) else x)
     with pytest.raises(ValueError, match=r"it returned shape \(2, 3\)"):
         wider(torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda f: f(1.0),
+        lambda f: f(np.ones(3)),
+        lambda f: f(torch.ones(3)),
+        lambda f: f.reference(1),
+        lambda f: f.latex(),
+    ],
+)
+def test_a_forgotten_return_is_named(use):
+    def no_return(x):
+        x * 2
+
+    with pytest.raises(
+        NoResultError, match=r"'no_return' returned None: end .* `return`"
+    ) as caught:
+        use(formula(no_return))
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_a_body_tied_to_one_framework_is_refused():

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from zeta._errors import missing_extra
+
 FRAMEWORKS = ["torch", "jax", "tensorflow", "keras", "numpy", "scipy", "sympy", "mpmath"]
 
 
@@ -93,3 +95,11 @@ def test_a_missing_framework_names_the_extra(part, module, package, extra, clean
     last = run.stderr.strip().splitlines()[-1]
     assert last.startswith(f"ImportError: {part} needs {package}, which is not installed")
     assert f"pip install 'zeta-nn[{extra}]'" in last
+
+
+def test_several_missing_packages_are_told_in_one_sentence():
+    error = missing_extra("zeta.evaluate", "PyTorch", "Jinja2", "Matplotlib", extra="evaluate")
+    assert str(error) == (
+        "zeta.evaluate needs PyTorch, Jinja2 and Matplotlib, which are not installed: "
+        "pip install 'zeta-nn[evaluate]'"
+    )

@@ -7,7 +7,7 @@ import pytest
 
 from zeta import activations
 from zeta._errors import UnknownNameError, UserError
-from zeta.load_formula import load_formula
+from zeta.load_formula import load_formula, one_spelling
 
 GOOD = """
 from helper import SCALE
@@ -38,6 +38,27 @@ def test_catalogue_name() -> None:
 def test_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="unknown activation 'gellu'; did you mean 'gelu'"):
         load_formula("gellu")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("swish", "silu"), ("Swish", "silu"), ("ReLU", "relu"), ("RELU", "relu"), ("GeLLU", "gelu")],
+)
+def test_what_other_libraries_call_them(name: str, meant: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"did you mean {meant!r}"):
+        load_formula(name)
+
+
+def test_a_file_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for spelt in ("mine.py:f", "./mine.py:f", "sub/../mine.py:f", f"{tmp_path}/mine.py:f"):
+        assert one_spelling(spelt) == "mine.py:f"
+    assert one_spelling("sub/a.py:f") == "sub/a.py:f"
+    assert one_spelling("./mine.py") == "mine.py"
+    monkeypatch.chdir(tmp_path / "sub")
+    assert one_spelling("../mine.py:f") == f"{tmp_path.resolve()}/mine.py:f"
+    assert one_spelling("ex/o") == "ex/o"
 
 
 def test_file_may_import_its_neighbours(good: Path) -> None:
@@ -81,6 +102,14 @@ def test_wrong_name_in_a_file(good: Path, name: str, message: str) -> None:
         ("from zeta import formula\n@formula\ndef f(x):\n    return 'x'\n",
          "cannot be evaluated on symbols .TypeError.*functions of zeta.math"),
         ("from zeta import formula\n@formula\ndef f(x):\n    return x * 1j\n", "complex numbers"),
+        ("from zeta import formula\n@formula\ndef f(x):\n    x * 2\n",
+         "cannot be used: formula 'f' returned None: end its function with a `return`$"),
+        ("from zeta import formula\n@formula\ndef f(x):\n    return x if x > 0 else 0\n",
+         "Relational.*piecewise, maximum and minimum of zeta.math, not with if"),
+        ("from zeta import formula\n@formula\ndef f(x):\n    return max(x, 0)\n",
+         "Relational.*piecewise, maximum and minimum of zeta.math, not with if"),
+        ("from zeta import formula\n@formula(a=float('nan'))\ndef f(x, a):\n    return a * x\n",
+         "ValueError: formula 'f': the default of 'a' must be finite, got nan"),
     ],
 )  # fmt: skip
 def test_unusable_file(tmp_path: Path, text: str, message: str) -> None:

@@ -3,6 +3,14 @@
 import difflib
 from collections.abc import Iterable
 
+# What other libraries and papers call an activation; spelling alone would suggest another one.
+_OTHER_NAMES = {
+    "gelu_new": "gelu_tanh",
+    "logistic": "sigmoid",
+    "relu2": "squared_relu",
+    "swish": "silu",
+}
+
 
 class UserError(Exception):
     """What the user gave cannot be used; the message says what came and what is accepted.
@@ -17,8 +25,8 @@ class UnknownNameError(UserError, ValueError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
         self._arguments = (kind, name, known)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        near = _nearest(name, known)
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
@@ -26,8 +34,32 @@ class UnknownNameError(UserError, ValueError):
         return type(self), self._arguments
 
 
-def missing_extra(part: str, package: str, extra: str) -> ImportError:
-    """The error of a part of Zeta whose optional dependency is not installed."""
+class NoResultError(UserError, TypeError):
+    """A formula that returned None, as a function does whose `return` was forgotten."""
+
+    def __init__(self, formula: str) -> None:
+        super().__init__(f"formula {formula!r} returned None: end its function with a `return`")
+        self._formula = formula
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self._formula,)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, whatever its upper and lower case."""
+    by_lower = {one.lower(): one for one in known}
+    name = name.lower()
+    if (usual := _OTHER_NAMES.get(name)) in by_lower:
+        return usual
+    near = difflib.get_close_matches(name, by_lower, n=1)
+    return by_lower[near[0]] if near else None
+
+
+def missing_extra(part: str, *packages: str, extra: str) -> ImportError:
+    """The error of a part of Zeta whose optional dependencies are not installed."""
+    *others, last = packages
+    names = f"{', '.join(others)} and {last}" if others else last
+    verb = "are" if others else "is"
     return ImportError(
-        f"{part} needs {package}, which is not installed: pip install 'zeta-nn[{extra}]'"
+        f"{part} needs {names}, which {verb} not installed: pip install 'zeta-nn[{extra}]'"
     )

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from zeta._errors import NoResultError
 
 if TYPE_CHECKING:
     import mpmath
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array")
 
-# The input's symbol, and the keyword of `Formula.reference`.
-_TAKEN = ("x", "digits")
+# The input's symbol, the keyword of `Formula.reference`, and the first argument of its methods.
+_TAKEN = ("x", "digits", "self")
 
 
 class Formula:
@@ -89,13 +92,15 @@ class Formula:
         import mpmath
 
         def at(x: Any) -> Any:
-            return self.function(mpmath.mpf(x), **self.parameters)
+            return self._result(mpmath.mpf(x), self.parameters)
 
         try:
             below, above = (
                 bool(mpmath.isnan(at(f"{sign}inf")) and mpmath.isfinite(at(f"{sign}1e30")))
                 for sign in "-+"
             )
+        except NoResultError:
+            raise
         except Exception as error:
             raise TypeError(
                 f"formula {self.name!r} must be written with arithmetic and zeta.math functions, "
@@ -115,7 +120,18 @@ class Formula:
         import sympy
 
         symbols = {name: sympy.Symbol(name, real=True) for name in self.parameters}
-        return sympy.sympify(self.function(sympy.Symbol("x", real=True), **symbols))
+        return sympy.sympify(self._result(sympy.Symbol("x", real=True), symbols))
+
+    def _result(self, x: Any, parameters: Mapping[str, Any]) -> Any:
+        """What the function returns, which must be something.
+
+        Raises:
+            NoResultError: it returned None.
+        """
+        result = self.function(x, **parameters)
+        if result is None:
+            raise NoResultError(self.name)
+        return result
 
     def latex(self, *, derivative: bool = False) -> str:
         r"""The formula, or its derivative by ``x``, in LaTeX, constants to six digits.
@@ -204,6 +220,7 @@ def formula(
 
     Raises:
         TypeError: a parameter without a default, or a default without a parameter.
+        ValueError: a default that is infinite or NaN.
 
     Example:
         >>> from zeta import formula
@@ -263,4 +280,6 @@ def _checked_parameters(
     for name, value in parameters.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{where}: the default of {name!r} must be a number, got {value!r}")
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: the default of {name!r} must be finite, got {value!r}")
     return MappingProxyType({name: float(parameters[name]) for name in names})

@@ -19,9 +19,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from zeta import activations
-from zeta._errors import missing_extra
+from zeta._errors import UserError, missing_extra
 from zeta._formula import Formula
 from zeta.doctor import environment
+from zeta.load_formula import is_file_source
 
 try:
     import torch
@@ -122,9 +123,9 @@ def run(
         progress: told the name of each cell before it is measured.
 
     Raises:
-        UnknownNameError: a name that is not in the catalogue.
+        UserError: a name that is not in the catalogue.
     """
-    formulas = [activations.get(name) for name in names]
+    formulas = [_in_catalogue(name) for name in names]
     if threads:
         torch.set_num_threads(threads)
     rows: list[Row] = []
@@ -134,6 +135,12 @@ def run(
             torch._dynamo.reset()
             rows += measure(formula, setting, rounds)
     return Results(rows, environment() | {"PyTorch threads": str(torch.get_num_threads())})
+
+
+def _in_catalogue(name: str) -> Formula:
+    if is_file_source(name):
+        raise UserError(f"zeta bench takes names of the catalogue only, got {name!r}")
+    return activations.get(name)
 
 
 def cells(
@@ -271,12 +278,14 @@ def plot(results: Results, path: Path) -> None:
     """Each provider's ratio to the rival over the size, a panel per activation and mode.
 
     Raises:
-        ImportError: Matplotlib is missing.
+        UserError: the suffix names no format.
+        ImportError: Matplotlib is missing; the message names the extra.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise missing_extra("the plot of zeta bench", "Matplotlib", extra="plot") from error
+    from zeta.plot import check_format  # before Matplotlib, which it may find missing
+
+    check_format(path)
+    from matplotlib.figure import Figure
+
     dtype = results.rows[0].setting.dtype
     rows = [row for row in results.rows if row.setting.dtype == dtype]
     names = list(dict.fromkeys(row.setting.activation for row in rows))

@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import tempfile
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,17 +13,36 @@ import click
 from zeta._errors import UserError
 
 
-class _NewFile(click.Path):
-    """A file to be written, in a folder that exists: found out before what it is to hold is."""
+class _Path(click.Path):
+    """A file or a folder; not the empty name, which would be the current folder."""
+
+    def convert(self, value: Any, *context: Any) -> Path:
+        path = os.fsdecode(super().convert(value, *context))
+        if not path:
+            self.fail("It is empty; give the name of a file or folder.", *context)
+        return Path(path)
+
+
+class _NewFile(_Path):
+    """A file to be written, where that is possible: found out before what it is to hold is."""
 
     def __init__(self) -> None:
         super().__init__(dir_okay=False, writable=True)
 
     def convert(self, value: Any, *context: Any) -> Path:
-        path = Path(os.fsdecode(super().convert(value, *context)))
+        path = super().convert(value, *context)
         if not path.parent.is_dir():
             self.fail(f"Folder {str(path.parent)!r} does not exist.", *context)
+        if not path.exists():
+            self._try_to_write(path.parent, *context)
         return path
+
+    def _try_to_write(self, folder: Path, *context: Any) -> None:
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            self.fail(f"Cannot write to folder {str(folder)!r}: {error.strerror}.", *context)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +68,9 @@ def list_command() -> None:
 
 @cli.command("plot")
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "-o", "--output", required=True, type=_Path(), metavar="FILE", help="The picture: png, svg, …"
+)
 def plot_command(names: tuple[str, ...], output: Path) -> None:
     """Plot activations with their derivatives, each parameter varied.
 
@@ -70,7 +93,7 @@ def plot_command(names: tuple[str, ...], output: Path) -> None:
 @click.option("--quick", is_flag=True, help="A look of some seconds, too small to conclude from.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=_Path(),
     default=Path("zeta-report"),
     show_default=True,
     metavar="DIR",
@@ -87,7 +110,7 @@ def plot_command(names: tuple[str, ...], output: Path) -> None:
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster; default: the one here.")
 @click.option(
     "--tensorboard",
-    type=click.Path(path_type=Path),
+    type=_Path(),
     metavar="DIR",
     help="Folder for TensorBoard's event files.",
 )
@@ -132,10 +155,10 @@ def evaluate_command(
 
 
 @cli.command("report")
-@click.argument("folders", nargs=-1, required=True, metavar="DIR…", type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, required=True, metavar="DIR…", type=_Path())
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=_Path(),
     metavar="DIR",
     help="Folder to write to; may be left out with a single DIR, which is then written to.",
 )
@@ -160,7 +183,7 @@ def report_command(folders: tuple[Path, ...], out: Path | None) -> None:
 @click.argument("b")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=_Path(),
     default=Path("zeta-report"),
     show_default=True,
     metavar="DIR",
@@ -180,8 +203,8 @@ def compare_command(a: str, b: str, out: Path) -> None:
 
 
 @cli.command("export")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.argument("output", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("folder", type=_Path(), metavar="DIR")
+@click.argument("output", type=_Path(), metavar="FILE")
 def export_command(folder: Path, output: Path) -> None:
     """Write the finished trials of the report in DIR as a table, a row for each.
 
@@ -189,6 +212,8 @@ def export_command(folder: Path, output: Path) -> None:
     """
     from zeta.evaluate.store import export, read_trials
 
+    if not folder.is_dir():
+        raise UserError(f"there are no finished trials to export: no folder {str(folder)!r}")
     trials = read_trials(folder)
     export(trials, output)
     click.echo(f"wrote {output}: {len(trials)} trials")
@@ -198,8 +223,12 @@ def export_command(folder: Path, output: Path) -> None:
 @click.argument("activations", nargs=-1, metavar="[ACTIVATION]…")
 @click.option("--quick", is_flag=True, help="float32 alone, to 2^20 elements, fewer rounds.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="PyTorch's threads.")
-@click.option("--json", "json_path", type=_NewFile(), metavar="FILE")
-@click.option("--plot", "plot_path", type=_NewFile(), metavar="FILE")
+@click.option(
+    "--json", "json_path", type=_NewFile(), metavar="FILE", help="Write every time and ratio here."
+)
+@click.option(
+    "--plot", "plot_path", type=_NewFile(), metavar="FILE", help="Draw the ratios: png, svg, …"
+)
 def bench_command(
     activations: tuple[str, ...],
     quick: bool,
@@ -217,6 +246,10 @@ def bench_command(
 
     from zeta import bench
 
+    if plot_path:
+        from zeta.plot import check_format
+
+        check_format(plot_path)  # now, not after minutes of measuring
     names = activations or bench.DEFAULT
     sizes = bench.SIZES[:-1] if quick else bench.SIZES
     dtypes = bench.DTYPES[:1] if quick else bench.DTYPES
@@ -259,6 +292,9 @@ def doctor_command() -> None:
 
 def main() -> None:
     """The entry point: every failure is one line on standard error and a non-zero status."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # An output in Latin-1 or ASCII has no ± and no ×: better a question mark than no result.
+        sys.stdout.reconfigure(errors="replace")
     try:
         status = cli.main(prog_name="zeta", standalone_mode=False)
     except click.UsageError as error:
@@ -271,10 +307,17 @@ def main() -> None:
         status = _fail(str(error.__cause__ or error) or "interrupted", 130)
     except (UserError, ImportError, OSError) as error:
         status = _fail(str(error), 1, error)
+    except SystemExit as error:
+        # Click and Rich exit with 1 where nobody reads on, as of `zeta list | head -1`.
+        status = 1 if error.code == 1 else _unexpected(error)
     except BaseException as error:  # a user's file may derive its own
-        text = f"unexpected {type(error).__name__}: {error} (ZETA_DEBUG=1 shows the traceback)"
-        status = _fail(text, 1, error)
+        status = _unexpected(error)
     sys.exit(status)
+
+
+def _unexpected(error: BaseException) -> int:
+    text = f"unexpected {type(error).__name__}: {error} (ZETA_DEBUG=1 shows the traceback)"
+    return _fail(text, 1, error)
 
 
 def _fail(text: str, status: int, error: BaseException | None = None) -> int:

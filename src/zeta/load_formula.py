@@ -40,6 +40,34 @@ def is_file_source(source: str) -> bool:
     return source.endswith(".py") or source.rpartition(":")[0].endswith(".py")
 
 
+def one_spelling(source: str) -> str:
+    """The same name however its file was spelt: trials are kept and found by it.
+
+    A file in the current folder or below is named relative to it, any other absolutely.
+
+    Example:
+        >>> from zeta.load_formula import one_spelling
+        >>> one_spelling("./formulas/../mine.py:swish")
+        'mine.py:swish'
+        >>> one_spelling("exo")
+        'exo'
+    """
+    if not is_file_source(source) or not source.isprintable():  # the latter is refused on loading
+        return source
+    name, colon, attribute = _split(source)
+    path = Path(name)
+    # The file itself may be a link whose own name is the one to show.
+    path = path.parent.resolve() / path.name
+    here = Path.cwd()
+    path = path.relative_to(here) if path.is_relative_to(here) else path
+    return f"{path}{colon}{attribute}"
+
+
+def _split(source: str) -> tuple[str, str, str]:
+    """The path, the colon and the name in a file, the last two empty where there is no name."""
+    return (source, "", "") if source.endswith(".py") else source.rpartition(":")
+
+
 def load_from_file(source: str, wanted: type[T]) -> T:
     """The object of type ``wanted`` that ``source``, ``"path/to/file.py:name"``, names.
 
@@ -52,7 +80,7 @@ def load_from_file(source: str, wanted: type[T]) -> T:
     if not source.isprintable():  # it will be shown on terminals and in reports
         raise UserError(f"{source!r} has control characters in its name; rename the file")
     kind = wanted.__name__
-    path, name = (source, "") if source.endswith(".py") else source.rsplit(":", 1)
+    path, _, name = _split(source)
     module = _run_file(Path(path))
     offered = [key for key, value in vars(module).items() if isinstance(value, wanted)]
     if not name:
@@ -112,6 +140,12 @@ def one_line(error: BaseException) -> str:
     return ": ".join(filter(None, [type(error).__name__, " ".join(text.split())]))
 
 
+def _advice(error: Exception) -> str:
+    if "truth value of Relational" in str(error):  # SymPy's, of `if x > 0` and `max(x, 0)`
+        return "compare with piecewise, maximum and minimum of zeta.math, not with if, max and min"
+    return "write it with arithmetic and the functions of zeta.math"
+
+
 def _check_maths(source: str, formula: Formula) -> None:
     """Formulas in another library's functions, and constants, fail here, not deep inside a run."""
     from sympy import I
@@ -120,10 +154,11 @@ def _check_maths(source: str, formula: Formula) -> None:
         expression = formula.symbolic()
         used = {symbol.name for symbol in expression.free_symbols}
         _ = formula.clamped_sides  # takes it on numbers
+    except UserError as error:
+        raise UserError(f"{source!r} cannot be used: {error}") from error
     except Exception as error:
         raise UserError(
-            f"{source!r} cannot be evaluated on symbols ({one_line(error)}); "
-            "write it with arithmetic and the functions of zeta.math"
+            f"{source!r} cannot be evaluated on symbols ({one_line(error)}); {_advice(error)}"
         ) from error
     if "x" not in used:
         raise UserError(f"{source!r} is constant: an activation must depend on its input")

@@ -14,6 +14,7 @@ from zeta._formula import Formula
 
 try:
     from matplotlib.axes import Axes
+    from matplotlib.backend_bases import FigureCanvasBase
     from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
     raise missing_extra("zeta.plot", "Matplotlib", extra="plot") from error
@@ -69,14 +70,23 @@ def plot(formulas: Sequence[Formula], path: str | Path) -> None:
         ImportError: Matplotlib is missing; the message names the extra.
     """
     path = Path(path)
+    check_format(path)
     figure = draw(formulas)
-    formats = figure.canvas.get_supported_filetypes()
-    if path.suffix.lstrip(".").lower() not in formats:
-        raise UserError(f"cannot plot to {str(path)!r}: the suffix must be one of {_list(formats)}")
     try:
         figure.savefig(path)
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def check_format(path: Path) -> None:
+    """Raise unless the file's suffix names a format that can be drawn.
+
+    Raises:
+        UserError: it names none.
+    """
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lstrip(".").lower() not in formats:
+        raise UserError(f"cannot plot to {str(path)!r}: the suffix must be one of {_list(formats)}")
 
 
 def draw(formulas: Sequence[Formula]) -> Figure:

@@ -11,6 +11,7 @@ import pytest
 
 from answering import noise, realistic, settings_for, study, write_tasks
 from zeta.evaluate import Settings
+from zeta.evaluate.charts import training_charts
 from zeta.evaluate.ranking import MIN_TASKS
 from zeta.evaluate.report import render
 from zeta.evaluate.results import Results
@@ -168,3 +169,10 @@ def assert_harmless(page: str) -> None:
 
 def test_the_same_results_give_the_same_page(results: Results) -> None:
     assert render(results) == render(results)
+
+
+def test_the_loss_of_a_single_epoch_is_seen(results: Results) -> None:
+    trials = tuple(replace(trial, curve=(0.5,)) for trial in results.trials)
+    (chart,) = training_charts(replace(results, trials=trials))
+    markers = re.findall(r"<use [^>]*var\(--series-\d\)", chart.svg)
+    assert len(markers) == len(results.settings.activations)

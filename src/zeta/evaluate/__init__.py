@@ -22,6 +22,7 @@ from zeta._errors import missing_extra
 if _missing := [
     package
     for module, package in (
+        ("filelock", "filelock"),
         ("torch", "PyTorch"),
         ("sklearn", "scikit-learn"),
         ("jinja2", "Jinja2"),
@@ -30,7 +31,7 @@ if _missing := [
     )
     if importlib.util.find_spec(module) is None
 ]:
-    raise missing_extra("zeta.evaluate", " and ".join(_missing), extra="evaluate")
+    raise missing_extra("zeta.evaluate", *_missing, extra="evaluate")
 
 from zeta.evaluate import tasks
 from zeta.evaluate.plan import Plan, TaskPlan

@@ -274,10 +274,12 @@ def _draw_training(axis: Axes, task: TaskInfo, results: Results) -> None:
             mean = np.mean(curves, axis=0)
             epochs = np.arange(1, len(mean) + 1)
             style, color = _line_style(results, name), _color(results, name)
-            axis.plot(epochs, mean, style, color=color)
+            marker = "o" if len(mean) == 1 else None  # a line through one point is none
+            axis.plot(epochs, mean, style, color=color, marker=marker, ms=5)
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(_PlainLog())
     axis.yaxis.set_minor_formatter(_PlainLog())
+    axis.locator_params(axis="x", integer=True)
     axis.set_xlabel("epoch")
 
 

@@ -11,6 +11,7 @@ from zeta.evaluate.progress import Progress, Silent
 from zeta.evaluate.protocol import DEFAULT_CANDIDATES, MOST_SEEDS, Settings
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
+from zeta.load_formula import one_spelling
 
 
 class Interrupted(KeyboardInterrupt):
@@ -103,9 +104,9 @@ def make_settings(
     Raises:
         UserError: too few or too many seeds, or no task whose data are installed.
     """
-    candidates = tuple(dict.fromkeys(activations)) or DEFAULT_CANDIDATES
+    candidates = tuple(dict.fromkeys(map(one_spelling, activations))) or DEFAULT_CANDIDATES
     usual = task_registry.QUICK if quick else tuple(task_registry.TASKS)
-    names, skipped = _available(tuple(dict.fromkeys(tasks)), usual)
+    names, skipped = _available(tuple(dict.fromkeys(map(one_spelling, tasks))), usual)
     return _settings(candidates, names, num_seeds, quick), skipped
 
 

@@ -9,6 +9,7 @@ from zeta.evaluate.across import judge_overall, task_scales
 from zeta.evaluate.compare import Pair, judge
 from zeta.evaluate.results import Comparison, Overall, Results, Score
 from zeta.evaluate.wording import count, difference_words, interval, overall_figures, signed
+from zeta.load_formula import one_spelling
 
 Kind = Literal["activation", "task"]
 
@@ -49,6 +50,7 @@ def versus(results: Results, a: str, b: str) -> Versus:
     kinds |= dict.fromkeys(results.settings.tasks, "task")
     known = {called: (kinds[name], name) for name, short in results.names.items()
              for called in (name, short)}  # fmt: skip
+    a, b = (name if name in known else one_spelling(name) for name in (a, b))
     for name in (a, b):
         if name not in known:
             raise UnknownNameError("activation or task", name, known)
