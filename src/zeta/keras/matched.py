@@ -23,10 +23,11 @@ class Matched(keras.Layer, IsMatched):
 
     Example:
         >>> import keras
+        >>> import numpy as np
         >>> from zeta.keras.matched import Matched
         >>> matched = Matched(keras.layers.ReLU())
         >>> matched.build((None, 2))
-        >>> matched.set_weights([0.5, [1.0, 0.0]])
+        >>> matched.set_weights([np.array(0.5), np.array([1.0, 0.0])])
         >>> keras.ops.convert_to_numpy(matched(keras.ops.array([[-1.0, 2.0]])))
         array([[1., 1.]], dtype=float32)
     """
