@@ -174,6 +174,17 @@ def test_gain_and_shifts_are_those_of_least_squares():
     np.testing.assert_allclose(model(x), gain * Exo()(pre) + shift, rtol=1e-4, atol=1e-6)
 
 
+def test_observed_in_evaluation_mode():
+    linear, dropout = nnx.Linear(3, 3, rngs=nnx.Rngs(0)), nnx.Dropout(0.9, rngs=nnx.Rngs(1))
+    gains = []
+    for model in (nnx.Sequential(linear, nnx.relu), nnx.Sequential(linear, dropout, nnx.relu)):
+        report = zeta.replace_activations(model, "relu", Exo, match_gain=True, example_inputs=X)
+        gains.append(report.replaced[0].gain)
+    assert gains[0]
+    assert gains[0] == gains[1]
+    assert not dropout.deterministic
+
+
 def test_matched_to_the_normal_distribution_without_inputs():
     model = nnx.Sequential(nnx.Linear(3, 3, rngs=nnx.Rngs(0)), nnx.relu)
     zeta.replace_activations(

@@ -17,7 +17,12 @@ from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
 from zeta.integrations.names import IsMatched, activation_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import call_arguments, nothing_matched
+from zeta.integrations.surgery import (
+    call_arguments,
+    in_one_line,
+    nothing_matched,
+    undone_out_of_order,
+)
 
 Matches = Callable[[str, Any], bool]
 
@@ -111,9 +116,7 @@ def replace(
 
     def undo() -> nnx.Module:
         if not all(place.holds(module) for place, module in zip(places, put, strict=True)):
-            raise RuntimeError(
-                "the model no longer holds what this surgery put there; undo later ones first"
-            )
+            raise undone_out_of_order()
         for place in places:
             place.put(place.old)
         return model
@@ -213,8 +216,7 @@ def _look(
     try:
         return flax_calls.traced_calls(twin, example_inputs), ""
     except Exception as error:  # whatever a model raises on tracers
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return [], f"JAX cannot trace the model ({reason:.100})"
+        return [], f"JAX cannot trace the model ({in_one_line(error)})"
 
 
 def _identity(x: jax.Array, *_: Any, **__: Any) -> jax.Array:
@@ -234,11 +236,10 @@ def _check_runs(model: nnx.Module, example_inputs: Any, undo: Callable[[], Any])
         flax_calls.traced_calls(_evaluating(model), example_inputs)
     except Exception as error:  # of whatever type a transformation raises
         undo()
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise TypeError(
             "the model does not run with the new activations, so nothing was changed "
-            f"({reason:.100}); layers that nnx.vmap has stacked, for nnx.scan say, take parameters "
-            "only where they are built"
+            f"({in_one_line(error)}); layers that nnx.vmap has stacked, for nnx.scan say, take "
+            "parameters only where they are built"
         ) from error
 
 

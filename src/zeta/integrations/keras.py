@@ -17,7 +17,7 @@ from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
 from zeta.integrations.names import IsMatched, activation_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import nothing_matched
+from zeta.integrations.surgery import in_one_line, nothing_matched
 from zeta.keras.matched import Matched
 
 Matches = Callable[[str, Any], bool]
@@ -270,10 +270,9 @@ def _twin(layer: Any, **changes: Any) -> Any:
     try:
         return layer.__class__.from_config({**layer.get_config(), **changes})
     except Exception as error:  # of whatever type the layer chooses
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise TypeError(
             f"{layer.name} ({type(layer).__name__}) cannot be cloned from its configuration: "
-            f"{reason:.200}"
+            f"{in_one_line(error, 200)}"
         ) from error
 
 

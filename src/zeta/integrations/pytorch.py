@@ -18,7 +18,7 @@ from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
 from zeta.integrations.names import IsMatched, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import nothing_matched
+from zeta.integrations.surgery import in_one_line, nothing_matched, undone_out_of_order
 
 Matches = Callable[[str, Any], bool]
 
@@ -144,9 +144,7 @@ def replace(
 
     def undo() -> nn.Module:
         if not all(place.holds(put[id(place.old)]) for place in places):
-            raise RuntimeError(
-                "the model no longer holds what this surgery put there; undo later ones first"
-            )
+            raise undone_out_of_order()
         for place in places:
             place.put(place.old)
         for step in revert:
@@ -264,8 +262,7 @@ def _look(
     try:
         return pytorch_calls.traced_calls(model, selected), ""
     except Exception as error:  # whatever a model's forward raises on symbols
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return (), f"torch.fx cannot trace the model ({reason:.100}); give example_inputs"
+        return (), f"torch.fx cannot trace the model ({in_one_line(error)}); give example_inputs"
 
 
 class _Observer:

@@ -143,6 +143,18 @@ def nothing_matched(
     return ValueError(message + hint)
 
 
+def undone_out_of_order() -> RuntimeError:
+    """The error of an ``undo()`` that would put an activation where another one stands by now."""
+    return RuntimeError(
+        "the model no longer holds what this surgery put there; undo later ones first"
+    )
+
+
+def in_one_line(error: Exception, length: int = 100) -> str:
+    """An error's type and message, as part of a sentence."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:length]
+
+
 def call_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of one call of a model."""
     if isinstance(example_inputs, dict):
