@@ -1,6 +1,7 @@
 """The `zeta` command with hostile arguments, in processes of its own: one clean line, no crash."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def zeta(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "zeta.cli", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, timeout=120)
+    env = {**os.environ, "ZETA_DATASETS": os.devnull}  # a task is skipped, and no word of it
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=120)
 
 
 def plot(name: str) -> list[str]:

@@ -168,14 +168,36 @@ def test_long_groups_are_run_first(tmp_path: Path) -> None:
     assert in_turn[: len(settings.activations)] == [f"{path}:long"] * len(settings.activations)
 
 
-def test_skipped_tasks_are_in_the_results(tmp_path: Path) -> None:
-    skipped = {"speech": "pip install 'zeta-nn[tasks]'"}
+class Notes(Silent):
+    """Keeps what the user should read."""
+
+    def __init__(self) -> None:
+        self.lines = list[str]()
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_skipped_tasks_are_noted_and_in_the_results(tmp_path: Path) -> None:
+    skipped, notes = {"speech": "pip install 'zeta-nn[tasks]'"}, Notes()
     engine = AnsweringEngine(noise)
-    results = Study(settings_for("exo"), tmp_path, engine, Silent(), skipped).run()
+    results = Study(settings_for("exo"), tmp_path, engine, notes, skipped).run()
     assert results.to_json()["protocol"]["skipped"] == skipped
+    assert notes.lines == ["task speech is skipped: pip install 'zeta-nn[tasks]'"]
 
 
-def test_settings() -> None:
+def test_a_skipped_task_is_not_what_a_failing_run_talks_of(tmp_path: Path) -> None:
+    """The error is all that a user has to read."""
+    (tmp_path / "file").touch()
+    notes, engine = Notes(), AnsweringEngine(noise)
+    with pytest.raises(UserError, match="cannot write to"):
+        Study(settings_for("exo"), tmp_path / "file", engine, notes, {"speech": "x"}).run()
+    assert not notes.lines
+
+
+def test_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "fashion-mnist").mkdir()
+    monkeypatch.setenv("ZETA_DATASETS", str(tmp_path))
     settings, skipped = make_settings((), (), None, quick=False)
     assert settings.activations == (
         "exo", "learnable_selu_variation", "laplace", "relu", "gelu", "silu",
@@ -183,6 +205,10 @@ def test_settings() -> None:
     )  # fmt: skip
     assert settings.tasks == tuple(tasks.TASKS)
     assert not skipped
+    monkeypatch.setenv("ZETA_DATASETS", str(tmp_path / "none"))
+    settings, skipped = make_settings((), (), None, quick=False)
+    assert {*settings.tasks, *skipped} == set(tasks.TASKS)
+    assert list(skipped) == ["fashion_mnist"]
     settings, _ = make_settings(("gelu", "gelu"), (), 7, quick=True)
     assert settings.activations == ("gelu", "relu", "silu")
     with pytest.raises(UserError, match=r"seeds must be at least 2.*got 1"):

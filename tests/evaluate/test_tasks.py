@@ -1,5 +1,6 @@
 """The tasks: splits that do not leak, scores, and tasks of the user's own."""
 
+import gzip
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -92,6 +93,31 @@ def test_tasks_can_be_learned(name: str) -> None:
     value = run_trial(key).value
     assert value is not None
     assert value > task.constant_score() + 0.1
+
+
+def test_fashion_mnist_is_where_debian_puts_it_or_where_the_user_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read from files in the format of the package, which a machine may lack."""
+    monkeypatch.setenv("ZETA_DATASETS", str(tmp_path))
+    task = tasks.get("fashion_mnist")
+    assert "apt install dataset-fashion-mnist" in (task.missing() or "")
+    folder = tmp_path / "fashion-mnist"
+    folder.mkdir()
+    images = np.random.default_rng(0).integers(256, size=(80, 28, 28), dtype=np.uint8)
+    labels = np.arange(80, dtype=np.uint8) % 10
+    for name, header, content in (("images-idx3", 16, images), ("labels-idx1", 8, labels)):
+        packed = gzip.compress(bytes(header) + content.tobytes())
+        (folder / f"train-{name}-ubyte.gz").write_bytes(packed)
+    assert task.missing() is None
+    x, y = task.load()
+    assert np.array_equal(x, images[:, None])
+    assert np.array_equal(y, labels)
+    network = task.build(task.shape(4), nn.ReLU, seed=1)
+    assert network(torch.from_numpy(x)).shape == (80, 10)
+    monkeypatch.delenv("ZETA_DATASETS")
+    debian = Path("/usr/share/datasets/fashion-mnist")
+    assert (task.missing() is None) == debian.is_dir()
 
 
 def test_a_package_that_is_not_there_is_named() -> None:

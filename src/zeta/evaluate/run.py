@@ -58,8 +58,6 @@ def evaluate(
     """
     progress = progress or Silent()
     settings, skipped = make_settings(activations, tasks, num_seeds, quick)
-    for name, reason in skipped.items():
-        progress.note(f"task {name} is skipped: {reason}")
     if tensorboard is not None:
         from zeta.evaluate.tensorboard import TensorBoard
 

@@ -24,7 +24,7 @@ class Study:
         folder: for the report and the finished trials.
         engine: runs the others.
         progress: told of every finished trial.
-        skipped: task -> why it is left out; reported.
+        skipped: task -> why it is left out; noted once nothing can be wrong any more, and reported.
 
     Raises:
         UserError: an unknown name or an unusable file.
@@ -62,6 +62,8 @@ class Study:
         started = time.perf_counter()
         machine = environment()  # first: if it fails, no training is lost
         with TrialStore(self.folder, self._progress.note) as store:
+            for name, reason in self._skipped.items():
+                self._progress.note(f"task {name} is skipped: {reason}")
             tunings = self._tune(store)
             self._finals(store, tunings)
             # Imported late: SciPy and Matplotlib take a second that the workers are better given.

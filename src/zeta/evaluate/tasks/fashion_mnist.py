@@ -1,6 +1,7 @@
 """Images: articles of clothing, 28×28 pixels, by a convolutional network."""
 
 import gzip
+import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,21 +13,33 @@ from zeta.evaluate.tasks.task import Array, Budget, MakeActivation, Shape, Task
 if TYPE_CHECKING:
     from torch import nn
 
-FOLDER = Path("/usr/share/datasets/fashion-mnist")
+# Where Debian's packages of data sets put them, unless ZETA_DATASETS names another folder.
+_SYSTEM_FOLDER = "/usr/share/datasets"
 _IMAGES = 8000
 _IMAGE_HEADER, _LABEL_HEADER = 16, 8  # bytes of an IDX file before its data
 
 
+def _folder() -> Path:
+    return Path(os.environ.get("ZETA_DATASETS", _SYSTEM_FOLDER)) / "fashion-mnist"
+
+
 def _missing() -> str | None:
-    if FOLDER.is_dir():
+    if _folder().is_dir():
         return None
-    return "its images are in Debian's package: apt install dataset-fashion-mnist"
+    return (
+        "its images are in Debian's package: apt install dataset-fashion-mnist; or set "
+        "ZETA_DATASETS to the folder that holds fashion-mnist/"
+    )
+
+
+def _load() -> tuple[Array, Array]:
+    return _read(_folder())
 
 
 @cache
-def _load() -> tuple[Array, Array]:
-    images = gzip.decompress((FOLDER / "train-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((FOLDER / "train-labels-idx1-ubyte.gz").read_bytes())
+def _read(folder: Path) -> tuple[Array, Array]:
+    images = gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes())
     x = np.frombuffer(images, np.uint8, offset=_IMAGE_HEADER).reshape(-1, 1, 28, 28)
     y = np.frombuffer(labels, np.uint8, offset=_LABEL_HEADER)
     return x[:_IMAGES].astype(np.float32), y[:_IMAGES].astype(np.int64)
