@@ -74,4 +74,4 @@ format: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest zeta-report build dist docs/_build docs/activations docs/api docs/results
+	rm -rf .venv .venv-oldest tests/.truths zeta-report build dist docs/_build docs/activations docs/api docs/results

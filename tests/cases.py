@@ -4,12 +4,19 @@ A formula that is added to the catalogue is tested everywhere the moment it exis
 """
 
 import functools
+import hashlib
+import json
 import math
+import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import mpmath
 import numpy as np
 import torch
+from mpmath.libmp import from_pickable, to_pickable
 
 from zeta import activations
 from zeta._formula import Formula
@@ -18,6 +25,8 @@ FORMULAS = list(activations.CATALOGUE.values())
 HALF_DTYPES = [torch.float16, torch.bfloat16]
 FULL_DTYPES = [torch.float32, torch.float64]
 DTYPES = HALF_DTYPES + FULL_DTYPES
+
+TRUTHS = Path(__file__).parent / ".truths"
 
 # f(-inf) and f(+inf); None where there is no limit, but something finite.
 LIMITS = {
@@ -82,8 +91,46 @@ class Truth:
 
 @functools.cache
 def truths(formula: Formula, dtype: torch.dtype) -> list[Truth]:
-    """The truth at every point of the grid, parameters at their defaults."""
-    return [truth(formula, x) for x in grid(dtype).tolist()]
+    """The truth at every point of the grid, parameters at their defaults.
+
+    Those of the catalogue are kept on disk, for the other processes of a run and for later ones,
+    until a source that they follow from changes.
+    """
+    compute = lambda: [truth(formula, x) for x in grid(dtype).tolist()]
+    if activations.CATALOGUE.get(formula.name) is not formula:
+        return compute()
+    kept = TRUTHS / f"{_sources()} {formula.name} {name(dtype)}.json"
+    try:
+        found = json.loads(kept.read_text())
+    except FileNotFoundError:
+        found = [_packed(truth) for truth in compute()]
+        TRUTHS.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=TRUTHS, delete=False) as file:
+            json.dump(found, file)
+        os.replace(file.name, kept)
+    return [_unpacked(formula, entry) for entry in found]
+
+
+def _packed(truth: Truth) -> list[Any]:
+    """For JSON: an mpmath number as its exact parts."""
+    slopes = {key: to_pickable(slope._mpf_) for key, slope in truth.slopes.items()}
+    return [to_pickable(truth.value._mpf_), slopes, truth.x, truth.kinks, truth.condition]
+
+
+def _unpacked(formula: Formula, entry: list[Any]) -> Truth:
+    number = lambda parts: mpmath.mp.make_mpf(from_pickable(parts))
+    value, slopes, x, kinks, condition = entry
+    slopes = {key: number(parts) for key, parts in slopes.items()}
+    return Truth(number(value), slopes, formula, x, kinks, condition)
+
+
+@functools.cache
+def _sources() -> str:
+    """A digest of what the truths follow from."""
+    package = Path(activations.__file__).parent
+    files = [Path(__file__), *package.glob("*.py"), *(package / "_backends").glob("*.py")]
+    content = b"".join(file.read_bytes() for file in sorted(files))
+    return hashlib.sha256(content + mpmath.__version__.encode()).hexdigest()[:16]
 
 
 def truth(formula: Formula, x: float) -> Truth:

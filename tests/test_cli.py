@@ -1,4 +1,4 @@
-"""The `zeta` command as users run it: in processes of its own."""
+"""The `zeta` command as users run it."""
 
 import contextlib
 import json
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from answering import noise, study
+from command import command, here
+from command import in_a_process as zeta
 from zeta.evaluate import Settings
 
 # Small enough that a run is mostly imports.
@@ -35,22 +37,6 @@ from zeta.math import sigmoid
 def swish(x, beta):
     return x * sigmoid(beta * x)
 """
-
-
-def command(*args: str | Path) -> list[str]:
-    return [sys.executable, "-m", "zeta.cli", *map(str, args)]
-
-
-def zeta(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The command where a task is skipped, as on a machine without Debian's Fashion-MNIST."""
-    return subprocess.run(
-        command(*args),
-        cwd=cwd,
-        env={**os.environ, "ZETA_DATASETS": os.devnull},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 @pytest.fixture
@@ -139,7 +125,7 @@ def test_bad_input_is_one_line_and_a_nonzero_exit(
         "from zeta import formula\nclass E(BaseException): pass\n"
         "@formula\ndef f(x):\n    raise E('a\\nb')\n"
     )
-    run = zeta(*arguments, cwd=files)
+    run = here(*arguments, cwd=files)
     assert run.returncode == 1
     assert message in run.stderr
     assert len(run.stderr.splitlines()) == 1
@@ -159,8 +145,8 @@ def test_bad_input_is_one_line_and_a_nonzero_exit(
         (["bench", "--json", "/proc/self/b.json"], "Cannot write to folder '/proc/self'"),
     ],
 )
-def test_usage_errors_are_one_line(arguments: list[str], message: str) -> None:
-    run = zeta(*arguments)
+def test_usage_errors_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    run = here(*arguments, cwd=tmp_path)
     assert run.returncode == 2
     assert message in run.stderr
     assert len(run.stderr.splitlines()) == 1

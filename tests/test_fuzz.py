@@ -21,11 +21,16 @@ SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 
 @st.composite
 def tensors(draw, dtype: torch.dtype, shapes: st.SearchStrategy[tuple[int, ...]] = SHAPES):
-    """A tensor of a drawn shape and layout; moderate numbers, with the extremes among them."""
+    """A tensor of a drawn shape and layout; moderate numbers or those of every size, and with the
+    extremes among them."""
     shape = draw(shapes)
     info = torch.finfo(dtype)
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     x = torch.randn(shape, dtype=torch.float64, generator=random) * draw(st.sampled_from([1, 30]))
+    if draw(st.booleans()):
+        share = torch.rand(shape, dtype=torch.float64, generator=random)
+        smallest, largest = math.log2(info.smallest_normal * info.eps), math.log2(info.max)
+        x = x.sign() * torch.exp2(smallest + share * (largest - smallest))
     extremes = torch.tensor([info.max, -info.max, info.tiny, -info.tiny, info.tiny / 4, 0.0, -0.0])
     chosen = extremes[torch.randint(len(extremes), shape, generator=random)].double()
     extreme = torch.rand(shape, generator=random) < draw(st.sampled_from([0.0, 0.2]))
@@ -61,15 +66,15 @@ LAYOUTS = [torch.clone, strided, channels_last, transposed, expanded, offset]
 
 @st.composite
 def parameters(draw, formula, x: torch.Tensor) -> dict[str, float | torch.Tensor]:
-    """Around the documented values: numbers, scalar tensors, or one value per channel."""
-    kind = draw(st.sampled_from(["default", "number", "tensor", "channels"]))
+    """Around the documented values: numbers, scalar tensors, or one per channel or element."""
+    kind = draw(st.sampled_from(["default", "number", "tensor", "channels", "elements"]))
     if kind == "default":
         return dict(formula.parameters)
     values = {key: value * draw(FACTORS) for key, value in formula.parameters.items()}
     if kind == "number":
         return values
     channels = (1, x.shape[1], *(1 for _ in x.shape[2:])) if x.dim() > 1 else ()
-    shape = channels if kind == "channels" else ()
+    shape = {"channels": channels, "elements": x.shape}.get(kind, ())
     return {key: torch.full(shape, value, dtype=x.dtype) for key, value in values.items()}
 
 

@@ -1,12 +1,11 @@
-"""The `zeta` command with hostile arguments, in processes of its own: one clean line, no crash."""
+"""The `zeta` command with hostile arguments: one clean line, no crash."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from command import here, in_a_process
 
 FORMULA = "from zeta import formula\n@formula(a=1.0)\ndef f(x, a):\n    return {}\n"
 TASK = b"""
@@ -44,12 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_bytes(content)
     (folder / "folder.py").mkdir()
     return folder
-
-
-def zeta(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "zeta.cli", *arguments]
-    env = {**os.environ, "ZETA_DATASETS": os.devnull}  # a task is skipped, and no word of it
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=120)
 
 
 def plot(name: str) -> list[str]:
@@ -91,9 +84,9 @@ def plot(name: str) -> list[str]:
     ids=lambda arguments: " ".join(arguments).encode("unicode_escape").decode()[:40],
 )
 def test_one_printable_line(folder: Path, arguments: list[str]) -> None:
-    run = zeta(folder, *arguments)
+    run = here(*arguments, cwd=folder)
     assert run.returncode in (1, 2)
-    line = run.stderr.decode()
+    line = run.stderr
     assert line.startswith("zeta: ")
     assert line.endswith("\n")
     assert line[:-1].isprintable()
@@ -102,8 +95,8 @@ def test_one_printable_line(folder: Path, arguments: list[str]) -> None:
 
 
 def test_numbers_that_overflow_are_drawn(folder: Path) -> None:
-    run = zeta(folder, *plot("huge.py:f"))
-    assert (run.returncode, run.stderr) == (0, b"")
+    run = here(*plot("huge.py:f"), cwd=folder)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_the_report_escapes_every_name(folder: Path) -> None:
@@ -111,11 +104,11 @@ def test_the_report_escapes_every_name(folder: Path) -> None:
     formulas = ["[red]<script>alert(1)<.py:f", "same.py:f"]
     tasks = ["--task", "[/red]task.py:evil", "--task", "task.py:evil"]
     options = ["--seeds", "2", "--quick", "--out", "out"]
-    run = zeta(folder, "evaluate", *formulas, *tasks, *options)
+    run = in_a_process("evaluate", *formulas, *tasks, *options, cwd=folder)
     assert run.returncode == 0, run.stderr
-    assert b"[red]<script>alert(1)<.py:f" in run.stdout
-    assert b"[/red]task.py:evil" in run.stdout
-    assert b"\x1b" not in run.stdout + run.stderr
+    assert "[red]<script>alert(1)<.py:f" in run.stdout
+    assert "[/red]task.py:evil" in run.stdout
+    assert "\x1b" not in run.stdout + run.stderr
     report = (folder / "out" / "report.html").read_text()
     assert "&lt;script&gt;alert(1)&lt;" in report
     assert "<script>alert" not in report
@@ -125,7 +118,7 @@ def test_the_report_escapes_every_name(folder: Path) -> None:
 
 @pytest.mark.parametrize("command", ["plot", "evaluate"])
 def test_help_says_that_a_file_is_run(folder: Path, command: str) -> None:
-    text = " ".join(zeta(folder, command, "--help").stdout.decode().split())
+    text = " ".join(here(command, "--help", cwd=folder).stdout.split())
     assert "path/to/file.py:name, which runs that file's code" in text
 
 

@@ -1,4 +1,4 @@
-"""Model surgery on Keras models; run by test_keras.py on each backend."""
+"""Model surgery on Keras models; run by tests/keras/test_backends.py on each backend."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Surgery on an architecture of keras.applications; run by test_keras.py."""
+"""Surgery on an architecture of keras.applications; run by tests/keras/test_backends.py."""
 
 import keras
 import numpy as np

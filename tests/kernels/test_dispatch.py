@@ -87,14 +87,13 @@ def test_a_tensor_given_twice_gets_both_gradients():
 
 
 @pytest.mark.parametrize("f", FORMULAS, ids=name)
-def test_second_derivatives_through_the_kernel(f):
-    x = (torch.randn(8, dtype=torch.float64) * 2 + 0.1).requires_grad_()
+def test_every_formula_is_fused(f):
+    """So that what `tests/test_activations.py` differentiates twice is the kernel."""
+    x = torch.randn(8, dtype=torch.float64, requires_grad=True)
     parameters = [
         torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in f.parameters.values()
     ]
     assert is_fused(f(x, *parameters))
-    assert torch.autograd.gradcheck(f, (x, *parameters))
-    assert torch.autograd.gradgradcheck(f, (x, *parameters))
 
 
 def test_compile_export_and_transforms_see_the_plain_formula(launches):
