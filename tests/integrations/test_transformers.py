@@ -1,7 +1,10 @@
 """transformers: surgery on its models, and Zeta's activations by name in its configurations."""
 
+import math
 import subprocess
 import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
 
 import mpmath
 import numpy as np
@@ -11,15 +14,22 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
     ViTConfig,
     ViTForImageClassification,
 )
 from transformers import activations as theirs
+from transformers.initialization import no_init_weights
 
 import zeta
 from zeta import activations
+from zeta.integrations.pytorch import Matched
+from zeta.nn import Exo, LearnableSELUVariation, MixtureOfSoftmaxes
 
 SIZE = {
     "hidden_size": 16,
@@ -171,6 +181,337 @@ def test_laplace_is_theirs_with_the_lower_tail_kept():
     exact = float(mpmath.ncdf((mpmath.mpf(-1) - mpmath.mpf(0.707107)) / mpmath.mpf(0.282095)))
     assert abs(zeta.nn.LaplaceActivation()(tail).item() / exact - 1) < 1e-5
     assert abs(theirs.ACT2FN["laplace"](tail).item() / exact - 1) > 0.5
+
+
+@contextmanager
+def memory_full_of_nan():
+    """What nobody has written to is NaN, as it may be."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def save_part(model, path, has):
+    """Save the tensors whose name ``has`` accepts."""
+    model.save_pretrained(path, state_dict={k: v for k, v in model.state_dict().items() if has(k)})
+
+
+def load(cls, path, **options):
+    with memory_full_of_nan():
+        return cls.from_pretrained(path, **options)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_checkpoint_without_the_parameters_starts_where_documented(kind, tmp_path):
+    build, _, place = MODELS[kind]
+    model, inputs = build()
+    model.save_pretrained(tmp_path)
+    zeta.register_transformers()
+    name = "learnable_selu_variation"
+    loaded = load(type(model), tmp_path, hidden_act=name)
+    for i in range(2):
+        assert_starting_values(loaded.get_submodule(place.format(i)))
+    kept = loaded.state_dict()
+    assert all(torch.equal(kept[key], value) for key, value in model.state_dict().items())
+    assert np.isfinite(train(loaded, inputs)).all()
+
+
+def assert_starting_values(module):
+    for name, value in module.initial_values.items():
+        tensor = getattr(module, name)
+        assert torch.equal(tensor, torch.full_like(tensor, value)), name
+
+
+class TinyConfig(PreTrainedConfig):
+    model_type = "zeta_tiny"
+
+
+class Tiny(PreTrainedModel):
+    """One of each of Zeta's modules with parameters or buffers."""
+
+    config_class = TinyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.linear = nn.Linear(4, 4)
+        self.exo = Exo(0.5, learnable=True)
+        self.channels = LearnableSELUVariation(num_parameters=4)
+        self.fixed = Exo(0.5, num_parameters=4)
+        self.shared = activations.laplace.module(learnable=True)
+        self.head = MixtureOfSoftmaxes(2, 4, 5)
+        self.post_init()
+
+    def forward(self, x, labels):
+        for layer in (self.linear, self.exo, self.channels, self.fixed, self.shared):
+            x = layer(x)
+        return self.head.loss(x, labels)
+
+
+class TinyThatIgnoresThem(Tiny):
+    def _init_weights(self, module):
+        pass
+
+
+class TinyThatKnowsThem(Tiny):
+    def _init_weights(self, module):
+        if isinstance(module, Exo) and module.learnable:
+            nn.init.constant_(module.alpha, 0.3)
+
+
+class Nested(PreTrainedModel):
+    config_class = TinyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.inner = TinyThatIgnoresThem(config)
+        self.exo = Exo(learnable=True)
+        self.post_init()
+
+
+def changed(model):
+    """With every value off its start."""
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.add_(2)
+    return model
+
+
+def assert_mixture_is_drawn(tensors):
+    for tensor in tensors:
+        assert 0 < tensor.abs().max() <= 1 / math.sqrt(4)
+
+
+WITH_ACCELERATE = pytest.mark.skipif(not find_spec("accelerate"), reason="needs accelerate")
+OPTIONS = [
+    {},
+    {"dtype": torch.bfloat16},
+    pytest.param({"device_map": "cpu"}, marks=WITH_ACCELERATE),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("cls", [Tiny, TinyThatIgnoresThem])
+def test_own_models_start_where_documented(cls, options, tmp_path):
+    save_part(cls(TinyConfig()), tmp_path, lambda key: key.startswith("linear"))
+    model = load(cls, tmp_path, **options)
+    for module in (model.exo, model.channels, model.fixed, model.shared):
+        assert_starting_values(module)
+    assert_mixture_is_drawn(model.head.parameters())
+    x, labels = torch.randn(3, 4, dtype=model.dtype), torch.tensor([0, 1, 4])
+    assert model(x, labels).isfinite()
+
+
+def test_what_the_checkpoint_has_of_a_module_is_kept(tmp_path):
+    has = {"channels.beta", "head.bias", "head.prior.weight"}
+    saved = changed(Tiny(TinyConfig()))
+    save_part(saved, tmp_path, lambda key: key in has)
+    model = load(Tiny, tmp_path)
+    for key, value in model.state_dict().items():
+        if key in has:
+            assert torch.equal(value, saved.state_dict()[key]), key
+    assert [getattr(model.channels, name)[0].item() for name in ("alpha", "omega")] == [
+        pytest.approx(1.67326),
+        2.0,
+    ]
+    assert_mixture_is_drawn([model.head.weight, model.head.prior.bias])
+
+
+def test_what_the_models_own_initialisation_says_of_them_holds(tmp_path):
+    save_part(TinyThatKnowsThem(TinyConfig()), tmp_path, lambda key: key.startswith("linear"))
+    model = load(TinyThatKnowsThem, tmp_path)
+    assert model.exo.alpha.item() == pytest.approx(0.3)
+    assert_starting_values(model.channels)
+
+
+def test_a_model_within_a_model_starts_where_documented(tmp_path):
+    save_part(Nested(TinyConfig()), tmp_path, lambda key: key.startswith("inner.linear"))
+    model = load(Nested, tmp_path)
+    for module in (model.exo, model.inner.exo, model.inner.fixed):
+        assert_starting_values(module)
+    assert_mixture_is_drawn(model.inner.head.parameters())
+
+
+def test_a_tied_decoder_is_the_checkpoints(tmp_path):
+    class Tied(PreTrainedModel):
+        config_class = TinyConfig
+        _tied_weights_keys = {"head.weight": "embedding.weight"}  # noqa: RUF012
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.embedding = nn.Embedding(5, 4)
+            self.head = MixtureOfSoftmaxes(2, 4, 5, decoder="shared")
+            self.head.tie_weights(self.embedding)
+            self.post_init()
+
+    saved = Tied(TinyConfig(tie_word_embeddings=True))
+    save_part(saved, tmp_path, lambda key: key.startswith("embedding"))
+    model = load(Tied, tmp_path)
+    assert model.head.weight is model.embedding.weight
+    assert torch.equal(model.head.weight, saved.embedding.weight)
+    assert_mixture_is_drawn([model.head.bias, *model.head.latent.parameters()])
+
+
+def test_what_a_constructor_sets_stays_without_a_checkpoint():
+    class Own(Tiny):
+        def __init__(self, config):
+            super().__init__(config)
+            nn.init.constant_(self.exo.alpha, 0.3)
+            self.post_init()
+
+    assert Own(TinyConfig()).exo.alpha.item() == pytest.approx(0.3)
+
+
+def test_initialisation_that_transformers_puts_off():
+    """As it does for DeepSpeed's ZeRO-3."""
+    with memory_full_of_nan(), no_init_weights():
+        model = Tiny(TinyConfig())
+    assert model.exo.alpha.isnan()
+    model.initialize_weights()
+    assert_starting_values(model.exo)
+    assert_starting_values(model.channels)
+    assert_mixture_is_drawn(model.head.parameters())
+
+
+def test_pytorchs_own_way_off_the_meta_device():
+    with torch.device("meta"):
+        model = Tiny(TinyConfig())
+    with memory_full_of_nan():
+        model.to_empty(device="cpu")
+    model.linear.reset_parameters()
+    for module in (model.exo, model.channels, model.fixed, model.shared, model.head):
+        module.reset_parameters()
+    assert_starting_values(model.fixed)
+    assert_mixture_is_drawn(model.head.parameters())
+    # From here on it is a model like any other.
+    with torch.no_grad():
+        model.exo.alpha.fill_(0.3)
+    model.init_weights()
+    assert model.exo.alpha.item() == pytest.approx(0.3)
+
+
+class BertWithExo(BertForSequenceClassification):
+    """Whose constructor does the surgery, so that the configuration need not know."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        zeta.replace_activations(
+            self, "gelu", lambda: Exo(learnable=True, device="cpu"), match_gain=True
+        )
+
+
+PLACE = MODELS["bert"][2].format(0)
+
+
+def test_a_constructor_that_does_the_surgery_is_saved_and_loaded(tmp_path):
+    model = BertWithExo(bert()[0].config)
+    assert 0 < model.get_submodule(PLACE).gain.item() < 1
+    changed(model).save_pretrained(tmp_path)
+    loaded = load(BertWithExo, tmp_path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+
+
+def test_a_constructor_that_does_the_surgery_takes_the_former_checkpoint(tmp_path):
+    model, inputs = bert()
+    model.save_pretrained(tmp_path)
+    expected = BertWithExo(model.config).get_submodule(PLACE)
+    loaded = load(BertWithExo, tmp_path)
+    matched = loaded.get_submodule(PLACE)
+    assert torch.equal(matched.gain, expected.gain)
+    assert torch.equal(matched.shift, expected.shift)
+    assert_starting_values(matched.activation)
+    assert loaded(**inputs).loss.isfinite()
+
+
+def test_a_surgery_is_repeated_before_its_weights_are_loaded(tmp_path):
+    (model, inputs), (twin, _) = bert(), bert()
+    for each in (model, twin):
+        report = zeta.replace_activations(
+            each, "gelu", "exo", match_gain=True, example_inputs=inputs
+        )
+    assert "hidden_act='gelu'" in str(report)
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(twin.eval()(**inputs).logits, model.eval()(**inputs).logits)
+
+
+def test_example_inputs_on_the_meta_device_are_refused():
+    with torch.device("meta"):
+        model, inputs = bert()
+        inputs = {name: tensor.to("meta") for name, tensor in inputs.items()}
+    with pytest.raises(ValueError, match="example_inputs have no values to match by"):
+        zeta.replace_activations(model, "gelu", "exo", match_gain=True, example_inputs=inputs)
+
+
+def test_activations_on_the_meta_device_are_matched_by_their_starting_values():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+    gains = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            model = nn.Sequential(nn.PReLU(), Scaled())
+        report = zeta.replace_activations(
+            model, nn.PReLU, lambda: Exo(learnable=True), match_gain=True
+        )
+        gains.append(report.replaced[0].gain)
+    assert gains[0] == gains[1]
+    with pytest.raises(ValueError, match="Scaled on the meta device cannot be matched: it has no"):
+        zeta.replace_activations(model, Scaled, "exo", match_gain=True)
+
+
+def test_matched_per_channel_keeps_what_the_checkpoint_has(tmp_path):
+    class Own(PreTrainedModel):
+        config_class = TinyConfig
+
+        def __init__(self, config):
+            super().__init__(config)
+            gain, shift = torch.tensor(0.5, device="cpu"), torch.arange(4.0, device="cpu")
+            self.matched = Matched(Exo(learnable=True), gain, shift)
+            self.post_init()
+
+    save_part(changed(Own(TinyConfig())), tmp_path, lambda key: key.endswith("gain"))
+    model = load(Own, tmp_path)
+    assert model.matched.gain.item() == 2.5
+    assert model.matched.shift.tolist() == [0, 1, 2, 3]
+    model.matched.reset_parameters()
+    assert model.matched.gain.item() == 0.5
+
+
+def test_values_that_were_lost_on_the_meta_device_are_named(tmp_path):
+    class Own(Tiny):
+        def __init__(self, config):
+            super().__init__(config)
+            self.matched = Matched(nn.ReLU(), torch.tensor(0.5), torch.zeros(()))
+            self.post_init()
+
+    model = Own(TinyConfig())
+    model.save_pretrained(tmp_path / "whole")
+    assert load(Own, tmp_path / "whole").matched.gain.item() == 0.5
+    save_part(model, tmp_path / "part", lambda key: "matched" not in key)
+    with pytest.raises(ValueError, match="the gain was given on the meta device"):
+        load(Own, tmp_path / "part")
+
+
+def test_a_model_that_ignores_its_configuration_says_so():
+    zeta.register_transformers()
+    size = {**SIZE, "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4}
+    model = GptOssForCausalLM(GptOssConfig(vocab_size=24, hidden_act="exo", **size))
+    assert not any(isinstance(module, zeta.nn.FormulaModule) for module in model.modules())
+    message = "says hidden_act='exo', but no module computes that: .* written into its code"
+    for inputs in (None, TOKENS):
+        with pytest.raises(ValueError, match=message):
+            zeta.replace_activations(model, "silu", "exo", example_inputs=inputs)
+
+
+def test_only_such_a_model_says_so():
+    model, _ = llama(hidden_act="gelu_new")
+    with pytest.raises(ValueError, match="nothing in LlamaForCausalLM matches") as error:
+        zeta.replace_activations(model, "relu", "exo")
+    assert "written into" not in str(error.value)
 
 
 FAMILIES = {  # every class of theirs that a name stands for

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from zeta.integrations.names import IsMatched, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
 from zeta.integrations.surgery import in_one_line, nothing_matched, undone_out_of_order
+from zeta.integrations.transformers import configured_activations, written_into_code
+from zeta.nn.module import Module, has_meta_tensors
 
 Matches = Callable[[str, Any], bool]
 
@@ -46,7 +50,7 @@ _HOOKS = (
 )
 
 
-class Matched(nn.Module, IsMatched):
+class Matched(Module, IsMatched):
     """An activation matched to the one it replaced, ``gain·f(x) + shift``.
 
     Args:
@@ -56,6 +60,10 @@ class Matched(nn.Module, IsMatched):
         channel_dim: the dimension of the input that holds the channels.
 
     Both are buffers, saved with the model and not learned.
+
+    Raises:
+        ValueError: from ``reset_parameters``, and from transformers' ``from_pretrained`` where the
+            checkpoint lacks them, if gain or shift were given on the meta device, without values.
 
     Example:
         >>> import torch
@@ -76,6 +84,27 @@ class Matched(nn.Module, IsMatched):
         self.channel_dim = channel_dim
         self.register_buffer("gain", gain)
         self.register_buffer("shift", shift)
+        given = {"gain": gain, "shift": shift}
+        self.starting_values = {
+            name: None if value.is_meta else value.detach().cpu().clone()
+            for name, value in given.items()
+        }
+        self.note_start()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set gain and shift to the values that were given."""
+        for name, value in self.starting_values.items():
+            buffer = getattr(self, name)
+            nn.init.constant_(buffer, math.nan)  # which may leave it alone: see `Module`
+            missing = buffer.isnan()
+            if value is not None:
+                buffer.copy_(torch.where(missing, value.to(buffer), buffer))
+            elif not buffer.is_meta and missing.any():
+                raise ValueError(
+                    f"Matched: the {name} was given on the meta device, so that its value is not "
+                    "known, and no checkpoint has it; give it with device='cpu'"
+                )
 
     def forward(self, input: Tensor) -> Tensor:
         """The matched activation, in the activation's dtype."""
@@ -131,7 +160,7 @@ def replace(
     observer = _Observer(pairs, matching=match_gain)
     found, not_looked = _look(model, shared, observer, example_inputs)
     if not places:
-        raise nothing_matched(model, model.modules(), found)
+        raise nothing_matched(model, model.modules(), found, written_into_code(model))
     if match_gain and example_inputs is None:
         observer.observe_normal({place.old: place.name for place in shared.values()})
     matched = {place.old: observer.matched(place.old) for place in shared.values()}
@@ -163,6 +192,7 @@ def replace(
         tuple(unseen) if example_inputs is not None else (),
         tuple(p.name for p in places if p.old in observer.sums and matched[p.old] is None),
         tuple(lost),
+        ", ".join(configured_activations(model)),
         _undo=undo,
     )
 
@@ -242,7 +272,8 @@ def _placed(matched: Matched | None, new: nn.Module, place: _Place) -> nn.Module
 
 
 def _gain(matched: Matched | None) -> float | None:
-    return None if matched is None else matched.gain.item()
+    value = None if matched is None else matched.starting_values["gain"]
+    return None if value is None else value.item()
 
 
 def _look(
@@ -287,19 +318,24 @@ class _Observer:
         match = self.sums[old].solve() if old in self.sums else None
         if match is None:
             return None
-        gain, shift = torch.tensor(match.gain, dtype=torch.float64), torch.as_tensor(match.shift)
+        with torch.device("cpu"):  # also where a model is being built on the meta device
+            gain = torch.tensor(match.gain, dtype=torch.float64)
+            shift = torch.as_tensor(match.shift)
         dim = -1 if match.channel_dim is None else match.channel_dim
         return Matched(self.pairs[old], gain, shift, dim)
 
     def observe_normal(self, names: dict[nn.Module, str]) -> None:
         """Take in the outputs on quantiles of the normal distribution."""
         for old, new in self.pairs.items():
-            x = torch.as_tensor(NORMAL_QUANTILES, dtype=torch.float32)
-            x = next((x.to(tensor) for tensor in (*new.parameters(), *old.parameters())), x)
-            with torch.no_grad():
+            former, latter = _off_meta(old), _off_meta(new)
+            # Also where a model is being built on the meta device.
+            with torch.no_grad(), torch.device("cpu"):
+                x = torch.as_tensor(NORMAL_QUANTILES, dtype=torch.float32)
+                parameters = (*latter.parameters(), *former.parameters())
+                x = next((x.to(tensor) for tensor in parameters), x)
                 # `forward`, past the hooks, which are for the model's own inputs.
-                f = on_normal(names[old], old.forward, x.clone())
-                self._add(old, f, on_normal(names[old], new.forward, x))
+                f = on_normal(names[old], former.forward, x.clone())
+                self._add(old, f, on_normal(names[old], latter.forward, x))
 
     @contextmanager
     def observing(self, model: nn.Module) -> Iterator[None]:
@@ -331,11 +367,33 @@ class _Observer:
             self._add(old, output, self._new.pop())
 
     def _add(self, old: nn.Module, f: Tensor, g: Tensor) -> None:
+        if f.is_meta or g.is_meta:
+            raise ValueError(
+                "the model is on the meta device, where example_inputs have no values to match "
+                "by; leave them out, or do the surgery after loading"
+            )
         dim, channels = self._channels
         # Attention's scores and what has been transposed have other sizes there.
         has_channels = f.dim() > 1 and f.shape[dim] == channels
         sums = self.sums.setdefault(old, GainSums())
         sums.add(f.cpu().double(), g.cpu().double(), dim if has_channels else None)
+
+
+def _off_meta(module: nn.Module) -> nn.Module:
+    """The module, or in place of one on the meta device a copy with its starting values."""
+    if not has_meta_tensors(module):
+        return module
+    copied = copy.deepcopy(module).to_empty(device="cpu")
+    for part, former in zip(copied.modules(), module.modules(), strict=True):
+        if has_meta_tensors(former, recurse=False):
+            reset = getattr(part, "reset_parameters", None)
+            if reset is None:
+                raise ValueError(
+                    f"{type(part).__name__} on the meta device cannot be matched: it has no "
+                    "reset_parameters() that sets its starting values"
+                )
+            reset()
+    return copied
 
 
 def _lost(place: _Place) -> Iterator[str]:

@@ -61,6 +61,8 @@ class SurgeryReport:
         not_matched: the places where gain matching found nothing to match by, since an output was
             constant or not finite.
         lost: what the old activations had and the new ones have not.
+        configured: the activation that a transformers model's configuration still names, which
+            ``from_pretrained`` would build; empty for other models.
     """
 
     model: Any
@@ -70,6 +72,7 @@ class SurgeryReport:
     not_called: tuple[str, ...] = ()
     not_matched: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    configured: str = ""
     _undo: Callable[[], Any] = field(repr=False, kw_only=True)
 
     def undo(self) -> Any:
@@ -115,6 +118,10 @@ class SurgeryReport:
                 list(map(_shown, self.not_matched)),
             ),
             ("not carried over from the old activations:", list(self.lost)),
+            (
+                "what save_pretrained writes, and from_pretrained builds, is the former model:",
+                [self.configured],
+            ),
         ]
         return [(title, items) for title, items in notes if any(items)]
 

@@ -132,7 +132,7 @@ def _predicate(what: What) -> Callable[[str, Any], bool]:
 
 
 def nothing_matched(
-    model: Any, values: Iterable[Any], calls: Iterable[FunctionCall] = ()
+    model: Any, values: Iterable[Any], calls: Iterable[FunctionCall] = (), why: str = ""
 ) -> ValueError:
     """The error of a surgery without a patient; ``values`` are all that could have matched."""
     counts = Counter(_type_name(value) for value in values)
@@ -140,7 +140,7 @@ def nothing_matched(
     message = f"nothing in {type(model).__name__} matches; it has: {found or 'no modules'}"
     called = "; ".join(dict.fromkeys(map(str, calls)))
     hint = f". Called as functions, which cannot be replaced: {called}" if called else ""
-    return ValueError(message + hint)
+    return ValueError(message + hint + (f". {why}" if why else ""))
 
 
 def undone_out_of_order() -> RuntimeError:

@@ -1,9 +1,20 @@
 """Hugging Face transformers: Zeta's activations by name in a configuration."""
 
+from __future__ import annotations
+
+import sys
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from zeta import activations
 from zeta._errors import missing_extra
+from zeta.integrations.names import activation_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# What configurations call the activation of the feed-forward layers.
+_FIELDS = ("hidden_act", "hidden_activation", "activation_function")
 
 
 def register_transformers(*, replace: str | Collection[str] = ("laplace",)) -> tuple[str, ...]:
@@ -51,3 +62,43 @@ def register_transformers(*, replace: str | Collection[str] = ("laplace",)) -> t
             ACT2FN[name] = entry
     # `ACT2FN[name]` would build a module.
     return tuple(name for name, entry in ours.items() if dict.get(ACT2FN, name) == entry)
+
+
+def configured_activations(model: nn.Module) -> dict[str, str]:
+    """What the configurations of a transformers model and its parts call their activation.
+
+    By what they say, ``"hidden_act='gelu'"``, the name that they give.
+    """
+    # Whoever has such a model has loaded this.
+    configurations = sys.modules.get("transformers.configuration_utils")
+    if configurations is None:
+        return {}
+    found = (getattr(module, "config", None) for module in model.modules())
+    configs = {id(c): c for c in found if isinstance(c, configurations.PreTrainedConfig)}
+    return {
+        f"{field}={name!r}": name
+        for config in configs.values()
+        for field in _FIELDS
+        if isinstance(name := getattr(config, field, None), str)
+    }
+
+
+def written_into_code(model: nn.Module) -> str:
+    """What to say of a transformers model whose configured activation no module computes."""
+    configured = configured_activations(model)
+    if not configured:
+        return ""
+    from transformers.activations import ACT2FN
+
+    computed = {activation_name(module) for module in model.modules()}
+    ignored = [
+        said
+        for said, name in configured.items()
+        if (activation_name(ACT2FN[name]) if name in ACT2FN else name) not in computed
+    ]
+    if not ignored:
+        return ""
+    return (
+        f"The configuration says {', '.join(ignored)}, but no module computes that: this model's "
+        "activation is written into its code, where neither a configuration nor surgery reaches it"
+    )

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from zeta import activations
 from zeta._formula import Formula
+from zeta.nn.module import Module
 
 
-class FormulaModule(nn.Module):
+class FormulaModule(Module):
     """A formula as a module, its parameters fixed, learnable, or learnable per channel.
 
     Usually made by :meth:`zeta.Formula.module`.
@@ -71,7 +72,7 @@ class FormulaModule(nn.Module):
                 self.register_parameter(name, nn.Parameter(tensor))
             else:
                 self.register_buffer(name, tensor)
-        self.reset_parameters()
+        self.start()
 
     def reset_parameters(self) -> None:
         """Set every learnable or per-channel parameter to its starting value, exactly."""

@@ -5,6 +5,7 @@ Shape suffixes: N tokens, K mixtures, D features, V classes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Literal, cast, overload
 
@@ -20,6 +21,7 @@ from zeta._mixture import (
     check_x,
     checked_sizes,
 )
+from zeta.nn.module import Module
 from zeta.ops.mixture import inference
 from zeta.ops.mixture.cross_entropy import Options, cross_entropy
 from zeta.ops.mixture.inference import Mixture
@@ -29,7 +31,7 @@ from zeta.ops.mixture.shard import Shard
 _NOTHING_IGNORED = torch.iinfo(torch.int64).min
 
 
-class MixtureOfSoftmaxes(nn.Module):
+class MixtureOfSoftmaxes(Module):
     """K softmax distributions over the classes, mixed with weights that depend on the input.
 
     ``p(v | x) = Σ_k prior_k(x) · softmax(decoder_k(x))_v``
@@ -108,17 +110,18 @@ class MixtureOfSoftmaxes(nn.Module):
             else None,
         )
         self.register_load_state_dict_pre_hook(_translate_upstream_state_dict)
-        self.reset_parameters()
+        self.start()
 
     def reset_parameters(self) -> None:
         """Draw every weight anew, as ``nn.Linear`` does: uniform within ±1/√D."""
-        self.prior.reset_parameters()
-        if self.latent is not None:
-            self.latent.reset_parameters()
         bound = 1 / math.sqrt(self.input_size)
-        nn.init.uniform_(self.weight, -bound, bound)
-        if self.bias is not None:
-            nn.init.uniform_(self.bias, -bound, bound)
+        within = (child.parameters() for child in self.children())
+        for parameter in itertools.chain(*within, self.parameters(recurse=False)):
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def never_decayed(self, name: str) -> bool:
+        """The bias, which has two dimensions where each mixture has its own."""
+        return name == "bias"
 
     @overload
     def forward(self, x: Tensor, need_weights: Literal[False] = False) -> Tensor: ...
