@@ -79,3 +79,7 @@ def test_alone_it_is_the_whole(mesh):
     assert "classes=0:5" in repr(head)
     with pytest.raises(IndexError, match="target 5 is out of range for 5 classes"):
         head.loss(x, target + 1)
+    assert (
+        not head._is_hf_initialized
+    )  # as transformers asks; it may not draw anew what it was given
+    torch.testing.assert_close(head.weight, whole.weight)

@@ -107,7 +107,7 @@ class VocabParallelMixtureOfSoftmaxes(MixtureOfSoftmaxes):
         self.train(whole.training)
         self.register_load_state_dict_pre_hook(_cut_state_dict)
         self._share_replicated()
-        self.note_start()
+        self._note_start()
 
     def reset_parameters(self) -> None:
         """Draw every weight anew: the shared ones alike on all processes, each class's its own."""

@@ -89,7 +89,7 @@ class Matched(Module, IsMatched):
             name: None if value.is_meta else value.detach().cpu().clone()
             for name, value in given.items()
         }
-        self.note_start()
+        self._note_start()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

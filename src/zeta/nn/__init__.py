@@ -1,13 +1,14 @@
 """PyTorch modules.
 
-==========================  =====================================================
+==========================  ================================================================
 ``Exo``                     sigmoid gate between the identity and tanh
 ``LearnableSELUVariation``  SELU with a sine, five learnable parameters
 ``LaplaceActivation``       MEGA's attention activation
 ``SELUSoftmax``             SELU, then softmax
 ``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
 ``FormulaModule``           any formula as a module; see ``Formula.module``
-==========================  =====================================================
+``parameter_groups``        a model's parameters for an optimizer, with weight decay and without
+==========================  ================================================================
 """
 
 from zeta._errors import missing_extra
@@ -20,6 +21,7 @@ except ModuleNotFoundError as error:
 from zeta.nn.activations import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation
 from zeta.nn.mixture import MixtureOfSoftmaxes
 from zeta.nn.selu_softmax import SELUSoftmax
+from zeta.nn.weight_decay import parameter_groups
 
 __all__ = [
     "Exo",
@@ -28,4 +30,5 @@ __all__ = [
     "LearnableSELUVariation",
     "MixtureOfSoftmaxes",
     "SELUSoftmax",
+    "parameter_groups",
 ]

@@ -72,7 +72,7 @@ class FormulaModule(Module):
                 self.register_parameter(name, nn.Parameter(tensor))
             else:
                 self.register_buffer(name, tensor)
-        self.start()
+        self._start()
 
     def reset_parameters(self) -> None:
         """Set every learnable or per-channel parameter to its starting value, exactly."""

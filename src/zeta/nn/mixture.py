@@ -110,7 +110,7 @@ class MixtureOfSoftmaxes(Module):
             else None,
         )
         self.register_load_state_dict_pre_hook(_translate_upstream_state_dict)
-        self.start()
+        self._start()
 
     def reset_parameters(self) -> None:
         """Draw every weight anew, as ``nn.Linear`` does: uniform within ±1/√D."""
@@ -119,7 +119,7 @@ class MixtureOfSoftmaxes(Module):
         for parameter in itertools.chain(*within, self.parameters(recurse=False)):
             nn.init.uniform_(parameter, -bound, bound)
 
-    def never_decayed(self, name: str) -> bool:
+    def _never_decayed(self, name: str) -> bool:
         """The bias, which has two dimensions where each mixture has its own."""
         return name == "bias"
 

@@ -23,7 +23,9 @@ class Module(nn.Module):
     ``_init_weights`` has to say about our modules comes afterwards and holds.
 
     **Marks.** A parameter that weight decay should leave alone has ``_no_weight_decay = True``, the
-    mark of state-space models that trainers look for.
+    mark of state-space models that trainers look for. FSDP2 puts parameters of its own in the place
+    of ours, past :meth:`register_parameter`: those have no mark, and
+    :func:`zeta.nn.parameter_groups`, which goes by the modules, finds them.
     """
 
     # torch.jit.trace would compile it.
@@ -32,12 +34,12 @@ class Module(nn.Module):
     _starts_late = False
     _marked_initialized = False
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Set the starting values, now or as soon as there is memory; for ``__init__``."""
         self.reset_parameters()
-        self.note_start()
+        self._note_start()
 
-    def note_start(self) -> None:
+    def _note_start(self) -> None:
         """Note whether what is set now will have to be set again.
 
         It will on the meta device, and while transformers makes ``torch.nn.init`` do nothing, as it
@@ -50,7 +52,7 @@ class Module(nn.Module):
         """Set the starting values, through ``torch.nn.init``."""
         raise NotImplementedError
 
-    def never_decayed(self, name: str) -> bool:
+    def _never_decayed(self, name: str) -> bool:
         """Whether weight decay should leave this parameter of the module itself alone."""
         return True
 
@@ -84,7 +86,7 @@ class Module(nn.Module):
 
     def _mark(self) -> None:
         for name, parameter in self._parameters.items():
-            if parameter is not None and self.never_decayed(name):
+            if parameter is not None and self._never_decayed(name):
                 parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
 
