@@ -26,7 +26,14 @@ def register_transformers(*, replace: str | Collection[str] = ("laplace",)) -> t
     Zeta's keeps the digits of the lower tail that ``1 + erf`` loses.
 
     Call it before building a model, also before ``from_pretrained`` of one that was saved with
-    such a name. Calling it again changes nothing.
+    such a name. Calling it again changes nothing. What a checkpoint lacks, such as the parameters
+    of ``learnable_selu_variation`` where it was trained with another activation, gets its starting
+    values.
+
+    Some models ignore the setting, in silence, since their activation is written into their code:
+    of transformers 5.23.0 the language models GPT-OSS, Inkling 2 and MiniMax-M3-VL, and parts of
+    others that ``docs/surgery.md`` lists. Whether a model listens is seen by looking for a
+    :class:`zeta.nn.FormulaModule` among its ``modules()``.
 
     Args:
         replace: what Zeta's activations take over from transformers: names of the catalogue.
@@ -99,6 +106,6 @@ def written_into_code(model: nn.Module) -> str:
     if not ignored:
         return ""
     return (
-        f"The configuration says {', '.join(ignored)}, but no module computes that: this model's "
-        "activation is written into its code, where neither a configuration nor surgery reaches it"
+        f"The configuration says {', '.join(ignored)}, but no module computes that: the model "
+        "ignores this setting, and an activation written into its code is out of surgery's reach"
     )
