@@ -142,6 +142,28 @@ def test_modes_subclasses_and_odd_tensors_see_the_plain_formula(launches):
     assert not launches
 
 
+def lazily_negative():
+    return torch.tensor(1 + 0.7j).conj().imag  # -0.7, with 0.7 in memory
+
+
+ODD_SCALARS = {
+    "negative": lazily_negative,
+    "parameter": lambda: torch.nn.Parameter(lazily_negative()),
+    "zero": lambda: torch._efficientzerotensor(()),
+    "functional": lambda: torch._to_functional_tensor(torch.tensor(-0.7)),
+}
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("kind", ODD_SCALARS)
+def test_a_scalar_that_is_not_its_memory_is_taken_at_its_value(kind, learned):
+    alpha = ODD_SCALARS[kind]()
+    x = torch.randn(5, requires_grad=learned)
+    y = activations.exo(x, alpha)
+    torch.testing.assert_close(y, evaluate_plain(activations.exo, x, {"alpha": alpha}))
+    assert not is_fused(y)
+
+
 def test_autocast_inference_mode_and_no_grad_run_kernels(launches):
     x = torch.randn(10, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):

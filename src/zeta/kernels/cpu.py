@@ -34,6 +34,10 @@ _PACK = [struct.Struct(f"{9 + count}Q").pack for count in range(64)]
 compiling = threading.Lock()
 
 
+class NoMemoryError(Exception):
+    """A parameter's number is not in memory: PyTorch's zeros that are not stored, say."""
+
+
 class _UntraceableError(Exception):
     """No kernel can be generated; says why, unless plain operations will."""
 
@@ -126,6 +130,9 @@ def _launch(
     if layout is not None or len(values) < len(parameters):
         kept = zip(parameters, are_one(parameters), strict=True)
         values = [_value(p, dtype, layout) for p, one in kept if not one]
+    addresses = [value.data_ptr() for value in values]
+    if 0 in addresses:
+        raise NoMemoryError
     out_of_memory = run(
         _PACK[len(values)](
             x.data_ptr(),
@@ -135,7 +142,7 @@ def _launch(
             *extents(layout, size),
             upstream is not None and not any(upstream.stride()),
             parallel_for,
-            *[value.data_ptr() for value in values],
+            *addresses,
         )
     )
     if out_of_memory:

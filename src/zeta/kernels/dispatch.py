@@ -42,7 +42,7 @@ def fused(formula: Formula, x: Any, parameters: Mapping[str, Any], plain: Plain)
     """
     if not takes_kernels() or not is_plain(x):
         return None
-    device, dtypes = x.device, cpu.DTYPES
+    device, on_cpu, dtypes = x.device, x.is_cpu, cpu.DTYPES
     values: list[Parameter] = []
     numbers: list[float | None] = []
     tensors: list[Tensor] = []
@@ -52,11 +52,17 @@ def fused(formula: Formula, x: Any, parameters: Mapping[str, Any], plain: Plain)
             values.append(float(value))
             numbers.append(float(value))
             continue
-        # What `is_plain` says, for a scalar by less: five of these are checked per call.
-        if type(value) not in _PLAIN_TYPES or value.dtype not in dtypes or value.device != device:
-            return None
-        if value.dim():
-            if not is_plain(value) or not broadcasts(value, x):
+        # A scalar on a processor, of which five are checked per call, is known by less than
+        # `is_plain` asks; that its number is in memory, the launcher sees.
+        if not (
+            on_cpu
+            and type(value) in _PLAIN_TYPES
+            and not value.dim()
+            and value.is_cpu
+            and value.dtype in dtypes
+            and not value.is_neg()
+        ):
+            if not is_plain(value) or value.device != device or not broadcasts(value, x):
                 return None
             if value.numel() != 1:
                 varied.append(value)
@@ -70,11 +76,14 @@ def fused(formula: Formula, x: Any, parameters: Mapping[str, Any], plain: Plain)
     call = _call(formula, gpu if x.is_cuda else cpu, x.dtype, tuple(numbers), layout, plain)
     if call.run is None:
         return None
-    if torch.is_grad_enabled() and (x.requires_grad or any([t.requires_grad for t in tensors])):
-        y: Tensor = _apply(call, x, *tensors)
-        return y
-    result: Tensor = call.launcher.forward(call.run, x_dense, values, layout)
-    return result
+    try:
+        if torch.is_grad_enabled() and (x.requires_grad or any([t.requires_grad for t in tensors])):
+            y: Tensor = _apply(call, x, *tensors)
+        else:
+            y = call.launcher.forward(call.run, x_dense, values, layout)
+    except cpu.NoMemoryError:
+        return None
+    return y
 
 
 class _Call:
