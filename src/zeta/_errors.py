@@ -45,6 +45,10 @@ class NoResultError(UserError, TypeError):
         return type(self), (self._formula,)
 
 
+class NoKernelError(ValueError):
+    """A formula that plain operations can compute and generated code cannot; says why."""
+
+
 def _nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, whatever its upper and lower case."""
     by_lower = {one.lower(): one for one in known}

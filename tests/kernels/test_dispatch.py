@@ -5,9 +5,11 @@ import torch
 from torch.autograd import forward_ad
 
 from cases import DTYPES, FORMULAS, name
-from zeta import activations
+from zeta import activations, formula
 from zeta._backends.torch import evaluate_plain
-from zeta.kernels import cpu
+from zeta._formula import Formula
+from zeta.kernels import compiler, cpu, softmax
+from zeta.math import piecewise, tanh
 
 LSELU = activations.learnable_selu_variation
 
@@ -173,6 +175,78 @@ def test_autocast_inference_mode_and_no_grad_run_kernels(launches):
     with torch.inference_mode():
         activations.exo(torch.randn(3))
     assert len(launches) == 3
+
+
+@formula
+def gated(x):
+    return x * (x > 0)
+
+
+@formula
+def chosen(x):
+    return piecewise(x, positive=lambda x: x > 1, otherwise=lambda x: x)
+
+
+@formula
+def marked(x):
+    return x + 2 * (x == 0)
+
+
+@formula(power=2.0)
+def decided(x, power):
+    return x * x if power == 2 else abs(x)
+
+
+@formula
+def deep(x):
+    for _ in range(2000):
+        x = tanh(x)
+    return x
+
+
+COMPARED = r"comparisons have no kernel; write zeta\.math\.piecewise\(x, positive=…"
+WITHOUT_KERNELS = {gated: COMPARED, chosen: COMPARED, marked: COMPARED, decided: COMPARED}
+WITHOUT_KERNELS[deep] = "its operations are nested too deeply"
+
+
+@pytest.mark.parametrize("f", WITHOUT_KERNELS, ids=name)
+def test_a_formula_without_a_kernel_says_so_once_and_stays_right(f):
+    x = torch.tensor([-2.0, 0.0, 1.5], requires_grad=True)
+    message = f"{f.name} runs as plain operations: {WITHOUT_KERNELS[f]}"
+    with pytest.warns(RuntimeWarning, match=message):
+        y = f(x)
+    f(x.detach().double())  # another kernel, which there cannot be either
+    f(x, **{k: torch.tensor(v) for k, v in f.parameters.items()}).sum().backward()
+    torch.testing.assert_close(y, evaluate_plain(f, x, dict(f.parameters)))
+
+
+@pytest.mark.parametrize("f", [gated, deep], ids=name)
+def test_a_softmax_of_a_formula_without_a_kernel_says_so(f, monkeypatch):
+    monkeypatch.setattr(compiler, "_without_kernels", set())
+    with pytest.warns(RuntimeWarning, match=f"{f.name} runs as plain operations: "):
+        assert softmax.fused(f, torch.randn(3, 4), (), -1, None) is None
+
+
+@pytest.mark.parametrize("function", [lambda x: max(x, 0), lambda x: x if x > 0 else 0 * x])
+def test_a_question_about_all_of_x_at_once_names_what_to_write(function):
+    question = Formula(function)
+    message = r"formula '<lambda>' asks of all of x .* zeta\.math\.maximum\(x, 0\) for max\(x, 0\)"
+    with pytest.raises(TypeError, match=message):
+        question(torch.randn(3))
+
+
+def test_any_number_of_parameters():
+    names = [f"p{i}" for i in range(70)]
+    namespace = {}
+    exec(f"def many(x, {', '.join(names)}): return x * ({' + '.join(names)})", namespace)
+    many = formula(**dict.fromkeys(names, 0.5))(namespace["many"])
+    x = torch.randn(9, requires_grad=True)
+    parameters = [torch.tensor(0.01 * i, requires_grad=True) for i in range(70)]
+    y = many(x, *parameters)
+    assert is_fused(y)
+    torch.testing.assert_close(y, x * sum(parameters))
+    slopes = torch.autograd.grad(y.sum(), parameters)
+    torch.testing.assert_close(torch.stack(slopes), x.sum().detach().expand(70))
 
 
 def test_an_expanded_upstream_gradient():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cases import FORMULAS, grid, name, truths, ulps
-from zeta import activations
+from zeta import activations, formula
 from zeta._backends.torch import evaluate_plain
 from zeta.kernels import dispatch, gpu
 from zeta.kernels.layout import find_layout
@@ -139,3 +139,14 @@ def test_a_formula_is_differentiable_through_the_kernels(monkeypatch):
     ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     dispatch._call.cache_clear()
+
+
+@pytest.mark.parametrize("wanted", [(), ("x",)], ids=["value", "slope"])
+def test_a_formula_without_a_kernel_says_so(wanted):
+    @formula
+    def gated(x):
+        return x * (x > 0)
+
+    with pytest.warns(RuntimeWarning, match="gated runs as plain operations: comparisons have no"):
+        assert gpu.kernel(gated, torch.float32, [], None, wanted) is None
+    gpu.kernel(gated, torch.float16, [], None, wanted)

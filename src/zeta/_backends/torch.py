@@ -99,7 +99,16 @@ def evaluate_plain(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> T
         name: _checked_parameter(formula.name, name, value, x, dtype)
         for name, value in parameters.items()
     }
-    y = formula.function(_limits_defined(formula, x.to(dtype)), **values)
+    try:
+        y = formula.function(_limits_defined(formula, x.to(dtype)), **values)
+    except RuntimeError as error:
+        if "Boolean value of Tensor" not in str(error):
+            raise
+        raise TypeError(
+            f"formula {formula.name!r} asks of all of x at once what differs from element to "
+            "element: write zeta.math.maximum(x, 0) for max(x, 0), minimum for min, and "
+            "zeta.math.piecewise(x, positive=…, otherwise=…) for an if"
+        ) from error
     if not isinstance(y, Tensor) or y.shape != x.shape:
         came = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(

@@ -11,7 +11,7 @@ from sympy import Expr, Piecewise, Symbol
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean
 
-from zeta.codegen.trace import Program
+from zeta.codegen.trace import Program, refusals
 
 _STORAGE = {"float16": "Half", "bfloat16": "BFloat", "float32": "float", "float64": "double"}
 # SymPy's class names that are not the primitive's own.
@@ -20,6 +20,7 @@ _NAMES = {"Abs": "abs"}
 _LARGEST_PRODUCT = 4
 
 
+@refusals()
 def source(program: Program, dtype: str, columns: bool) -> str:
     """The whole translation unit.
 
@@ -50,6 +51,7 @@ INLINE void finish(const Number* const* p, int64_t channel, double* totals) {{
 {header("loops.h")}"""
 
 
+@refusals()
 def softmax_source(value: Program, slope: Program, dtype: str) -> str:
     """The whole translation unit of a formula's softmax, forward and backward.
 

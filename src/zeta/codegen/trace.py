@@ -9,17 +9,22 @@ the primitives' names, and nothing about formulas.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import sympy
 from sympy import Add, Dummy, Expr, Float, Function, Mul, Piecewise, Pow, Symbol
 from sympy.core.parameters import distribute
 from sympy.core.relational import Ge, Gt, Le
+from sympy.logic.boolalg import Boolean
 from sympy.simplify.cse_main import tree_cse
 
 from zeta._backends.sympy import clip, erfc, expm1, log1p, sigmoid, softplus
+from zeta._errors import NoKernelError
 from zeta._formula import Formula
 
 X = Symbol("x", real=True)
@@ -96,8 +101,30 @@ _KNOWN = frozenset({*_DERIVATIVES, clip, minimum, maximum, sympy.sign, Piecewise
 LARGEST_EXPRESSION = 10_000
 
 
-class NoKernelError(ValueError):
-    """A formula that plain operations can compute and generated code cannot; says why."""
+_NO_COMPARISON = (
+    "comparisons have no kernel; write zeta.math.piecewise(x, positive=…, otherwise=…), "
+    "maximum or minimum"
+)
+# What Python and SymPy say where a comparison is calculated with, or decides an `if`.
+_COMPARED = re.compile(r"truth value of|'(Strict)?(Greater|Less)Than'|'(And|Or|Not)'")
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What goes wrong with a formula as a NoKernelError that says why, whatever it was.
+
+    A formula is its author's own function, and may do anything with a symbol.
+    """
+    try:
+        yield
+    except NoKernelError:
+        raise
+    except RecursionError as error:
+        raise NoKernelError("its operations are nested too deeply") from error
+    except Exception as error:
+        said = " ".join(str(error).split())
+        why = f"on symbols it raises {type(error).__name__}: {said}"
+        raise NoKernelError(_NO_COMPARISON if _COMPARED.search(said) else why) from error
 
 
 # Functions whose values cannot overflow unless the result does.
@@ -172,22 +199,35 @@ class Program:
 
 
 def value_program(formula: Formula, constants: Mapping[str, float]) -> Program:
-    """The formula's value; ``constants`` are parameters whose values are known now."""
-    value, names = _traced(formula, constants)
-    statements, (shared,) = _shared([_without_cancellation(_keep_nan(value))])
-    return Program(names, statements, shared, None, (), formula.clamped_sides)
+    """The formula's value; ``constants`` are parameters whose values are known now.
+
+    Raises:
+        NoKernelError: code cannot be generated, see :func:`refusals`.
+        TypeError: it is computed with something else than arithmetic and `zeta.math`.
+    """
+    clamped_sides = formula.clamped_sides
+    with refusals():
+        value, names = _traced(formula, constants)
+        statements, (shared,) = _shared([_without_cancellation(_keep_nan(value))])
+    return Program(names, statements, shared, None, (), clamped_sides)
 
 
 def gradient_program(
     formula: Formula, constants: Mapping[str, float], wanted: tuple[str, ...]
 ) -> Program:
-    """The derivatives by the names in ``wanted``; "x" stands for the input."""
-    value, names = _traced(formula, constants)
+    """The derivatives by the names in ``wanted``; "x" stands for the input.
+
+    Raises:
+        NoKernelError, TypeError: as :func:`value_program`.
+    """
+    clamped_sides = formula.clamped_sides
     by_parameter = tuple(name for name in wanted if name != "x")
-    slope = _without_cancellation(_derivative(value, X)) if "x" in wanted else None
-    derivatives = [_derivative(value, _symbol(name)) for name in by_parameter]
-    split = [_split(_without_cancellation(derivative)) for derivative in derivatives]
-    statements, shared = _shared([slope or sympy.Integer(0), *(term for _, term in split)])
+    with refusals():
+        value, names = _traced(formula, constants)
+        slope = _without_cancellation(_derivative(value, X)) if "x" in wanted else None
+        derivatives = [_derivative(value, _symbol(name)) for name in by_parameter]
+        split = [_split(_without_cancellation(derivative)) for derivative in derivatives]
+        statements, shared = _shared([slope or sympy.Integer(0), *(term for _, term in split)])
     gradients = tuple(
         Gradient(name, factor, term)
         for name, (factor, _), term in zip(by_parameter, split, shared[1:], strict=True)
@@ -198,7 +238,7 @@ def gradient_program(
         None,
         None if slope is None else shared[0],
         gradients,
-        formula.clamped_sides,
+        clamped_sides,
     )
 
 
@@ -207,6 +247,7 @@ def _symbol(name: str) -> Symbol:
 
 
 def _traced(formula: Formula, constants: Mapping[str, float]) -> tuple[Expr, tuple[str, ...]]:
+    _check_equality(formula)
     names = tuple(name for name in formula.parameters if name not in constants)
     known = {name: sympy.nsimplify(value) for name, value in constants.items()}
     arguments = known | {name: _symbol(name) for name in names}
@@ -215,6 +256,7 @@ def _traced(formula: Formula, constants: Mapping[str, float]) -> tuple[Expr, tup
     with distribute(False):  # (x + 3)/6 is exactly 0 at -3; x/6 + 1/2 is not
         value = sympy.sympify(formula.function(X, **arguments))
     _check_functions(value)
+    _check_comparisons(value)
     value = value.replace(
         lambda e: isinstance(e, sympy.tanh) and isinstance(e.args[0], softplus),
         lambda e: tanh_softplus(e.args[0].args[0]),
@@ -232,6 +274,31 @@ def _check_functions(value: Expr) -> None:
     unknown = {type(function).__name__ for function in value.atoms(Function)} - names
     if unknown:
         raise NoKernelError(f"kernels do not know {', '.join(sorted(unknown))}")
+
+
+class _Unequalled(np.ndarray):
+    """A number that is not to be compared: SymPy answers x == 0 by how the two are written."""
+
+    def __eq__(self, other: object) -> NoReturn:  # type: ignore[override]
+        raise NoKernelError(_NO_COMPARISON)
+
+    __ne__ = __eq__  # type: ignore[assignment]
+
+
+def _check_equality(formula: Formula) -> None:
+    x = np.array([-0.5, 0.5]).view(_Unequalled)
+    values = {k: np.array(v).view(_Unequalled) for k, v in formula.parameters.items()}
+    with np.errstate(all="ignore"):
+        formula.function(x, **values)
+
+
+def _check_comparisons(e: Expr) -> None:
+    """A comparison chooses a branch, and is no number itself."""
+    if isinstance(e, Boolean) and not isinstance(e, Symbol):
+        raise NoKernelError(_NO_COMPARISON)
+    is_choice = isinstance(e, Piecewise)
+    for part in (branch for branch, _ in e.args) if is_choice else e.args:
+        _check_comparisons(part)
 
 
 def _size(e: Expr, known: dict[int, int]) -> int:

@@ -9,7 +9,7 @@ from sympy import Expr
 from sympy.logic.boolalg import Boolean
 
 from zeta.codegen.cpp import Printer
-from zeta.codegen.trace import Program
+from zeta.codegen.trace import Program, refusals
 
 # x is seen as (outer, channels, inner). A unit of work is a tile of ROWS × WIDTH elements: rows
 # along `outer`; with COLUMNS, where inner is 1, columns along the channels, otherwise along
@@ -48,6 +48,7 @@ def kernel(
 """
 
 
+@refusals()
 def source(program: Program) -> str:
     """The Python source of a module whose ``kernel`` computes the program."""
     pointers = "".join(f"{_pointer(name)}, " for name in program.parameters)

@@ -21,6 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from weakref import WeakSet
+
+from zeta._errors import NoKernelError
+from zeta._formula import Formula
 
 FLAGS = (
     "-std=gnu++17",
@@ -61,6 +65,7 @@ class Status:
 
 
 _problems: list[str] = []
+_without_kernels: WeakSet[Formula] = WeakSet()
 
 
 def status() -> Status:
@@ -84,6 +89,13 @@ def warn_once(problem: str) -> None:
     _problems.append(problem)
     if len(_problems) == 1:
         warnings.warn(problem, RuntimeWarning, stacklevel=2)
+
+
+def warn_without_kernel(formula: Formula, why: NoKernelError) -> None:
+    """One RuntimeWarning per formula, however many of its kernels there cannot be."""
+    if formula not in _without_kernels:
+        _without_kernels.add(formula)
+        warnings.warn(f"{formula.name} runs as plain operations: {why}", RuntimeWarning, 2)
 
 
 def load(key: bytes | None, source: Callable[[], str]) -> ctypes.CDLL:

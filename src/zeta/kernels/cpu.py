@@ -6,7 +6,6 @@ import ctypes
 import os
 import struct
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zeta._errors import NoKernelError
 from zeta._formula import Formula
 from zeta.kernels import compiler
 from zeta.kernels.fingerprint import fingerprint
@@ -29,17 +29,23 @@ DTYPES = {
     torch.float32: ("float32", torch.float32),
     torch.float64: ("float64", torch.float64),
 }
-_PACK = [struct.Struct(f"{9 + count}Q").pack for count in range(64)]
+
+
+class _Packers(dict[int, Callable[..., bytes]]):
+    """How a kernel's arguments are packed, by the number of its parameters."""
+
+    def __missing__(self, count: int) -> Callable[..., bytes]:
+        self[count] = struct.Struct(f"{9 + count}Q").pack
+        return self[count]
+
+
+_PACK = _Packers()
 # Held while a kernel is made; a fork replaces it.
 compiling = threading.Lock()
 
 
 class NoMemoryError(Exception):
     """A parameter's number is not in memory: PyTorch's zeros that are not stored, say."""
-
-
-class _UntraceableError(Exception):
-    """No kernel can be generated; says why, unless plain operations will."""
 
 
 def kernel(
@@ -178,16 +184,11 @@ def _compiled(
     def source() -> str:
         from zeta.codegen import cpp, trace
 
-        try:
-            if wanted:
-                program = trace.gradient_program(formula, constants, wanted)
-            else:
-                program = trace.value_program(formula, constants)
-            return cpp.source(program, *variant)
-        except trace.NoKernelError as error:
-            raise _UntraceableError(str(error)) from error
-        except Exception as error:  # whatever a user's function does with a symbol
-            raise _UntraceableError from error
+        if wanted:
+            program = trace.gradient_program(formula, constants, wanted)
+        else:
+            program = trace.value_program(formula, constants)
+        return cpp.source(program, *variant)
 
     content = fingerprint(formula)
     key = content and repr((content, variant, ones, wanted)).encode()
@@ -196,10 +197,9 @@ def _compiled(
     except compiler.KernelError as error:
         compiler.warn_once(f"zeta: {formula.name} runs as plain PyTorch operations: {error}")
         return None
-    except _UntraceableError as error:
-        if error.args:
-            warnings.warn(f"{formula.name} runs as plain operations: {error}", RuntimeWarning, 2)
-        return None  # plain operations take it, or say what is wrong with it
+    except NoKernelError as error:
+        compiler.warn_without_kernel(formula, error)
+        return None
     run.argtypes = [ctypes.c_char_p]
     run.restype = ctypes.c_int
     checked: Run = run

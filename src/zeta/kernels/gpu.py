@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import linecache
 import threading
-import warnings
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
@@ -18,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zeta._errors import NoKernelError
 from zeta._formula import Formula
+from zeta.kernels import compiler
 from zeta.kernels.layout import Layout, Parameter, are_one, extents, in_shape
 
 # A Triton kernel, launched as run[grid](*arguments).
@@ -160,10 +161,10 @@ def _compiled(formula: Formula, ones: tuple[bool, ...], wanted: tuple[str, ...])
             program = trace.gradient_program(formula, constants, wanted)
         else:
             program = trace.value_program(formula, constants)
-    except trace.NoKernelError as error:
-        warnings.warn(f"{formula.name} runs as plain operations: {error}", RuntimeWarning, 2)
+        source = triton.source(program)
+    except NoKernelError as error:
+        compiler.warn_without_kernel(formula, error)
         return None
-    source = triton.source(program)
     # Triton reads a kernel's source through its file; this one exists in linecache alone.
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
     name = f"<zeta kernel {formula.name} {digest}>"

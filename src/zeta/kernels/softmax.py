@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zeta._errors import NoKernelError
 from zeta._formula import Formula
 from zeta.kernels import compiler, cpu, dispatch
 from zeta.kernels.fingerprint import fingerprint
@@ -174,6 +175,9 @@ def _compiled(formula: Formula, dtype: torch.dtype) -> cpu.Run | None:
         run = compiler.load(key, source).zeta_kernel
     except compiler.KernelError as error:
         compiler.warn_once(f"zeta: softmax of {formula.name} runs as plain operations: {error}")
+        return None
+    except NoKernelError as error:
+        compiler.warn_without_kernel(formula, error)
         return None
     run.argtypes, run.restype = [ctypes.c_char_p], ctypes.c_int
     checked: cpu.Run = run
