@@ -1,5 +1,7 @@
 """Formula -> expressions: derivatives that do not cancel, factors in a safe order."""
 
+import math
+
 import pytest
 import sympy
 import torch
@@ -14,7 +16,7 @@ from zeta.codegen.trace import (
     unless_nan,
     value_program,
 )
-from zeta.math import minimum, sigmoid, tanh
+from zeta.math import maximum, minimum, sigmoid, tanh
 
 
 def whole(program, expression):
@@ -66,6 +68,23 @@ def test_bounded_factors_come_first():
 def test_a_constant_branch_keeps_nan():
     program = value_program(activations.relu, {})
     assert whole(program, program.value).has(unless_nan)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extrema_within_extrema_keep_nan_and_have_slopes(dtype):
+    @formula(low=-0.5)
+    def bounded(x, low):
+        return minimum(maximum(x, low), 1.5) * maximum(low, 0.25 + x)
+
+    gradient_program(bounded, {}, ("x", "low"))  # else the plain formula would run below
+    x = torch.tensor([-2.0, 0.3, 1.2, 7.0], dtype=dtype, requires_grad=True)
+    low = torch.tensor(-0.5, dtype=dtype, requires_grad=True)
+    y, plain = bounded(x, low), evaluate_plain(bounded, x, {"low": low})
+    torch.testing.assert_close(y, plain)
+    torch.testing.assert_close(
+        torch.autograd.grad(y.sum(), (x, low)), torch.autograd.grad(plain.sum(), (x, low))
+    )
+    assert bounded(torch.tensor([math.nan], dtype=dtype)).isnan()
 
 
 def test_minimum_is_recognised():

@@ -76,12 +76,42 @@ class clip(Function):
         return _operator(r"\operatorname{clip}", self, printer, exp)
 
 
-def minimum(x: Any, y: Any) -> Expr:
-    return Piecewise((x, x <= y), (y, True))
+class minimum(Function):
+    """The smaller of two, kept whole: as a choice it would lose NaN, and nest badly."""
+
+    is_real = True
+
+    @classmethod
+    def eval(cls, x: Expr, y: Expr) -> Expr | None:
+        """Of two numbers, the number."""
+        return sympy.Min(x, y) if x.is_number and y.is_number else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        """1 for the argument that it is, else 0."""
+        x, y = self.args
+        return Piecewise((2 - argindex, x <= y), (argindex - 1, True))
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        return _operator(r"\min", self, printer, exp)
 
 
-def maximum(x: Any, y: Any) -> Expr:
-    return Piecewise((x, x >= y), (y, True))
+class maximum(Function):
+    """The larger of two, kept whole for the same reasons."""
+
+    is_real = True
+
+    @classmethod
+    def eval(cls, x: Expr, y: Expr) -> Expr | None:
+        """Of two numbers, the number."""
+        return sympy.Max(x, y) if x.is_number and y.is_number else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        """1 for the argument that it is, else 0."""
+        x, y = self.args
+        return Piecewise((2 - argindex, x >= y), (argindex - 1, True))
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        return _operator(r"\max", self, printer, exp)
 
 
 def piecewise(x: Expr, positive: Callable[[Expr], Any], otherwise: Callable[[Expr], Any]) -> Expr:

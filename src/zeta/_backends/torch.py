@@ -1,5 +1,6 @@
 """PyTorch: the primitives on tensors, each differentiable twice."""
 
+import math
 import numbers
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.masked import MaskedTensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from zeta._backends import constant_while_compiling, torch_onnx
@@ -38,8 +40,9 @@ def _sigmoid(x: Tensor) -> Tensor:
 
 
 def _softplus(x: Tensor) -> Tensor:
-    # F.softplus returns x itself above its threshold, which float64 can tell from the truth.
-    return -F.logsigmoid(-x)
+    # F.softplus returns x itself above its threshold: here where neither it nor its slope, 1, can
+    # be told from the truth. DTensor and nested tensors know it, and not F.logsigmoid.
+    return F.softplus(x, threshold=2 - math.log(torch.finfo(x.dtype).eps))
 
 
 exp = torch.exp
@@ -53,7 +56,11 @@ erf = torch.erf
 erfc = _or_for_onnx(torch.erfc, torch_onnx.erfc)
 sigmoid = _or_for_onnx(_sigmoid, torch_onnx.sigmoid)
 softplus = _or_for_onnx(_softplus, torch_onnx.softplus)
-clip = F.hardtanh  # torch.clamp's gradient at the bounds is 1
+
+
+def clip(x: Tensor, low: float, high: float) -> Tensor:
+    # torch.clamp's gradient at the bounds is 1, and DTensor knows none of F.hardtanh.
+    return -F.threshold(-F.threshold(x, low, low), -high, -high)
 
 
 def sin(x: Tensor) -> Tensor:
@@ -88,7 +95,26 @@ def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Tensor:
         symbolic: Tensor = handle_torch_function(node, (x,), x, **parameters)
         return symbolic
     y = dispatch.fused(formula, x, parameters, evaluate_plain)
+    if y is None and isinstance(x, MaskedTensor):
+        return _Masked.apply(evaluate(formula, x.to_tensor(0), parameters), x.get_mask())
     return evaluate_plain(formula, x, parameters) if y is None else y
+
+
+class _Masked(torch.autograd.Function):
+    """Values with a mask; what is masked out has no part in gradients.
+
+    MaskedTensor itself knows few operations, and the gradients of fewer.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, data: Tensor, mask: Tensor) -> Tensor:
+        ctx.mask = mask
+        return MaskedTensor(data.detach(), mask)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        data = upstream.get_data() if isinstance(upstream, MaskedTensor) else upstream
+        return data.masked_fill(~ctx.mask, 0), None
 
 
 def evaluate_plain(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> Tensor:

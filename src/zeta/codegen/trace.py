@@ -19,11 +19,20 @@ import numpy as np
 import sympy
 from sympy import Add, Dummy, Expr, Float, Function, Mul, Piecewise, Pow, Symbol
 from sympy.core.parameters import distribute
-from sympy.core.relational import Ge, Gt, Le
+from sympy.core.relational import Gt
 from sympy.logic.boolalg import Boolean
 from sympy.simplify.cse_main import tree_cse
 
-from zeta._backends.sympy import clip, erfc, expm1, log1p, sigmoid, softplus
+from zeta._backends.sympy import (
+    clip,
+    erfc,
+    expm1,
+    log1p,
+    maximum,
+    minimum,
+    sigmoid,
+    softplus,
+)
 from zeta._errors import NoKernelError
 from zeta._formula import Formula
 
@@ -58,14 +67,6 @@ class tanh_softplus_derivative(_Primitive):
 
 class gauss(_Primitive):
     """e^(-x²)."""
-
-
-class minimum(_Primitive):
-    """The smaller of two; NaN if either is."""
-
-
-class maximum(_Primitive):
-    """The larger of two; NaN if either is."""
 
 
 class unless_nan(_Primitive):
@@ -261,7 +262,7 @@ def _traced(formula: Formula, constants: Mapping[str, float]) -> tuple[Expr, tup
         lambda e: isinstance(e, sympy.tanh) and isinstance(e.args[0], softplus),
         lambda e: tanh_softplus(e.args[0].args[0]),
     )
-    return value.replace(lambda e: isinstance(e, Piecewise), _extremum), names
+    return value, names
 
 
 def _check_size(value: Any) -> None:
@@ -318,15 +319,6 @@ def _without_cancellation(e: Expr) -> Expr:
         return total
 
     return e.replace(lambda u: u.is_Add and 1 in u.args, complement)
-
-
-def _extremum(choice: Expr) -> Expr:
-    """What `zeta.math.minimum` and `maximum` are on symbols, as a primitive that keeps NaN."""
-    (first, condition), (second, _) = choice.args[0], choice.args[-1]
-    if not isinstance(condition, Le | Ge) or {first, second} != set(condition.args):
-        return choice
-    smaller = (first == condition.lhs) == isinstance(condition, Le)
-    return (minimum if smaller else maximum)(first, second)
 
 
 def _keep_nan(e: Expr) -> Expr:

@@ -61,6 +61,7 @@ class MixtureOfSoftmaxes(Module):
     Raises:
         ValueError: a size below 1, an unknown decoder, a dropout that is no probability, or an
             input with another last dimension.
+        TypeError: an input that is not floating point, or a nested tensor; give its ``values()``.
 
     Example:
         >>> import torch
@@ -234,6 +235,11 @@ class MixtureOfSoftmaxes(Module):
     def _mixture(self, x: Tensor) -> Mixture:
         """What goes into the decoder, the mixtures' log-weights, and the decoder."""
         check_input(x, "MixtureOfSoftmaxes", "x")
+        if x.is_nested:
+            raise TypeError(
+                "MixtureOfSoftmaxes: x is nested; give its tokens, x.values(), and for a loss the "
+                "targets of these, target.values()"
+            )
         check_x(x.shape, self.input_size)
         K, D = self.num_mixtures, self.input_size
         x_ND = x.reshape(-1, D)
