@@ -96,6 +96,13 @@ def test_as_an_activation_of_a_layer_and_in_a_functional_model(f, tmp_path):
     np.testing.assert_array_equal(ops.convert_to_numpy(loaded(points)), expected)
 
 
+def test_a_name_is_one_of_keras_own():
+    """What the page on frameworks says: to be mended there when Keras looks further."""
+    with pytest.raises(ValueError, match="Could not interpret activation function identifier: exo"):
+        keras.layers.Dense(2, activation="exo")
+    assert keras.layers.Dense(2, activation="mish").activation is keras.activations.mish
+
+
 def test_symbolic_tensors_take_parameters():
     inputs = keras.Input((3,))
     model = keras.Model(inputs, zeta.keras.exo(inputs, alpha=0.5))

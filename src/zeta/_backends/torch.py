@@ -90,7 +90,7 @@ def piecewise(
 
 def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Tensor:
     """The formula: one fused kernel where that is possible, else plain operations."""
-    if not isinstance(x, Tensor) and has_torch_function((x,)):  # torch.fx's symbols, say
+    if is_symbol(x):
         node: Any = formula
         symbolic: Tensor = handle_torch_function(node, (x,), x, **parameters)
         return symbolic
@@ -98,6 +98,11 @@ def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Tensor:
     if y is None and isinstance(x, MaskedTensor):
         return _Masked.apply(evaluate(formula, x.to_tensor(0), parameters), x.get_mask())
     return evaluate_plain(formula, x, parameters) if y is None else y
+
+
+def is_symbol(x: Any) -> bool:
+    """Whether it stands for a tensor to come, as what `torch.fx` traces with does."""
+    return not isinstance(x, Tensor) and has_torch_function((x,))
 
 
 class _Masked(torch.autograd.Function):

@@ -8,6 +8,7 @@
 ``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
 ``FormulaModule``           any formula as a module; see ``Formula.module``
 ``parameter_groups``        a model's parameters for an optimizer, with weight decay and without
+``init.calculate_gain``     the gain of any formula, for the weights before it
 ==========================  ================================================================
 """
 
@@ -18,6 +19,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("zeta.nn", "PyTorch", extra="torch") from error
 
+from zeta.nn import init
 from zeta.nn.activations import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation
 from zeta.nn.mixture import MixtureOfSoftmaxes
 from zeta.nn.selu_softmax import SELUSoftmax
@@ -30,5 +32,6 @@ __all__ = [
     "LearnableSELUVariation",
     "MixtureOfSoftmaxes",
     "SELUSoftmax",
+    "init",
     "parameter_groups",
 ]

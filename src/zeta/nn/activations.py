@@ -4,7 +4,7 @@ import operator
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from zeta import activations
 from zeta._formula import Formula
@@ -90,25 +90,10 @@ class FormulaModule(Module):
         values = {name: getattr(self, name) for name in self.initial_values}
         if self.num_parameters == 1:
             return values
-        shape = self._channel_shape(input)
-        return {name: value.view(shape) for name, value in values.items()}
-
-    def _channel_shape(self, input: Tensor) -> list[int]:
-        dims = input.dim()
-        if not -dims <= self.channel_dim < dims:
-            raise ValueError(
-                f"{self._get_name()}: channel_dim={self.channel_dim} needs an input that has this "
-                f"dimension, got shape {tuple(input.shape)}"
-            )
-        if input.shape[self.channel_dim] != self.num_parameters:
-            raise ValueError(
-                f"{self._get_name()}: expected {self.num_parameters} channels in dimension "
-                f"{self.channel_dim}, got {input.shape[self.channel_dim]} "
-                f"(input shape {tuple(input.shape)})"
-            )
-        shape = [1] * dims
-        shape[self.channel_dim] = self.num_parameters
-        return shape
+        shaped = _along_channels(
+            (*values.values(),), input, self.channel_dim, self.num_parameters, self._get_name()
+        )
+        return {name: shaped[i] for i, name in enumerate(values)}
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows; of what is learned, the starting values."""
@@ -121,6 +106,27 @@ class FormulaModule(Module):
         if self.num_parameters > 1:
             shown.append(f"num_parameters={self.num_parameters}, channel_dim={self.channel_dim}")
         return ", ".join(shown)
+
+
+@fx.wrap  # one node to torch.fx, whose symbols have no shapes
+def _along_channels(
+    parameters: tuple[Tensor, ...], input: Tensor, channel_dim: int, channels: int, module: str
+) -> list[Tensor]:
+    """One value per channel of each, shaped to broadcast over the input."""
+    dims = input.dim()
+    if not -dims <= channel_dim < dims:
+        raise ValueError(
+            f"{module}: channel_dim={channel_dim} needs an input that has this dimension, "
+            f"got shape {tuple(input.shape)}"
+        )
+    if input.shape[channel_dim] != channels:
+        raise ValueError(
+            f"{module}: expected {channels} channels in dimension {channel_dim}, "
+            f"got {input.shape[channel_dim]} (input shape {tuple(input.shape)})"
+        )
+    shape = [1] * dims
+    shape[channel_dim] = channels
+    return [parameter.view(shape) for parameter in parameters]
 
 
 class Exo(FormulaModule):

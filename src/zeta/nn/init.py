@@ -43,7 +43,7 @@ def calculate_gain(formula: Formula | str, **parameters: float) -> float:
         >>> round(calculate_gain("relu"), 10)
         1.4142135624
         >>> round(calculate_gain("exo", alpha=0.5), 4)
-        1.2259
+        1.2291
 
     Source: He et al. 2015, Delving Deep into Rectifiers; Klambauer et al. 2017.
     """

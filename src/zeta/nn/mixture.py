@@ -10,7 +10,7 @@ import math
 from typing import Any, Literal, cast, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from zeta._backends.torch import check_input, compute_dtype
 from zeta._mixture import (
@@ -132,6 +132,11 @@ class MixtureOfSoftmaxes(Module):
 
     def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Probabilities (…, V); with ``need_weights``, also the mixtures' weights (…, K)."""
+        # Within a model that torch.fx traces, a leaf, as modules of PyTorch's own are.
+        if isinstance(x, fx.Proxy) and (path := x.tracer.path_of_module(self)):
+            options = {"need_weights": need_weights}
+            leaf: Tensor = x.tracer.create_proxy("call_module", path, (x,), options)
+            return leaf
         mixture = self._mixture(x)
         p = _with_leading_dims(inference.probabilities(mixture).to(x.dtype), x)
         if not need_weights:

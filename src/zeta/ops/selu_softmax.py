@@ -3,9 +3,10 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function
 
 from zeta import activations
-from zeta._backends.torch import check_input, compute_dtype, evaluate_plain
+from zeta._backends.torch import check_input, compute_dtype, evaluate_plain, is_symbol
 from zeta._selu_softmax import DIM_LEFT_OUT, checked_dim
 from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.kernels import softmax
@@ -51,6 +52,11 @@ def selu_softmax(
 
     Source: the selu_softmax document of Zeta; Klambauer et al. 2017 for SELU.
     """
+    if is_symbol(input):
+        node: Tensor = handle_torch_function(
+            selu_softmax, (input,), input, dim, alpha=alpha, scale=scale
+        )
+        return node
     check_input(input, "selu_softmax")
     axis = checked_dim(dim, input.dim(), may_warn=not torch.compiler.is_compiling())
     numbers = (float(alpha), float(scale))
