@@ -280,10 +280,10 @@ def _check_functions(value: Expr) -> None:
 class _Unequalled(np.ndarray):
     """A number that is not to be compared: SymPy answers x == 0 by how the two are written."""
 
-    def __eq__(self, other: object) -> NoReturn:  # type: ignore[override]
+    def __eq__(self, other: object) -> NoReturn:
         raise NoKernelError(_NO_COMPARISON)
 
-    __ne__ = __eq__  # type: ignore[assignment]
+    __ne__ = __eq__
 
 
 def _check_equality(formula: Formula) -> None:

@@ -133,10 +133,11 @@ class MixtureOfSoftmaxes(Module):
     def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Probabilities (…, V); with ``need_weights``, also the mixtures' weights (…, K)."""
         # Within a model that torch.fx traces, a leaf, as modules of PyTorch's own are.
-        if isinstance(x, fx.Proxy) and (path := x.tracer.path_of_module(self)):
+        given: Any = x
+        if isinstance(given, fx.Proxy) and (path := cast(Any, given.tracer).path_of_module(self)):
             options = {"need_weights": need_weights}
-            leaf: Tensor = x.tracer.create_proxy("call_module", path, (x,), options)
-            return leaf
+            leaf: Any = given.tracer.create_proxy("call_module", path, (given,), options)
+            return cast(Tensor, leaf)
         mixture = self._mixture(x)
         p = _with_leading_dims(inference.probabilities(mixture).to(x.dtype), x)
         if not need_weights:
