@@ -25,7 +25,7 @@ class UnknownNameError(UserError, ValueError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
         self._arguments = (kind, name, known)
-        near = _nearest(name, known)
+        near = nearest(name, known)
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 
@@ -49,7 +49,7 @@ class NoKernelError(ValueError):
     """A formula that plain operations can compute and generated code cannot; says why."""
 
 
-def _nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, whatever its upper and lower case."""
     by_lower = {one.lower(): one for one in known}
     name = name.lower()

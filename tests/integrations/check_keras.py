@@ -293,6 +293,12 @@ class Subclassed(keras.Model):
 def test_errors():
     with pytest.raises(ValueError, match=r"it has: .*Dense ×3.*ReLU.*Called as functions"):
         zeta.replace_activations(functional(), "silu", Exo)
+    kept = [layers.Dense(2, activation="leaky_relu"), layers.Activation("glu")]
+    model = keras.Sequential([keras.Input((4,)), *kept])
+    with pytest.raises(ValueError, match=r"type LeakyReLU; .*Did you mean 'leaky_relu' \(1 of"):
+        zeta.replace_activations(model, layers.LeakyReLU, Exo)
+    with pytest.raises(ValueError, match="glu halves the width"):
+        zeta.replace_activations(model, "glu", Exo)
     with pytest.raises(TypeError, match="subclassed Keras model"):
         zeta.replace_activations(Subclassed(), "relu", Exo)
     with pytest.raises(TypeError, match="must make a Keras layer, not dict"):

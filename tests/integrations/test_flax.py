@@ -1,5 +1,7 @@
 """Model surgery on Flax NNX models."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +80,15 @@ def test_the_dtype_of_the_model_around():
     model = Net(jnp.bfloat16)
     zeta.replace_activations(model, "act", LearnableSELUVariation)
     assert model.act.alpha.dtype == jnp.bfloat16
+
+
+def test_a_partial_of_a_function():
+    model = nnx.Sequential(functools.partial(nnx.gelu, approximate=False), nnx.gelu)
+    former = model.layers[0]
+    report = zeta.replace_activations(model, "gelu", Exo)
+    assert [str(r.old) for r in report.replaced] == ["gelu", "gelu"]
+    assert isinstance(model.layers[0], Exo)
+    assert report.undo().layers[0] is former
 
 
 def test_equals_a_model_built_so():
@@ -313,6 +324,10 @@ def test_what_cannot_be_matched_is_said(x):
 def test_errors():
     with pytest.raises(ValueError, match=r"it has: .*Linear ×2.*PReLU.*gelu"):
         zeta.replace_activations(Net(), "silu", Exo)
+    with pytest.raises(ValueError, match=r"matches 'Gelu', .* Did you mean 'gelu' \(1 of these\)"):
+        zeta.replace_activations(Net(), "Gelu", Exo)
+    with pytest.raises(ValueError, match=r"glu halves the width"):
+        zeta.replace_activations(nnx.Sequential(nnx.glu), "glu", Exo)
     with pytest.raises(TypeError, match=r"must make an nnx\.Module, not dict"):
         zeta.replace_activations(Net(), "relu", dict)
     with pytest.raises(TypeError, match="a class or function"):

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import pickle
 
 import pytest
 import torch
@@ -104,6 +105,119 @@ def test_a_model_that_is_itself_the_activation():
     assert report.undo() is model
 
 
+# ---- Functions that modules keep as attributes --------------------------------------------------
+
+
+def unknown(x):
+    return x * torch.tanh(x)
+
+
+class Kept(nn.Module):
+    """Functions: PyTorch's of both kinds, a partial, a formula, and such as cannot be replaced."""
+
+    of_class = staticmethod(F.silu)
+    of_both = F.silu
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.first, self.second, self.third = F.gelu, torch.relu, zeta.activations.gelu
+        self.partial = functools.partial(F.gelu, approximate="tanh")
+        self.unknown, self.of_both, self.listed = unknown, F.gelu, [F.gelu]
+
+    def forward(self, x):
+        x = self.partial(self.third(self.second(self.first(self.linear(x)))))
+        return self.of_class(self.of_both(self.listed[0](self.unknown(x))))
+
+
+GELUS = ["first", "third", "partial"]
+KEPT_SELECTIONS = {
+    "name": ("gelu", GELUS),
+    "predicate": (lambda _, value: value is F.gelu, ["first"]),
+    "pattern": ("*ir*", ["first", "third"]),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT_SELECTIONS)
+def test_functions_kept_as_attributes_are_selected_by(kind):
+    what, expected = KEPT_SELECTIONS[kind]
+    model, x = Kept(), torch.randn(2, 3)
+    before, functions = model(x), dict(vars(model))
+    report = zeta.replace_activations(model, what, LearnableSELUVariation)
+    assert names(report) == expected
+    assert len({id(places(model)[name]) for name in expected}) == len(expected)
+    assert {f"{name}.alpha" for name in expected} <= model.state_dict().keys()
+    assert not torch.equal(model(x), before)
+    assert report.undo() is model
+    assert all(vars(model)[name] is value for name, value in functions.items())
+    assert model.state_dict().keys() == {"linear.weight", "linear.bias"}
+    assert torch.equal(model(x), before)
+
+
+@pytest.mark.parametrize("inputs", [None, torch.ones(1, 3)], ids=["traced", "run"])
+def test_functions_that_were_replaced_are_no_calls(inputs):
+    report = zeta.replace_activations(Kept(), "gelu", Exo, example_inputs=inputs)
+    assert [call.function for call in report.calls] == ["relu", "tanh", "gelu", "gelu", "silu"]
+    assert [replaced.old for replaced in report.replaced] == ["gelu"] * 3
+    assert not report.not_called
+
+
+def test_gain_matching_of_a_function():
+    """As that of the module, which overwrites nothing either."""
+    x = torch.randn(50, 3)
+    kept, module = Kept(), nn.Sequential(nn.Linear(3, 3), nn.GELU())
+    module[0] = kept.linear
+    options = {"match_gain": True, "example_inputs": x}
+    gains = [
+        zeta.replace_activations(model, what, Exo, **options).replaced[0].gain
+        for model, what in ((kept, "first"), (module, nn.GELU))
+    ]
+    assert gains[0] == gains[1] != 1
+    torch.testing.assert_close(kept.first.shift, module[1].shift)
+    without = zeta.replace_activations(Kept(), "first", Exo, match_gain=True).replaced[0].gain
+    assert without not in (None, gains[0])
+
+
+def test_a_model_that_fails_on_its_inputs_keeps_its_functions():
+    model = Kept()
+    functions = dict(vars(model))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        zeta.replace_activations(model, "gelu", Exo, example_inputs=torch.ones(1, 7))
+    assert vars(model).items() == functions.items()
+
+
+def test_a_function_takes_the_mode_and_dtype_of_its_module():
+    model = Kept().double().eval()
+    zeta.replace_activations(model, "gelu", LearnableSELUVariation)
+    assert not model.first.training
+    assert model.first.alpha.dtype == torch.float64
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", nn.GELU()], ids=str)
+@pytest.mark.parametrize("kind", [nn.TransformerEncoderLayer, nn.TransformerDecoderLayer])
+def test_the_layers_of_transformers(kind, activation):
+    """Also after they are copied and loaded, which has an opinion on their activation."""
+    layer = kind(8, 2, 16, activation=activation, batch_first=True).eval()
+    former = layer.activation
+    x = torch.randn(2, 5, 8)
+    inputs = (x,) if kind is nn.TransformerEncoderLayer else (x, x)
+    before = layer(*inputs)
+    what = activation if isinstance(activation, str) else "gelu"
+    report = zeta.replace_activations(layer, what, LaplaceActivation, example_inputs=inputs)
+    assert (names(report), report.not_called) == (["activation"], ())
+    with torch.no_grad():
+        after = layer(*inputs)
+        assert not torch.allclose(after, before, atol=1e-3)
+        for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert isinstance(twin.activation, LaplaceActivation)
+            assert torch.equal(twin(*inputs), after)
+            assert twin.activation is dict(twin.named_modules())["activation"]
+    zeta.replace_activations(layer, "laplace", Exo).undo()
+    report.undo()
+    assert layer.activation is former
+    assert torch.equal(layer(*inputs), before)
+
+
 # ---- What is kept -------------------------------------------------------------------------------
 
 
@@ -189,6 +303,24 @@ def test_the_fused_path_of_a_transformer_layer_is_left():
         report.undo()
         assert torch.equal(layer(x), gelu)
     assert layer.activation_relu_or_gelu == 2
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_an_encoder_hands_its_layers_no_nested_tensors():
+    """Which it does for padded sequences in evaluation, and which no other activation takes."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    inputs = {"src": torch.randn(2, 5, 8), "src_key_padding_mask": padding}
+    with torch.no_grad():
+        before = model(**inputs)
+        report = zeta.replace_activations(model, "gelu", Exo, example_inputs=inputs)
+        assert (len(report.replaced), report.not_called) == (2, ())
+        after = model(**inputs)
+        assert not torch.allclose(after[~padding], before[~padding], atol=1e-3)
+        report.undo()
+        assert torch.equal(model(**inputs), before)
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_undo_restores_the_very_modules():
@@ -464,6 +596,29 @@ def test_nothing_matched_lists_what_there_is():
     assert "Linear ×2" in str(e.value)
 
 
+class SiLUActivation(nn.Module):
+    """As transformers has it: a class of its own."""
+
+
+SUGGESTIONS = [
+    ("gelo", r"matches 'gelo', as a pattern of .* Did you mean 'gelu' \(1 of these\)\?$"),
+    ("GELU", r"Did you mean 'gelu' \(1 of these\)\?$"),
+    ("hard_swisch", r"Did you mean 'hardswish'\?$"),
+    ("Encoder.*", r"matches 'Encoder\.\*', as a pattern .* Sequential, SiLUActivation ×2$"),
+    ("mish", r"Sequential matches the name 'mish'; it has: GELU, Linear, Sequential, SiLUAct"),
+    (nn.SiLU, r"matches the type SiLU; .* Did you mean 'silu' \(2 of these\)\?$"),
+    ((nn.SiLU, nn.Tanh), r"the type SiLU or Tanh; .*\. Did you mean 'silu' \(2 of these\)\?$"),
+    (lambda *_: False, r"nothing in Sequential matches the predicate; it has: [\w ,×]+$"),
+]
+
+
+@pytest.mark.parametrize(("what", "message"), SUGGESTIONS)
+def test_nothing_matched_suggests_what_would(what, message):
+    model = nn.Sequential(nn.Linear(1, 1), nn.GELU(), SiLUActivation(), SiLUActivation())
+    with pytest.raises(ValueError, match=message):
+        zeta.replace_activations(model, what, Exo)
+
+
 def quantised():
     return nn.Sequential(torch.ao.nn.quantized.Quantize(1.0, 0, torch.quint8), nn.ReLU())
 
@@ -486,6 +641,8 @@ REFUSED = [
     (scripted, nn.ReLU, Exo, TypeError, "scripted or frozen"),
     (traced_and_frozen, nn.ReLU, Exo, TypeError, "scripted or frozen"),
     (quantised, nn.ReLU, Exo, TypeError, "quantised"),
+    (lambda: nn.Sequential(nn.GLU()), "glu", "exo", ValueError, "glu halves the width .*: exo"),
+    (lambda: nn.Sequential(nn.GLU()), nn.GLU, Exo, ValueError, "glu halves the width"),
     (dict, nn.ReLU, Exo, TypeError, "must be a torch.nn.Module, an nnx.Module"),
 ]
 

@@ -111,6 +111,12 @@ def test_trains_after_surgery(kind, name):
     assert losses[-1] < losses[0]
 
 
+def test_a_type_that_transformers_has_anew_suggests_its_name():
+    model, _ = llama()
+    with pytest.raises(ValueError, match=r"type SiLU; .*Did you mean 'silu' \(2 of these\)\?"):
+        zeta.replace_activations(model, nn.SiLU, "exo")
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", MODELS)
 def test_trains_from_a_configuration(kind, name):

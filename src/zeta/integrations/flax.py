@@ -14,13 +14,13 @@ from zeta import flax as zeta_flax
 from zeta._formula import Formula
 from zeta.integrations import flax_calls
 from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
-from zeta.integrations.names import IsMatched, activation_name, unmatched
+from zeta.integrations.names import IsMatched, activation_name, own_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
 from zeta.integrations.surgery import (
+    Selection,
     call_arguments,
     in_one_line,
-    nothing_matched,
     undone_out_of_order,
 )
 
@@ -91,7 +91,7 @@ class _Place:
 
 def replace(
     model: nnx.Module,
-    matches: Matches,
+    matches: Selection,
     replacement: str | Formula | Callable[[], Any],
     *,
     match_gain: bool,
@@ -106,7 +106,7 @@ def replace(
     new = _made(places, make)
     found, not_looked = _look(model, places, example_inputs)
     if not places:
-        raise nothing_matched(model, visited, found)
+        raise matches.nothing_matched(model, visited, found)
     sums = [GainSums() for _ in places]
     if match_gain:
         sums = _observed(model, places, new, example_inputs)
@@ -181,7 +181,7 @@ def _made(places: list[_Place], make: Callable[[], Any]) -> list[Any]:
     for place in places:
         key = id(place.old) if isinstance(place.old, nnx.Module) else id(place)
         if key not in shared:
-            shared[key] = _like(MAKER.one(make), place.around)
+            shared[key] = _like(MAKER.one(make, place.old), place.around)
         made.append(shared[key])
     check_distinct(shared.values(), make, len(shared))
     return made
@@ -309,4 +309,4 @@ def _shown(value: Any) -> str:
     if isinstance(formula, Formula):
         about = (formula.name,) if type(value) is zeta_flax.FormulaModule else formula.parameters
         return f"{type(value).__name__}({', '.join(about)})"
-    return getattr(value, "__name__", type(value).__name__)
+    return own_name(value)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from zeta.integrations.names import FUNCTIONS
+from zeta.integrations.names import named
 from zeta.integrations.report import FunctionCall
 from zeta.integrations.surgery import call_arguments
 
@@ -79,11 +79,10 @@ def _function(equation: Any, frames: list[Any]) -> str:
     JAX compiles some of them (relu, silu), which shows in the name of the equation, and writes
     others out (gelu), which shows in the functions that called.
     """
-    name = equation.params.get("name")
-    if name in FUNCTIONS:
-        return str(name)
-    inside = (f.function_name for f in frames if f.file_name.startswith(_JAX))
-    written_out = next((function for function in inside if function in FUNCTIONS), "")
+    if name := named(str(equation.params.get("name"))):
+        return name
+    inside = (named(f.function_name) for f in frames if f.file_name.startswith(_JAX))
+    written_out = next(filter(None, inside), "")
     return written_out or _PRIMITIVES.get(equation.primitive.name, "")
 
 

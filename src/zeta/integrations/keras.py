@@ -14,20 +14,18 @@ from zeta import keras as zeta_keras
 from zeta._formula import Formula
 from zeta.integrations import keras_calls
 from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
-from zeta.integrations.names import IsMatched, activation_name, unmatched
+from zeta.integrations.names import IsMatched, activation_name, own_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import in_one_line, nothing_matched
+from zeta.integrations.surgery import Selection, in_one_line
 from zeta.keras.matched import Matched
-
-Matches = Callable[[str, Any], bool]
 
 MAKER = Maker(zeta_keras, zeta_keras.FormulaLayer, keras.Layer, "a Keras layer")
 
 
 def replace(
     model: Any,
-    matches: Matches,
+    matches: Selection,
     replacement: str | Formula | Callable[[], Any],
     *,
     match_gain: bool,
@@ -44,7 +42,7 @@ def replace(
     clone = surgeon.clone_model(model)
     places = surgeon.places
     if not places:
-        raise nothing_matched(model, surgeon.visited, surgeon.calls)
+        raise matches.nothing_matched(model, surgeon.visited, surgeon.calls)
     check_distinct((place.new for place in places), make, len(places))
     surgeon.copy_weights()
     for place in places:
@@ -82,10 +80,10 @@ def _check(model: Any) -> None:
             raise TypeError(f"{layer.name} is quantised; replace activations before that")
 
 
-def _replace_layer(layer: Any, matches: Matches, make: Callable[[], Any]) -> SurgeryReport:
+def _replace_layer(layer: Any, matches: Selection, make: Callable[[], Any]) -> SurgeryReport:
     if not matches(layer.name, layer):
-        raise nothing_matched(layer, [layer])
-    new = _like(MAKER.one(make), layer, layer.name)
+        raise matches.nothing_matched(layer, [layer])
+    new = _like(MAKER.one(make, layer), layer, layer.name)
     replaced = (Replaced(layer.name, _shown(layer), _shown(new)),)
     return SurgeryReport(new, replaced, _undo=lambda: layer)
 
@@ -187,7 +185,7 @@ class _Surgeon:
         not_traced: layers whose code could not be looked through.
     """
 
-    def __init__(self, matches: Matches, make: Callable[[], Any], *, match_gain: bool) -> None:
+    def __init__(self, matches: Selection, make: Callable[[], Any], *, match_gain: bool) -> None:
         self.matches = matches
         self.make = make
         self.match_gain = match_gain
@@ -213,7 +211,7 @@ class _Surgeon:
         is_wrapper = isinstance(layer, keras.layers.Activation)  # of a function
         candidates = (layer, layer.activation) if is_wrapper else (layer,)
         if any(self.matches(layer.name, candidate) for candidate in candidates):
-            new = self._new(layer, layer.name)
+            new = self._new(layer, layer.name, candidates[-1])
             self.places.append(_Place(layer.name, layer, new, layer))
             return new
         self._look(layer)
@@ -235,8 +233,8 @@ class _Surgeon:
                 copy.assign(keras.ops.convert_to_numpy(variable))
                 copy.trainable = variable.trainable
 
-    def _new(self, layer: Any, name: str) -> Any:
-        new = MAKER.one(self.make)
+    def _new(self, layer: Any, name: str, old: Any) -> Any:
+        new = MAKER.one(self.make, old)
         if not self.match_gain:
             return _like(new, layer, name)
         matched = Matched(_like(new, layer, f"{name}_activation"), axis=_channel_axis(layer))
@@ -261,7 +259,7 @@ class _Surgeon:
         if not self.matches(name, function):
             return None
         clone = _twin(layer, activation="linear")
-        clone.activation = self._new(layer, name.replace(".", "_"))
+        clone.activation = self._new(layer, name.replace(".", "_"), function)
         self.places.append(_Place(name, function, clone.activation, layer, clone))
         return clone
 
@@ -315,4 +313,4 @@ def _shown(value: Any) -> str:
     value = unmatched(value)
     if type(value) is zeta_keras.FormulaLayer:
         return f"FormulaLayer({value.formula.name})"
-    return getattr(value, "__name__", type(value).__name__)
+    return own_name(value)

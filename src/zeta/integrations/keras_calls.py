@@ -8,15 +8,13 @@ from typing import Any
 
 import keras
 
-from zeta.integrations.names import FUNCTIONS, activation_name
+from zeta.integrations.names import activation_name, named
 from zeta.integrations.report import FunctionCall
-
-_FUNCTIONS = {name.replace("_", ""): name for name in sorted(FUNCTIONS)}
 
 
 def function_name(operation: Any) -> str | None:
     """The activation that an operation of a functional model is: "relu" of ``keras.ops.relu``."""
-    return _FUNCTIONS.get(type(operation).__name__.lower())
+    return named(type(operation).__name__)
 
 
 def own_activation(layer: Any) -> Any:

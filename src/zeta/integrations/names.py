@@ -1,44 +1,42 @@
 """Activations by name: which classes and functions of which library compute one."""
 
+import functools
 from typing import Any
 
 from zeta import activations
 from zeta._formula import Formula
 
-# Class names, so that no library needs to be imported to recognise its classes.
-_CLASSES: dict[str, frozenset[str]] = {
-    "relu": frozenset({"ReLU"}),
-    "leaky_relu": frozenset({"LeakyReLU"}),
-    "elu": frozenset({"ELU"}),
-    "selu": frozenset({"SELU"}),
-    "gelu": frozenset(
-        {
-            "GELU",
-            "GELUTanh",
-            "GELUActivation",
-            "BloomGelu",
-            "NewGELUActivation",
-            "FastGELUActivation",
-            "AccurateGELUActivation",
-            "QuickGELU",
-            "QuickGELUActivation",
-        }
-    ),
-    "silu": frozenset({"SiLU", "SiLUActivation", "Swish", "SwishMe"}),
-    "mish": frozenset({"Mish", "MishMe", "MishActivation"}),
-    "softplus": frozenset({"Softplus"}),
-    "tanh": frozenset({"Tanh"}),
-    "sigmoid": frozenset({"Sigmoid"}),
-    "hardswish": frozenset({"Hardswish", "HardSwish", "HardSwishMe"}),
-    "squared_relu": frozenset({"ReLUSquaredActivation", "SquaredReLU"}),
-    "laplace": frozenset({"LaplaceActivation"}),
+# What torch.nn, jax.nn and keras.activations have beside the catalogue.
+_FURTHER = (
+    *("celu", "glu", "hardshrink", "hardsigmoid", "hardtanh", "logsigmoid", "prelu", "relu6"),
+    *("rrelu", "softshrink", "softsign", "sparse_plus", "sparse_sigmoid", "squareplus"),
+    *("tanhshrink", "threshold"),
+)
+
+# What a library calls one of these, in the spelling that `_spelling` makes.
+_ALIASES = {
+    "gelu": {"accurategelu", "bloomgelu", "fastgelu", "geluaccurate", "gelufast", "gelunew"}
+    | {"gelupython", "gelupythontanh", "gelupytorchtanh", "gelutanh", "newgelu", "quickgelu"},
+    "hardswish": {"hardsilu"},
+    "silu": {"swish"},
+    "squared_relu": {"relu2", "relusquared"},
 }
 
-# Functions that take the place of a module, whatever library's.
-FUNCTIONS = frozenset(_CLASSES) | {
-    *("celu", "hard_silu", "hard_swish", "hard_sigmoid", "hardsigmoid", "hard_tanh", "hardtanh"),
-    *("log_sigmoid", "logsigmoid", "prelu", "relu6", "rrelu", "soft_sign", "softsign", "swish"),
-}
+# What halves a dimension, so that nothing elementwise can take its place.
+GATES = frozenset({"glu"})
+
+
+def _spelling(name: str) -> str:
+    """The same for ``"leaky_relu"``, ``"LeakyReLU"`` and ``"leaky_relu_"``.
+
+    transformers' ``SiLUActivation`` and timm's ``SwishMe`` say nothing more by their endings.
+    """
+    return name.removesuffix("Activation").removesuffix("Me").replace("_", "").lower()
+
+
+NAMES = (*activations.CATALOGUE, *_FURTHER)
+_NAMES = {_spelling(name): name for name in NAMES}
+_NAMES |= {alias: name for name, aliases in _ALIASES.items() for alias in aliases}
 
 
 class IsMatched:
@@ -52,10 +50,21 @@ def unmatched(value: Any) -> Any:
     return unmatched(value.activation) if isinstance(value, IsMatched) else value
 
 
-def activation_name(value: Any) -> str | None:
-    """The name of the activation that a module, a layer or a function computes, if it is known.
+def named(name: str) -> str | None:
+    """The activation that a class or function of this name computes, if it is known.
 
     GELU's approximations count as "gelu".
+
+    Example:
+        >>> from zeta.integrations.names import named
+        >>> named("SiLUActivation"), named("hard_sigmoid"), named("Linear")
+        ('silu', 'hardsigmoid', None)
+    """
+    return _NAMES.get(_spelling(name))
+
+
+def activation_name(value: Any) -> str | None:
+    """The name of the activation that a module, a layer or a function computes, if it is known.
 
     Example:
         >>> import torch
@@ -67,14 +76,19 @@ def activation_name(value: Any) -> str | None:
     formula = value if isinstance(value, Formula) else getattr(value, "formula", None)
     if isinstance(formula, Formula):
         return formula.name
-    class_name = type(value).__name__
-    found = next((name for name, classes in _CLASSES.items() if class_name in classes), None)
-    if found is None and not isinstance(value, type):
-        function = getattr(value, "__name__", None)
-        return function if function in FUNCTIONS else None
-    return found
+    return None if isinstance(value, type) else named(own_name(value))
 
 
-def is_known(name: str) -> bool:
-    """Whether ``name`` names an activation that can be recognised in a model."""
-    return name in _CLASSES or name in activations.CATALOGUE
+def own_name(value: Any) -> str:
+    """What a function calls itself, also within a :func:`functools.partial`; else the type's."""
+    if isinstance(value, functools.partial):
+        return own_name(value.func)
+    name = getattr(value, "__name__", None)
+    return name if isinstance(name, str) else type(value).__name__
+
+
+def known(what: str) -> str | None:
+    """The activation that a user's word names; None of what is rather a pattern."""
+    if what in NAMES:
+        return what
+    return named(what) if what.islower() and what == what.strip("_") else None

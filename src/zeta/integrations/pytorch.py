@@ -17,10 +17,10 @@ from zeta import nn as zeta_nn
 from zeta._formula import Formula
 from zeta.integrations import pytorch_calls
 from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
-from zeta.integrations.names import IsMatched, unmatched
+from zeta.integrations.names import IsMatched, activation_name, own_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import in_one_line, nothing_matched, undone_out_of_order
+from zeta.integrations.surgery import Selection, in_one_line, undone_out_of_order
 from zeta.integrations.transformers import configured_activations, written_into_code
 from zeta.nn.module import Module, has_meta_tensors
 
@@ -117,11 +117,26 @@ class Matched(Module, IsMatched):
         return y * self.gain.to(y.dtype) + shift.to(y.dtype)
 
 
+class _Function(nn.Module):
+    """Stands for a function that a module keeps as an attribute, while the model is looked at."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return own_name(self.function)
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where an activation stands.
 
     Attributes:
+        old: the activation; of a function what stands for it.
         around: the modules that contain it, the nearest first; none around the model itself.
     """
 
@@ -135,8 +150,21 @@ class _Place:
 
     def put(self, module: nn.Module) -> None:
         """Let ``module`` stand here."""
-        if self.around:
-            setattr(self.around[0], self.attribute, module)
+        if not self.around:
+            return
+        parent = self.around[0]
+        setattr(parent, self.attribute, module)
+        if isinstance(parent, nn.TransformerDecoderLayer):
+            # Copying and loading one takes ReLU if its dictionary has no activation.
+            vars(parent)[self.attribute] = module
+
+    def put_back(self) -> None:
+        """Let the former activation stand here."""
+        if isinstance(self.old, _Function):
+            delattr(self.around[0], self.attribute)  # modules give way to modules alone
+            setattr(self.around[0], self.attribute, self.old.function)
+        else:
+            self.put(self.old)
 
     def holds(self, module: nn.Module) -> bool:
         """Whether ``module`` stands here."""
@@ -145,7 +173,7 @@ class _Place:
 
 def replace(
     model: nn.Module,
-    matches: Matches,
+    matches: Selection,
     replacement: str | Formula | Callable[[], Any],
     *,
     match_gain: bool,
@@ -158,9 +186,12 @@ def replace(
     new = _made(shared, MAKER.factory(replacement))
     pairs = {place.old: new[key] for key, place in shared.items()}
     observer = _Observer(pairs, matching=match_gain)
-    found, not_looked = _look(model, shared, observer, example_inputs)
+    with _standing_in(places):
+        found, not_looked = _look(model, shared, observer, example_inputs)
     if not places:
-        raise nothing_matched(model, model.modules(), found, written_into_code(model))
+        functions = (f for module in model.modules() for f in _functions(module).values())
+        candidates = (*model.modules(), *functions)
+        raise matches.nothing_matched(model, candidates, found, written_into_code(model))
     if match_gain and example_inputs is None:
         observer.observe_normal({place.old: place.name for place in shared.values()})
     matched = {place.old: observer.matched(place.old) for place in shared.values()}
@@ -175,8 +206,8 @@ def replace(
         if not all(place.holds(put[id(place.old)]) for place in places):
             raise undone_out_of_order()
         for place in places:
-            place.put(place.old)
-        for step in revert:
+            place.put_back()
+        for step in reversed(revert):
             step()
         return model
 
@@ -238,11 +269,45 @@ def _places_within(
             yield _Place(name, child, around)
         elif not isinstance(child, IsMatched):  # which is one activation, whatever is in it
             yield from _places_within(child, matches, f"{name}.", around, visited)
+    for attribute, function in _functions(parent).items():
+        if matches(name := f"{prefix}{attribute}", function):
+            yield _Place(name, _Function(function).train(parent.training), around)
+
+
+def _functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
+    """The activations that a module keeps as functions, by attribute.
+
+    Not those of a module that is an activation itself; nor where the class has such an attribute
+    too, since that would hide a module of the same name.
+    """
+    if activation_name(module):
+        return {}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if callable(value)
+        and not isinstance(value, nn.Module)
+        and activation_name(value)
+        and not hasattr(type(module), name)
+    }
+
+
+@contextmanager
+def _standing_in(places: list[_Place]) -> Iterator[None]:
+    """While the model is looked at, functions are modules too."""
+    functions = [place for place in places if isinstance(place.old, _Function)]
+    for place in functions:
+        place.put(place.old)
+    try:
+        yield
+    finally:
+        for place in functions:
+            place.put_back()
 
 
 def _made(places: dict[int, _Place], make: Callable[[], Any]) -> dict[int, nn.Module]:
     """A new module for every old one, in the device, dtype and mode of its place."""
-    made = {key: MAKER.one(make) for key in places}
+    made = {key: MAKER.one(make, place.old) for key, place in places.items()}
     check_distinct(made.values(), make, len(made))
     for key, place in places.items():
         _like(made[key], _reference(place)).train(place.old.training)
@@ -429,14 +494,20 @@ def _rebind(module: nn.Module) -> None:
 
 
 def _leave_fast_path(place: _Place) -> Callable[[], None]:
-    """Keep PyTorch's transformer layer from its fused path, which knows ReLU and GELU alone."""
+    """Keep PyTorch's transformers from their fused path, which knows ReLU and GELU alone."""
     layer = place.around[0] if place.around else None
     if not isinstance(layer, nn.TransformerEncoderLayer) or place.attribute != "activation":
         return lambda: None
-    former = layer.activation_relu_or_gelu
-    layer.activation_relu_or_gelu = 0
+    # What says so: of the layer, and of an encoder, which would hand it nested tensors.
+    flags: list[tuple[nn.Module, str]] = [(layer, "activation_relu_or_gelu")]
+    encoders = (m for m in place.around if isinstance(m, nn.TransformerEncoder))
+    flags += [(encoder, "use_nested_tensor") for encoder in encoders]
+    former = [getattr(module, flag) for module, flag in flags]
+    for module, flag in flags:
+        setattr(module, flag, False)
 
     def restore() -> None:
-        layer.activation_relu_or_gelu = former
+        for (module, flag), value in zip(flags, former, strict=True):
+            setattr(module, flag, value)
 
     return restore

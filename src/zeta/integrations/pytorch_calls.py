@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 from torch.overrides import TorchFunctionMode
 
-from zeta.integrations.names import FUNCTIONS, activation_name
+from zeta.integrations.names import activation_name, named
 from zeta.integrations.report import FunctionCall
 from zeta.integrations.surgery import call_arguments
 
@@ -35,7 +35,7 @@ def traced_calls(model: nn.Module, selected: Selected) -> list[FunctionCall]:
         warnings.simplefilter("ignore")
         graph = tracer.trace(model)
     nodes = (node for node in graph.nodes if node.op in ("call_function", "call_method"))
-    return [_of_node(node) for node in nodes if _function_name(node.target) in FUNCTIONS]
+    return [_of_node(node, name) for node in nodes if (name := _function_name(node.target))]
 
 
 class _Tracer(fx.Tracer):
@@ -55,13 +55,11 @@ class _Tracer(fx.Tracer):
         return whole and not any(True for _ in m.children())
 
 
-def _of_node(node: fx.Node) -> FunctionCall:
+def _of_node(node: fx.Node, name: str) -> FunctionCall:
     stack = node.meta.get("nn_module_stack") or {"": None}
     frames = re.findall(r'File "(.+?)", line (\d+)', node.stack_trace or "")
     outside = [f"{Path(f).name}:{line}" for f, line in frames if not f.startswith(_PASSED_OVER)]
-    return FunctionCall(
-        _function_name(node.target), list(stack)[-1], outside[-1] if outside else ""
-    )
+    return FunctionCall(name, list(stack)[-1], outside[-1] if outside else "")
 
 
 @contextmanager
@@ -100,7 +98,7 @@ class _Listener(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = _function_name(func)
-        if name in FUNCTIONS and not any(opaque for _, opaque in self.stack):
+        if name and not any(opaque for _, opaque in self.stack):
             where = self.stack[-1][0] if self.stack else ""
             self.calls.append(FunctionCall(name, where, _caller()))
         return func(*args, **(kwargs or {}))
@@ -111,10 +109,9 @@ def _is_opaque(module: nn.Module, selected: Selected) -> bool:
     return in_torch or selected(module) or activation_name(module) is not None
 
 
-def _function_name(target: Any) -> str:
+def _function_name(target: Any) -> str | None:
     """``relu`` for ``F.relu``, ``torch.relu_`` and the method's name ``"relu"``."""
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    return name.removesuffix("_")
+    return named(target if isinstance(target, str) else getattr(target, "__name__", ""))
 
 
 def _caller() -> str:
@@ -128,13 +125,19 @@ def _caller() -> str:
 
 
 def run(model: nn.Module, example_inputs: Any) -> None:
-    """One call in evaluation mode, without gradients; every module's mode is put back after it."""
+    """One call in evaluation mode, without gradients; every module's mode is put back after it.
+
+    PyTorch's transformers run the code that they train with, whose activations are called.
+    """
     args, kwargs = call_arguments(example_inputs)
     flags = {module: module.training for module in model.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     model.eval()
     try:
         with torch.no_grad():
             model(*args, **kwargs)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module, training in flags.items():
             module.training = training

@@ -10,6 +10,7 @@ from typing import Any
 
 from zeta import activations
 from zeta._formula import Formula
+from zeta.integrations.names import GATES, activation_name
 
 # Formulas of the catalogue with a class of their own, named alike in every framework.
 _OWN = {
@@ -31,7 +32,7 @@ class Maker:
     """
 
     namespace: ModuleType
-    general: Callable[..., Any]
+    general: type
     module_type: type
     kind: str
 
@@ -60,11 +61,12 @@ class Maker:
             )
         return replacement
 
-    def one(self, make: Callable[[], Any]) -> Any:
-        """One new module.
+    def one(self, make: Callable[[], Any], old: Any) -> Any:
+        """One new module for the place of ``old``.
 
         Raises:
             TypeError: ``make`` fails without arguments, or what it makes is no module.
+            ValueError: ``old`` is a gate, and what takes its place is elementwise.
         """
         try:
             module = make()
@@ -76,6 +78,12 @@ class Maker:
         if not isinstance(module, self.module_type):
             raise TypeError(
                 f"the replacement {make!r} must make {self.kind}, not {type(module).__name__}"
+            )
+        name = activation_name(old)
+        if name in GATES and isinstance(module, self.general):
+            raise ValueError(
+                f"{name} halves the width of its input: {activation_name(module)}, which keeps it, "
+                "cannot take its place"
             )
         return module
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from zeta.integrations.names import activation_name, is_known, unmatched
+from zeta._errors import nearest
+from zeta.integrations.names import NAMES, activation_name, known, named, own_name, unmatched
 from zeta.integrations.report import FunctionCall, SurgeryReport
 
 if TYPE_CHECKING:
@@ -58,9 +60,9 @@ def replace_activations(
             and the module; or the name of an activation, ``"gelu"``, for every class that computes
             it, be it PyTorch's, transformers', timm's or Zeta's, approximations included; or else
             a shell pattern (``*``, ``?``, ``[…]``) that the whole qualified name must match,
-            ``"encoder.*.act"``, where ``*`` matches dots too. In Flax and Keras models, activations
-            kept as functions (``nnx.relu`` in a Sequential, ``Dense(8, activation="relu")``) are
-            found by name and predicate, which is given the function.
+            ``"encoder.*.act"``, where ``*`` matches dots too. Activations kept as functions
+            (``self.act = F.gelu``, ``nnx.relu`` in a Sequential, ``Dense(8, activation="relu")``)
+            are found by name, pattern and predicate, which is given the function.
         replacement: a name of the catalogue, a formula, a class, or a function that makes a module
             (``lambda: Exo(learnable=True)``).
         match_gain: match each new activation to the old one, as above.
@@ -76,8 +78,9 @@ def replace_activations(
         The report: what changed, what could not be seen, and ``undo()``.
 
     Raises:
-        ValueError: nothing matched, and the message lists the types that the model has; or an
-            activation with parameters per channel cannot be matched without example inputs.
+        ValueError: nothing matched, and the message lists the types that the model has, with the
+            name that would match; or a gate, ``"glu"``, would be replaced by what is elementwise;
+            or an activation with parameters per channel cannot be matched without example inputs.
         TypeError: no model, a scripted, quantised or distributed one, or a replacement that makes
             no module.
         UnknownNameError: the replacement is no name of the catalogue.
@@ -92,24 +95,12 @@ def replace_activations(
         >>> report.undo()[1]
         ReLU()
     """
-    matches = matcher(what)
+    selection = Selection(what, _predicate(what))
     surgery = importlib.import_module(f"zeta.integrations.{_framework(model)}")
     report: SurgeryReport = surgery.replace(
-        model, matches, replacement, match_gain=match_gain, example_inputs=example_inputs
+        model, selection, replacement, match_gain=match_gain, example_inputs=example_inputs
     )
     return report
-
-
-def matcher(what: What) -> Callable[[str, Any], bool]:
-    """``what`` of :func:`replace_activations` as a predicate of qualified name and module.
-
-    An activation that an earlier surgery has matched counts as the one that it is.
-
-    Raises:
-        TypeError: it is none of the accepted kinds.
-    """
-    predicate = _predicate(what)
-    return lambda name, value: predicate(name, unmatched(value))
 
 
 def _predicate(what: What) -> Callable[[str, Any], bool]:
@@ -117,8 +108,8 @@ def _predicate(what: What) -> Callable[[str, Any], bool]:
         return lambda _, value: isinstance(value, what)
     if isinstance(what, tuple) and what and all(isinstance(each, type) for each in what):
         return lambda _, value: isinstance(value, what)
-    if isinstance(what, str) and is_known(what):
-        return lambda _, value: activation_name(value) == what
+    if isinstance(what, str) and (name := known(what)):
+        return lambda _, value: activation_name(value) == name
     if isinstance(what, str):
         return lambda name, _: fnmatchcase(name, what)
     if callable(what) and (name := activation_name(what)):
@@ -131,16 +122,59 @@ def _predicate(what: What) -> Callable[[str, Any], bool]:
     )
 
 
-def nothing_matched(
-    model: Any, values: Iterable[Any], calls: Iterable[FunctionCall] = (), why: str = ""
-) -> ValueError:
-    """The error of a surgery without a patient; ``values`` are all that could have matched."""
-    counts = Counter(_type_name(value) for value in values)
-    found = ", ".join(f"{name} ×{n}" if n > 1 else name for name, n in sorted(counts.items()))
-    message = f"nothing in {type(model).__name__} matches; it has: {found or 'no modules'}"
-    called = "; ".join(dict.fromkeys(map(str, calls)))
-    hint = f". Called as functions, which cannot be replaced: {called}" if called else ""
-    return ValueError(message + hint + (f". {why}" if why else ""))
+@dataclass(frozen=True)
+class Selection:
+    """``what`` of :func:`replace_activations`, called as a predicate of qualified name and module.
+
+    An activation that an earlier surgery has matched counts as the one that it is.
+    """
+
+    what: What
+    predicate: Callable[[str, Any], bool]
+
+    def __call__(self, name: str, value: Any) -> bool:
+        """Whether it selects what stands under a qualified name."""
+        return self.predicate(name, unmatched(value))
+
+    def nothing_matched(
+        self, model: Any, values: Iterable[Any], calls: Iterable[FunctionCall] = (), why: str = ""
+    ) -> ValueError:
+        """The error of a surgery without a patient; ``values`` are all that could have matched."""
+        values = list(values)
+        counts = Counter(map(own_name, values))
+        found = ", ".join(f"{name} ×{n}" if n > 1 else name for name, n in sorted(counts.items()))
+        called = "; ".join(dict.fromkeys(map(str, calls)))
+        hints = self._suggestions(Counter(map(activation_name, values)))
+        hints += [f"Called as functions, which cannot be replaced: {called}"] if called else []
+        hints += [why] if why else []
+        return ValueError(
+            f"nothing in {type(model).__name__} matches {self._in_words()}; "
+            f"it has: {found or 'no modules'}{'. ' if hints else ''}{'. '.join(hints)}"
+        )
+
+    def _in_words(self) -> str:
+        if isinstance(self.what, str) and known(self.what):
+            return f"the name {self.what!r}"
+        if isinstance(self.what, str):
+            return f"{self.what!r}, as a pattern of qualified names, for it names no activation"
+        types = " or ".join(each.__name__ for each in self._types())
+        return f"the type {types}" if types else "the predicate"
+
+    def _suggestions(self, has: Counter[str | None]) -> list[str]:
+        """Names that would match where a type or a word does not; ``has`` counts the model's."""
+        names = [named(each.__name__) for each in self._types()]
+        names = [name for name in names if name and has[name]]
+        if isinstance(self.what, str) and not known(self.what):
+            names = [nearest(self.what, filter(None, has)) or nearest(self.what, NAMES)]
+        return [
+            f"Did you mean {name!r}{f' ({has[name]} of these)' if has[name] else ''}?"
+            for name in names
+            if name
+        ]
+
+    def _types(self) -> tuple[type, ...]:
+        types = self.what if isinstance(self.what, tuple) else (self.what,)
+        return tuple(each for each in types if isinstance(each, type))
 
 
 def undone_out_of_order() -> RuntimeError:
@@ -160,11 +194,6 @@ def call_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]
     if isinstance(example_inputs, dict):
         return (), example_inputs
     return (example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)), {}
-
-
-def _type_name(value: Any) -> str:
-    name = getattr(value, "__name__", None)  # of a function
-    return name if isinstance(name, str) else type(value).__name__
 
 
 def _framework(model: Any) -> str:
