@@ -1,10 +1,13 @@
 """Importing zeta loads no framework and costs little."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import zeta
 from zeta._errors import missing_extra
 
 FRAMEWORKS = ["torch", "jax", "tensorflow", "keras", "numpy", "scipy", "sympy", "mpmath"]
@@ -75,6 +78,38 @@ for reduction in ("mean", "none"):
 assert not {"triton", "torch._dynamo"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], env=clean_env, check=True)
+
+
+# The first two lie where Zeta's lie; the others are upstream's alone.
+UPSTREAM = {
+    "__init__.py": "from zeta.structs import *\nfrom zeta.nn import *\nfrom zeta.ops import *\n",
+    "nn/__init__.py": "class Exo: ...\n",
+    "structs/__init__.py": "",
+    "ops/mos.py": "",
+}
+
+
+@pytest.mark.parametrize("last", ["zeta-nn", "zetascale"])
+def test_beside_upstreams_package_the_error_says_what_to_do(last, tmp_path, clean_env):
+    """Both install the package `zeta`; the one that came last wins where their files meet."""
+    package = tmp_path / "zeta"
+    shutil.copytree(Path(zeta.__file__).parent, package, ignore=shutil.ignore_patterns("*.pyc"))
+    for name, text in UPSTREAM.items():
+        if last == "zetascale" or not (package / name).exists():
+            (package / name).parent.mkdir(exist_ok=True)
+            (package / name).write_text(text)
+    env = clean_env | {"PYTHONPATH": str(tmp_path)}
+    importing = [sys.executable, "-c", "import zeta; print(zeta.__file__)"]
+    run = subprocess.run(importing, env=env, capture_output=True, text=True)
+    error = run.stderr.strip().splitlines()[-1]
+    assert error.startswith("ImportError: zetascale and zeta-nn both install the package zeta")
+    mend = "`pip uninstall zetascale`, then `pip install --force-reinstall --no-deps zeta-nn`"
+    assert error.endswith(mend)
+    # What the second command leaves.
+    shutil.rmtree(package / "structs")
+    shutil.copytree(Path(zeta.__file__).parent, package, dirs_exist_ok=True)
+    run = subprocess.run(importing, env=env, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str(package / "__init__.py")
 
 
 MISSING = [

@@ -20,8 +20,10 @@ Importing ``zeta`` imports no framework. The parts load when they are first touc
 import importlib
 from typing import Any
 
-from zeta._errors import UnknownNameError, UserError
+from zeta._errors import UnknownNameError, UserError, refuse_upstream_beside
 from zeta._formula import Formula, formula
+
+refuse_upstream_beside()
 
 __all__ = [
     "Formula",

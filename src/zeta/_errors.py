@@ -1,6 +1,7 @@
 """Errors that are the caller's to mend, worded the same everywhere."""
 
 import difflib
+import os.path
 from collections.abc import Iterable
 
 # What other libraries and papers call an activation; spelling alone would suggest another one.
@@ -57,6 +58,20 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
         return usual
     near = difflib.get_close_matches(name, by_lower, n=1)
     return by_lower[near[0]] if near else None
+
+
+def refuse_upstream_beside() -> None:
+    """Raise ImportError where upstream's package is installed into the same folder.
+
+    Both install the package ``zeta``, so that the files of one overwrite some of the other's.
+    """
+    # Of upstream's alone, in every version.
+    if os.path.exists(os.path.join(os.path.dirname(__file__), "structs", "__init__.py")):
+        raise ImportError(
+            "zetascale and zeta-nn both install the package zeta, and their files are mixed here. "
+            "For zeta-nn run `pip uninstall zetascale`, then "
+            "`pip install --force-reinstall --no-deps zeta-nn`"
+        )
 
 
 def missing_extra(part: str, *packages: str, extra: str) -> ImportError:

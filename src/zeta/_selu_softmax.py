@@ -37,5 +37,5 @@ def _warn_once() -> None:
         warnings.warn(
             "selu_softmax: dim was left out, so the softmax runs over dimension 0, the batch in "
             "most models; pass dim=-1 for one distribution per row, or dim=0 to silence this",
-            stacklevel=4,
+            stacklevel=5,
         )

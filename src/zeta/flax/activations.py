@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from zeta import activations
 from zeta._backends.jax import check_input
+from zeta._call_forms import input_also_called
 from zeta._formula import Formula
 from zeta.jax.activations import on_arrays
 
@@ -78,6 +79,7 @@ class FormulaModule(nnx.Module):
         variable = nnx.Param if self.learnable else Fixed
         return variable(jnp.full(shape, value, dtype))
 
+    @input_also_called("x", "inputs")
     def __call__(self, input: Array) -> Array:
         """The formula, elementwise."""
         return on_arrays(self.formula)(input, **self.parameter_values(input))

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from zeta import activations
 from zeta._backends.jax import check_input, compute_dtype
+from zeta._call_forms import input_also_called
 from zeta._selu_softmax import DIM_LEFT_OUT, checked_dim
 from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.jax.activations import on_arrays
@@ -14,6 +15,7 @@ from zeta.jax.activations import on_arrays
 _selu = on_arrays(activations.selu)
 
 
+@input_also_called("x")
 def selu_softmax(
     input: ArrayLike,
     dim: int = DIM_LEFT_OUT,

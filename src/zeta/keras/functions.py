@@ -9,6 +9,7 @@ import numpy as np
 from keras import KerasTensor, Operation, ops
 
 from zeta import activations
+from zeta._call_forms import input_also_called
 from zeta._formula import Formula
 from zeta._selu_softmax import DIM_LEFT_OUT, checked_dim
 from zeta.activations import SELU_ALPHA, SELU_SCALE
@@ -108,6 +109,7 @@ def compute_dtype(dtype: str) -> str:
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
+@input_also_called("x")
 def selu_softmax(
     input: Any,
     dim: int = DIM_LEFT_OUT,

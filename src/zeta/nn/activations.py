@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from zeta import activations
+from zeta._call_forms import input_also_called
 from zeta._formula import Formula
 from zeta.nn.module import Module
 
@@ -81,6 +82,7 @@ class FormulaModule(Module):
             if isinstance(parameter, Tensor):
                 nn.init.constant_(parameter, value)
 
+    @input_also_called("x", "inputs")
     def forward(self, input: Tensor) -> Tensor:
         """The formula, elementwise."""
         return self.formula(input, **self.parameter_values(input))

@@ -15,7 +15,7 @@ Every further activation of the catalogue is a function on tensors as it stands,
 
 from typing import TYPE_CHECKING, Any
 
-from zeta._errors import missing_extra
+from zeta._errors import missing_extra, refuse_upstream_beside
 
 try:
     import torch  # noqa: F401
@@ -26,6 +26,9 @@ from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.ops.activations import exo, laplace, learnable_selu_variation
 from zeta.ops.mixture.cross_entropy import mixture_cross_entropy
 from zeta.ops.selu_softmax import selu_softmax
+
+# Here too: if upstream's package came last, `import zeta` runs its code, which imports `zeta.ops`.
+refuse_upstream_beside()
 
 if TYPE_CHECKING:
     from zeta.nn import MixtureOfSoftmaxes

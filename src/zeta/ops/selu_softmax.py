@@ -7,11 +7,13 @@ from torch.overrides import handle_torch_function
 
 from zeta import activations
 from zeta._backends.torch import check_input, compute_dtype, evaluate_plain, is_symbol
+from zeta._call_forms import input_also_called
 from zeta._selu_softmax import DIM_LEFT_OUT, checked_dim
 from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.kernels import softmax
 
 
+@input_also_called("x")
 def selu_softmax(
     input: Tensor,
     dim: int = DIM_LEFT_OUT,
