@@ -1,15 +1,17 @@
-"""Zeta in models that are already there: model surgery, transformers, timm.
+"""Zeta in models that are already there: model surgery, transformers, timm, captum.
 
 =========================  ======================================================================
 ``replace_activations``    swap the activations of a PyTorch, Flax NNX or Keras model for others
 ``SurgeryReport``          what it changed, what it could not see, and how to undo it
 ``register_transformers``  Zeta's activations under their names in transformers' configurations
 ``act_layer``              an activation as timm's models take it
+``register_captum``        Zeta's activations among those that captum's DeepLift knows
 =========================  ======================================================================
 
 Importing this package imports no framework; each function imports the one that its model is of.
 """
 
+from zeta.integrations.captum import register_captum
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
 from zeta.integrations.surgery import replace_activations
 from zeta.integrations.timm import act_layer
@@ -20,6 +22,7 @@ __all__ = [
     "Replaced",
     "SurgeryReport",
     "act_layer",
+    "register_captum",
     "register_transformers",
     "replace_activations",
 ]
