@@ -18,7 +18,11 @@ from zeta.cli import cli
 ROOT = Path(__file__).parents[1]
 MODULES = [m.name for m in pkgutil.walk_packages(zeta.__path__, "zeta.")]
 # TensorFlow and Triton bring an LLVM each, and the second to be loaded aborts the process.
-OWN_PROCESS = ["zeta._backends.tensorflow", "zeta.keras.tensorflow_loss"]
+OWN_PROCESS = [
+    "zeta._backends.tensorflow",
+    "zeta._backends.tensorflow_graph",
+    "zeta.keras.tensorflow_loss",
+]
 DOCS = ROOT / "docs"
 # Pages that somebody wrote: the build makes those of other folders.
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("guides/*.md"))]

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from zeta._backends.minimax import ATANH
+
 Function = Callable[[Array], Array]
 
 # π/2 in three parts; a whole number of 12 bits times one of the first two is exact in float32.
@@ -24,13 +26,7 @@ _SINE = tuple(map(np.float32, (-0.16666655242443085, 0.008332176133990288, -1.95
 _COSINE = tuple(
     map(np.float32, (-0.5, 0.04166664555668831, -0.0013887312961742282, 2.4432785721728578e-5))
 )
-# Minimax for atanh(s)/s on [0, 1/3], by rising powers of s².
-_ATANH = tuple(
-    map(
-        np.float32,
-        (1.0, 0.3333316147327423, 0.20012298226356506, 0.13982579112052917, 0.14078889787197113),
-    )
-)
+_ATANH = tuple(map(np.float32, ATANH))
 _EXPM1 = tuple(np.float32(1 / math.factorial(k)) for k in range(2, 10))
 
 

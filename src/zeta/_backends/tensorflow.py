@@ -6,34 +6,42 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import Tensor
 
+from zeta._backends import tensorflow_graph
 from zeta._formula import Formula
+
+Primitive = Callable[[Tensor], Tensor]
 
 DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
 
+
+def _or_in_graph(primitive: Primitive, traced: Primitive) -> Primitive:
+    """A primitive, as ``traced`` writes it in float32 for graphs."""
+    return lambda x: (traced if _is_for_graph(x) else primitive)(x)
+
+
+def _is_for_graph(x: Tensor) -> bool:
+    return not tf.executing_eagerly() and x.dtype == tf.float32
+
+
 exp = tf.exp
-expm1 = tf.math.expm1
+expm1 = _or_in_graph(tf.math.expm1, tensorflow_graph.expm1)
 log = tf.math.log
-log1p = tf.math.log1p
+log1p = _or_in_graph(tf.math.log1p, tensorflow_graph.log1p)
 sqrt = tf.sqrt
 atan = tf.atan
 tanh = tf.tanh
 erf = tf.math.erf
-erfc = tf.math.erfc
-softplus = tf.math.softplus
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    # tf.sigmoid is off by 5 ulp. Not tf.abs, whose gradient at 0 is 0.
-    e = tf.exp(tf.where(x > 0, -x, x))
-    return tf.where(x > 0, tf.ones_like(e), e) / (1 + e)
+erfc = _or_in_graph(tf.math.erfc, tensorflow_graph.erfc)
+sigmoid = tensorflow_graph.sigmoid
+softplus = _or_in_graph(tf.math.softplus, tensorflow_graph.softplus)
 
 
 def sin(x: Tensor) -> Tensor:
-    return tf.sin(_finite(x))
+    return tf.sin(_angle(x))
 
 
 def cos(x: Tensor) -> Tensor:
-    return tf.cos(_finite(x))
+    return tf.cos(_angle(x))
 
 
 def minimum(x: Any, y: Any) -> Tensor:
@@ -133,8 +141,9 @@ def _limits_defined(formula: Formula, x: Tensor) -> Tensor:
     return tf.where(x > largest, largest, x) if above else x
 
 
-def _finite(x: Tensor) -> Tensor:
-    return clip(x, x.dtype.min, x.dtype.max)
+def _angle(x: Tensor) -> Tensor:
+    largest = tensorflow_graph.LARGEST_ANGLE if _is_for_graph(x) else x.dtype.max
+    return clip(x, -largest, largest)
 
 
 def _tensors(x: Any, y: Any) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,7 @@ float32's digits; its erfc has no more of them in float64 either.
 import torch
 from torch import Tensor
 
-# e^(a²)·erfc(a) on [0, 10.2] as in codegen/primitives.h, by rising powers of a.
-_ERFC_NUMERATOR = (1.0, 1.2392618993360802, 0.7324966656327021, 0.2296445077350157,
-                   0.03288597662202359)  # fmt: skip
-_ERFC_DENOMINATOR = (1.0, 2.3676416557359388, 2.404084683404268, 1.3270347985267574,
-                     0.4070602858172196, 0.0582881913573758)  # fmt: skip
+from zeta._backends.minimax import ERFC_DENOMINATOR, ERFC_NUMERATOR, polynomial
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -44,12 +40,5 @@ def erfc(x: Tensor) -> Tensor:
     a = x.abs().clamp(max=10.2)  # where float32 has underflowed
     high = torch.round(a * 16) / 16  # its square is exact
     gauss = torch.exp(-high * high) * torch.exp((high - a) * (high + a))
-    upper = gauss * (_polynomial(_ERFC_NUMERATOR, a) / _polynomial(_ERFC_DENOMINATOR, a))
+    upper = gauss * (polynomial(ERFC_NUMERATOR, a) / polynomial(ERFC_DENOMINATOR, a))
     return torch.where(x < 0, 2 - upper, upper)
-
-
-def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
-    y = x * coefficients[-1]
-    for coefficient in coefficients[-2:0:-1]:
-        y = (y + coefficient) * x
-    return y + coefficients[0]
