@@ -27,8 +27,9 @@ DOCS = ROOT / "docs"
 # Pages that somebody wrote: the build makes those of other folders.
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("guides/*.md"))]
 NOTEBOOKS = sorted(DOCS.glob("notebooks/*.ipynb"))
-# A snippet that cannot run in the tests says why in the line above it: <!-- not run: … -->
-SNIPPET = re.compile(r"(?:<!-- not run: (.+) -->\n)?```python\n(.*?)```", re.DOTALL)
+# A snippet that cannot run in the tests, or not in their process, says why in the line above it:
+# <!-- not run: … -->, <!-- own process: … -->
+SNIPPET = re.compile(r"(?:<!-- (not run|own process): [^\n]+ -->\n)?```python\n(.*?)```", re.DOTALL)
 MAX_NOTEBOOK_BYTES = 200_000
 
 
@@ -55,9 +56,9 @@ def test_public_functions_have_examples():
                 assert ">>>" in documented, name
 
 
-def snippets(page):
-    """The page's Python, without what it says is not run."""
-    return [code for why, code in SNIPPET.findall(page.read_text()) if not why]
+def snippets(page, where=""):
+    """The page's Python that runs here, or where it says."""
+    return [code for says, code in SNIPPET.findall(page.read_text()) if says == where]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if snippets(p)], ids=lambda page: page.stem)
@@ -67,6 +68,14 @@ def test_snippets(page, tmp_path, monkeypatch):
     namespace = {"__name__": "__main__"}
     for snippet in snippets(page):
         exec(compile(snippet, page, "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if snippets(p, "own process")], ids=lambda page: page.stem
+)
+def test_snippets_in_a_process_of_their_own(page, clean_env, tmp_path):
+    code = "\n".join(snippets(page, "own process"))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=clean_env, check=True)
 
 
 def test_snippets_are_found():
