@@ -1,5 +1,6 @@
 """The registered operators: PyTorch's own checks, compilation, and what they keep in memory."""
 
+import functools
 import itertools
 
 import pytest
@@ -134,6 +135,35 @@ def test_retain_graph_and_second_backward():
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
         with pytest.raises(RuntimeError, match="backward through the graph a second time"):
             torch.autograd.grad(loss, hidden)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_batched_gradients(reduction, smoothing):
+    """PyTorch's own vmap over backward: what each gradient alone is, and so for second ones."""
+    hidden, log_prior, weight, bias, target, *_ = arguments("separate", dtype=torch.float64)
+    inputs = (hidden, log_prior, weight, bias)
+
+    def loss(*inputs):
+        *others, bias = inputs
+        return mixture_cross_entropy(
+            *others, target, bias, ignore_index=-1, reduction=reduction, label_smoothing=smoothing
+        )
+
+    value = loss(*inputs)
+    upstream = torch.randn(3, *value.shape, dtype=value.dtype)
+    gradients = functools.partial(torch.autograd.grad, value, inputs, retain_graph=True)
+    each = [torch.stack(g) for g in zip(*map(gradients, upstream), strict=True)]
+    torch.testing.assert_close(gradients(upstream, is_grads_batched=True), tuple(each))
+    torch.testing.assert_close(
+        torch.autograd.functional.jacobian(loss, inputs, vectorize=True),
+        torch.autograd.functional.jacobian(loss, inputs),
+    )
+    (first,) = torch.autograd.grad(value.sum(), log_prior, create_graph=True)
+    second = functools.partial(torch.autograd.grad, first, weight, retain_graph=True)
+    upstream = torch.randn(3, N, K, dtype=first.dtype)
+    (batched,) = second(upstream, is_grads_batched=True)
+    torch.testing.assert_close(batched, torch.stack([second(u)[0] for u in upstream]))
 
 
 def test_a_gradient_changed_in_place_is_noticed():

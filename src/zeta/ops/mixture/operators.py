@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.library import define, impl, register_autograd, register_fake
 
-from zeta.kernels.dispatch import is_eager
+from zeta.kernels.dispatch import is_eager, is_plain
 from zeta.kernels.mixture import Mass
 from zeta.ops.mixture import chunks, plain
 from zeta.ops.mixture.chunks import Problem, Wanted, stored_dtype
@@ -122,7 +122,7 @@ def _weighted_loss_backward(
     if torch.is_grad_enabled():
         return _padded(ctx, _plain_gradients(arguments, upstream * coefficient_N, wanted))
     # The usual upstream gradient, seen without waiting for a device: nothing to multiply by.
-    if not (upstream.is_cpu and is_eager() and upstream == 1):
+    if not (upstream.is_cpu and is_eager() and is_plain(upstream) and upstream == 1):
         gradients = [gradient * upstream for gradient in gradients]
     return _padded(ctx, _cast(gradients, arguments, wanted))
 
