@@ -282,6 +282,32 @@ def test_a_weight_that_is_not_split_is_refused(check_vma):
         split(weight)
 
 
+@pytest.mark.parametrize("options", [{}, {"reduction": "none", "label_smoothing": 0.1}], ids=str)
+def test_exported_with_any_number_of_tokens(options):
+    """Serialised with a symbolic batch and called, in one chunk and in three of four tokens."""
+
+    def step(hidden, log_prior, weight, bias, target):
+        def total(arrays):
+            return loss_of(arrays, target, max_chunk_bytes=4 * K * V * 8, **options).sum()
+
+        return jax.value_and_grad(total)((hidden, log_prior, weight, bias))
+
+    (n,) = jax.export.symbolic_shape("n")
+    decoder = inputs()[2:]
+    shapes = [(n, K, D), (n, K), *(a.shape for a in decoder), (n,)]
+    dtypes = [float] * 4 + [int]
+    symbolic = map(jax.ShapeDtypeStruct, shapes, dtypes)
+    program = jax.export.export(jax.jit(step))(*symbolic)
+    loaded = jax.export.deserialize(program.serialize())
+    for tokens in (1, 11):
+        arrays, target = inputs(n=tokens), np.arange(tokens) % V
+        loss, gradients = loaded.call(*arrays, target)
+        expected, d_expected = by_pytorch(arrays, np.ones, target, **options)
+        np.testing.assert_allclose(loss, expected.sum(), rtol=1e-12)
+        for ours, theirs in zip(gradients, d_expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 def test_vmap_takes_it():
     hidden, log_prior, weight, _ = inputs()
     target = np.maximum(TARGET, 0)

@@ -4,7 +4,6 @@ Shape suffixes: C tokens of a chunk, N all tokens, K mixtures, D features, V cla
 """
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -331,13 +330,15 @@ def _scan(
     N, K, _ = parameters.hidden_NKD.shape
     row_elements = K * parameters.weight.shape[-2]
     most = options.most_rows(row_elements, parameters.weight.dtype.itemsize)
-    C = math.ceil(N / math.ceil(N / most)) if N else 1  # even chunks
+    # By integers alone, which N may be a symbol of.
+    count = -(-N // most)
+    C = 1 if N == 0 else -(-N // count)  # even chunks
     per_token = (parameters.hidden_NKD, parameters.log_prior_NK, tokens)
     # The tokens that fill the last chunk up are ignored ones.
     chunks = jax.tree.map(
         lambda a: jnp.pad(
-            a, [(0, -N % C)] + [(0, 0)] * (a.ndim - 1), constant_values=a.dtype == bool
-        ).reshape(-1, C, *a.shape[1:]),
+            a, [(0, count * C - N)] + [(0, 0)] * (a.ndim - 1), constant_values=a.dtype == bool
+        ).reshape(count, C, *a.shape[1:]),
         per_token,
     )
     carry, given = lax.scan(lambda carry, chunk: step(carry, *chunk), carry, chunks)
