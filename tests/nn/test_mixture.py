@@ -181,6 +181,17 @@ def test_tied_weights_are_the_embeddings_own():
         mixture.tie_weights(nn.Embedding(V + 1, D))
 
 
+def test_num_classes_follows_a_tied_embedding_that_is_resized():
+    embedding = nn.Embedding(V, D)
+    mixture = MixtureOfSoftmaxes(K, D, V, decoder="shared", bias=False)
+    mixture.tie_weights(embedding)
+    embedding.weight.data = torch.randn(V + 2, D)
+    assert mixture.num_classes == V + 2
+    assert f"num_classes={V + 2}" in repr(mixture)
+    assert mixture.topk(torch.randn(3, D), V + 2)[1].max() == V + 1
+    assert MixtureOfSoftmaxes(K, D, V).num_classes == V
+
+
 class UpstreamMixture(nn.Module):
     """The layers of upstream's module, under upstream's names."""
 

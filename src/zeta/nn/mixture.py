@@ -96,7 +96,7 @@ class MixtureOfSoftmaxes(Module):
     ) -> None:
         super().__init__()
         K, D, V = checked_sizes(num_mixtures, input_size, num_classes, decoder, dropout)
-        self.num_mixtures, self.input_size, self.num_classes = K, D, V
+        self.num_mixtures, self.input_size = K, D
         self.decoder = decoder
         shared = decoder == "shared"
         self.prior = nn.Linear(D, K, bias=prior_bias, device=device, dtype=dtype)
@@ -112,6 +112,11 @@ class MixtureOfSoftmaxes(Module):
         )
         self.register_load_state_dict_pre_hook(_translate_upstream_state_dict)
         self._start()
+
+    @property
+    def num_classes(self) -> int:
+        """V, as the weight has it now: an embedding that it is tied to may be resized."""
+        return self.weight.shape[-2] if self.shard is None else self.shard.num_classes
 
     def reset_parameters(self) -> None:
         """Draw every weight anew, as ``nn.Linear`` does: uniform within ±1/√D."""
