@@ -1,10 +1,12 @@
 """The mixture of softmaxes where frameworks share it: its losses, and what it accepts.
 
-The checks are every framework's, PyTorch's too. The losses are written against what ``jax.numpy``
-and ``keras.ops`` have in common; each framework adds the loop over chunks of tokens and the
-derivative. Shape suffixes: C tokens of a chunk, N all tokens, K mixtures, D features, V classes.
+The checks and what a sample is drawn from are every framework's, PyTorch's too. The losses are
+written against what ``jax.numpy`` and ``keras.ops`` have in common; each framework adds the loop
+over chunks of tokens and the derivative. Shape suffixes: C tokens of a chunk, N all tokens,
+K mixtures, D features, V classes, M of them that may be drawn.
 """
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -121,6 +123,42 @@ def token_losses(
     return unless_ignored(losses_C)
 
 
+def warped_logits(
+    xp: Any,
+    best: Callable[[Any, int], tuple[Any, Any]],
+    log_prob_NV: Any,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+) -> tuple[Any, Any | None]:
+    """What a class is drawn from: by temperature, then top-k, then top-p, as transformers has it.
+
+    Args:
+        xp: ``torch``, ``jax.numpy`` or ``keras.ops``.
+        best: of the framework, the k largest of the last axis and their places, largest first.
+        log_prob_NV: log p(v).
+        temperature, top_k, top_p: as `check_sampling` accepts them.
+
+    Returns:
+        Logits (N, M), and the classes that they are of, (N, M), or None: of all, in their order.
+    """
+    # Relative to the most probable class, so that no quotient overflows. At 1e-30, which float32
+    # holds, no other class is left: a lower temperature changes nothing.
+    highest_N1 = xp.amax(log_prob_NV, axis=-1, keepdims=True)
+    logits_NV = (log_prob_NV - highest_N1) / max(temperature, 1e-30)
+    if top_k is None and top_p is None:
+        return logits_NV, None
+    V = logits_NV.shape[-1]
+    logits_NM, classes_NM = best(logits_NV, V if top_k is None else min(top_k, V))
+    if top_p is not None and top_p < 1:
+        p_NM = xp.exp(logits_NM)
+        mass_NM = xp.cumsum(p_NM, -1)
+        mass_before_NM = (mass_NM - p_NM) / mass_NM[:, -1:]
+        kept_NM = (mass_before_NM < top_p) | (mass_before_NM == 0)
+        logits_NM = xp.where(kept_NM, logits_NM, -math.inf)
+    return logits_NM, classes_NM
+
+
 def check_arguments(
     check_input: Callable[[Any, str, str], None],
     dtype_name: Callable[[Any], str],
@@ -232,10 +270,21 @@ def check_k(k: int, num_classes: int) -> None:
         raise ValueError(f"{_LAYER}: k must be between 1 and {num_classes}, got {k}")
 
 
-def check_num_samples(num_samples: int) -> None:
-    """Raise ValueError for no samples."""
+def check_sampling(
+    num_samples: int, temperature: float, top_k: int | None, top_p: float | None
+) -> None:
+    """Raise ValueError for no samples, or for an option of sampling out of its range."""
     if num_samples < 1:
         raise ValueError(f"{_LAYER}: num_samples must be at least 1, got {num_samples}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"{_LAYER}: temperature must be positive and finite, got {temperature}; "
+            "topk(x, 1) gives the most probable class"
+        )
+    if top_k is not None and operator.index(top_k) < 1:
+        raise ValueError(f"{_LAYER}: top_k must be at least 1, or None for all, got {top_k}")
+    if top_p is not None and not 0 <= top_p <= 1:
+        raise ValueError(f"{_LAYER}: top_p must be between 0 and 1, got {top_p}")
 
 
 def check_tie(decoder: str, weight: Sequence[int], embedding: Sequence[int]) -> None:

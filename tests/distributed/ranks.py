@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from zeta.distributed import clip_grad_norm_, full_state_dict, vocab_parallel
 from zeta.nn import MixtureOfSoftmaxes
+from zeta.ops.mixture import shard as shards
 
 K, D, V, N = 3, 8, 507, 20
 OPTIONS = [
@@ -120,6 +121,15 @@ def sample(mesh):
         pairs = torch.bincount(drawn[0, 0::2] * classes + drawn[0, 1::2], minlength=classes**2)
         expected = draws / 2 * torch.outer(p, p).flatten()
         assert scipy.stats.chisquare(pairs.numpy(), expected.numpy()).pvalue > 1e-3
+    for options in ({"temperature": 0.5}, {"temperature": 2.0, "top_k": 9, "top_p": 0.8}):
+        drawn = head.sample(x, draws, torch.Generator().manual_seed(dist.get_rank()), **options)
+        others = shards.gather(drawn, head.shard.group)
+        assert all(torch.equal(drawn, other) for other in others)
+        pair = (drawn, whole.sample(x, draws, **options))
+        counts = torch.stack([torch.bincount(d.flatten(), minlength=classes) for d in pair])
+        counts = counts[:, counts.any(0)].numpy()
+        assert 1 < counts.shape[1] <= options.get("top_k", classes)
+        assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
 
 
 def state(mesh):

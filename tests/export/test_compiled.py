@@ -1,11 +1,14 @@
 """`torch.compile`, `torch.export` and AOTInductor: whole graphs, any batch, the same numbers."""
 
 import pytest
+import scipy.stats
 import torch
+from torch import nn
 
 from cases import FORMULAS, name
 from networks import CHANNELS, Classifier, EveryActivation, EveryHead, points
 from zeta.kernels import compiler
+from zeta.nn import MixtureOfSoftmaxes
 
 ANY_BATCH = ({0: torch.export.Dim.DYNAMIC},)
 # Of sums whose terms a compiler orders otherwise, and of its own exp and tanh.
@@ -47,6 +50,45 @@ def test_heads_have_no_graph_break():
     for batch in (2, 5):
         x = torch.randn(batch, CHANNELS)
         torch.testing.assert_close(compiled(x), module(x), **TOLERANCE)
+
+
+class Sampler(nn.Module):
+    """Draws from both decoders, without options and with all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.separate = MixtureOfSoftmaxes(3, CHANNELS, 5)
+        self.shared = MixtureOfSoftmaxes(3, CHANNELS, 5, decoder="shared")
+
+    def forward(self, x):
+        options = {"temperature": 0.7, "top_k": 4, "top_p": 0.95}
+        return self.separate.sample(x, 8), self.shared.sample(x, 8, **options)
+
+
+def by_compiler(sampler, _):
+    torch._dynamo.reset()
+    return torch.compile(sampler, fullgraph=True, backend="aot_eager", dynamic=True)
+
+
+def by_exporter(sampler, path):
+    example = (torch.randn(3, CHANNELS),)
+    program = torch.export.export(sampler, example, dynamic_shapes=ANY_BATCH)
+    torch.export.save(program, path / "program.pt2")
+    return torch.export.load(path / "program.pt2").module()
+
+
+@pytest.mark.parametrize("make", [by_compiler, by_exporter])
+def test_sampling_in_whole_graphs_draws_alike(make, tmp_path):
+    """χ² of two samples at a level of one in a thousand; another batch is another draw."""
+    sampler = Sampler().eval()
+    whole = make(sampler, tmp_path)
+    assert [drawn.shape for drawn in whole(torch.randn(1, CHANNELS))] == [(1, 8), (1, 8)]
+    x = 3 * torch.randn(CHANNELS).expand(1000, CHANNELS)
+    for ours, theirs in zip(whole(x), sampler(x), strict=True):
+        counts = torch.stack([torch.bincount(d.flatten(), minlength=5) for d in (ours, theirs)])
+        counts = counts[:, counts.any(0)].numpy()
+        assert counts.shape[1] > 1
+        assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
 
 
 @pytest.mark.slow

@@ -79,6 +79,34 @@ def test_samples_follow_the_distribution(mixture):
         assert scipy.stats.chisquare(counts, n * p / p.sum()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.5}, {"temperature": 2.0, "top_k": 6, "top_p": 0.8}], ids=str
+)
+def test_samples_follow_the_options(mixture, options):
+    """χ² of two samples at a level of one in a thousand: PyTorch's twin's is the other."""
+    twin = zeta.nn.MixtureOfSoftmaxes(K, D, V, decoder=mixture.decoder)
+    convert.copy_weights(mixture, twin)
+    x, n = 4 * draw(2), 20_000
+    ours = jax.jit(lambda x, key: mixture.sample(x, n, key=key, **options))(x, jax.random.key(3))
+    theirs = twin.sample(torch.tensor(np.asarray(x)), n, **options)
+    for rows in zip(np.asarray(ours), theirs.numpy(), strict=True):
+        counts = np.stack([np.bincount(row, minlength=V) for row in rows])
+        counts = counts[:, counts.any(0)]
+        assert counts.shape[1] > 1
+        assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
+
+
+def test_cold_samples_are_the_most_probable_class(mixture):
+    @jax.jit
+    def drawn(x, key):
+        cold = ({"temperature": 1e-300}, {"top_k": 1}, {"top_p": 0.0})
+        return mixture.topk(x, 1)[1], [mixture.sample(x, 5, key=key, **o) for o in cold]
+
+    best, samples = drawn(100 * draw(6), jax.random.key(0))
+    for sample in samples:
+        np.testing.assert_array_equal(sample, np.broadcast_to(best, (6, 5)))
+
+
 def test_tied_weights_are_the_embeddings_own():
     embedding = nnx.Embed(V, D, rngs=nnx.Rngs(0))
     mixture = MixtureOfSoftmaxes(K, D, V, decoder="shared", bias=False, rngs=nnx.Rngs(1))
@@ -141,5 +169,11 @@ def test_bad_input_is_named(mixture):
         mixture.loss(good, jnp.array([0, 1]))
     with pytest.raises(ValueError, match="k must be between 1 and 11, got 12"):
         mixture.topk(good, 12)
-    with pytest.raises(ValueError, match="num_samples must be at least 1"):
-        mixture.sample(good, 0, key=jax.random.key(0))
+    for options, message in [
+        ({"num_samples": 0}, "num_samples must be at least 1"),
+        ({"temperature": 0}, r"got 0; topk\(x, 1\) gives the most probable class"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_p": 1.5}, "top_p must be between 0 and 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            mixture.sample(good, key=jax.random.key(0), **options)

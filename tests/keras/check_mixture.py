@@ -8,11 +8,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from differentiate import value_and_gradients
 from keras import ops
 
+import zeta.nn
 import zeta.ops
+from zeta import convert
 from zeta.keras import MixtureOfSoftmaxes, mixture_cross_entropy
 
 HERE = Path(__file__).parent
@@ -211,6 +214,31 @@ def test_any_leading_dimensions(mixture, leading):
     assert ((drawn >= 0) & (drawn < V)).all()
 
 
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.5}, {"temperature": 2.0, "top_k": 6, "top_p": 0.8}], ids=str
+)
+def test_samples_follow_the_options(mixture, options):
+    """χ² of two samples at a level of one in a thousand: PyTorch's twin's is the other."""
+    twin = zeta.nn.MixtureOfSoftmaxes(K, D, V, decoder=mixture.decoder)
+    convert.copy_weights(mixture, twin)
+    x, n = 4 * np.random.default_rng(0).normal(size=(2, D)).astype("float32"), 20_000
+    torch.manual_seed(0)
+    ours = ops.convert_to_numpy(mixture.sample(x, n, seed=1, **options))
+    for rows in zip(ours, twin.sample(torch.tensor(x), n, **options).numpy(), strict=True):
+        counts = np.stack([np.bincount(row, minlength=V) for row in rows])
+        counts = counts[:, counts.any(0)]
+        assert counts.shape[1] > 1
+        assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
+
+
+def test_cold_samples_are_the_most_probable_class(mixture):
+    x = 100 * np.random.default_rng(0).normal(size=(6, D)).astype("float32")
+    best = np.broadcast_to(ops.convert_to_numpy(mixture.topk(x, 1)[1]), (6, 5))
+    for options in ({"temperature": 1e-300}, {"top_k": 1}, {"top_p": 0.0}):
+        drawn = ops.convert_to_numpy(mixture.sample(x, 5, seed=0, **options))
+        np.testing.assert_array_equal(drawn, best)
+
+
 def test_tied_weights_are_the_embeddings_own():
     embedding = keras.layers.Embedding(V, D)
     embedding.build()
@@ -328,5 +356,11 @@ def test_bad_input_to_the_layer_is_named(mixture):
         mixture.loss(good, np.arange(2))
     with pytest.raises(ValueError, match="k must be between 1 and 8, got 9"):
         mixture.topk(good, 9)
-    with pytest.raises(ValueError, match="num_samples must be at least 1"):
-        mixture.sample(good, 0)
+    for options, message in [
+        ({"num_samples": 0}, "num_samples must be at least 1"),
+        ({"temperature": 0}, r"got 0; topk\(x, 1\) gives the most probable class"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_p": 1.5}, "top_p must be between 0 and 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            mixture.sample(good, **options)

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -119,6 +120,113 @@ def test_samples_follow_the_distribution(mixture):
         assert p > 1e-3
 
 
+def kept_and_renormalised(p, temperature=1.0, top_k=None, top_p=None):
+    """The distribution that the options leave of p, by their definitions, class by class."""
+    q = p ** (1 / temperature)
+    order = np.argsort(-q)
+    kept = order[:top_k]
+    mass, reached = q[kept].sum(), 0.0
+    if top_p is not None:
+        for count, v in enumerate(kept, 1):
+            reached += q[v] / mass
+            if reached >= top_p:
+                kept = kept[:count]
+                break
+    only = np.zeros_like(q)
+    only[kept] = q[kept]
+    return only / only.sum()
+
+
+OPTIONS = [
+    {"temperature": 0.5},
+    {"temperature": 3.0},
+    {"top_k": 4},
+    {"top_k": V + 5},
+    {"top_p": 0.6},
+    {"temperature": 2.0, "top_k": 7, "top_p": 0.8},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_samples_follow_the_options(mixture, options):
+    """χ² at a level of one in a thousand; the seed is fixed, and repeats the draw."""
+    x, n = 2 * torch.randn(2, D, dtype=torch.float64), 20_000
+    drawn, again = (
+        mixture.sample(x, n, torch.Generator().manual_seed(1), **options) for _ in range(2)
+    )
+    assert torch.equal(drawn, again)
+    for row, p in zip(drawn.numpy(), mixture(x).detach().numpy(), strict=True):
+        expected = n * kept_and_renormalised(p, **options)
+        counts, kept = np.bincount(row, minlength=V), expected > 0
+        assert kept.sum() > 1
+        assert counts[~kept].sum() == 0
+        assert scipy.stats.chisquare(counts[kept], expected[kept]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_cold_samples_are_the_most_probable_class(mixture, dtype):
+    """Whatever a temperature may be, and however far apart the logits."""
+    mixture.to(dtype)
+    x = torch.randn(6, D).mul(100).to(dtype)
+    best = mixture.topk(x, 1)[1].expand(6, 5)
+    for options in (
+        {"temperature": 1e-9},
+        {"temperature": 1e-300},
+        {"temperature": 5e-324},
+        {"top_k": 1},
+        {"top_p": 0.0},
+        {"top_p": 1e-9},
+        {"temperature": 1e300, "top_k": 1, "top_p": 1.0},
+    ):
+        assert torch.equal(mixture.sample(x, 5, **options), best), options
+
+
+def test_samples_of_equal_and_of_impossible_classes():
+    mixture = MixtureOfSoftmaxes(K, D, 4 + V, decoder="shared")
+    with torch.no_grad():
+        mixture.weight.zero_()
+        mixture.bias[:4] = 0
+        mixture.bias[4:] = -torch.inf
+    x = torch.randn(3, D)
+    for options, distinct in (
+        ({"temperature": 1e300}, 4),
+        ({"temperature": 1e-300}, 4),
+        ({"top_k": 2}, 2),
+        ({"top_k": 6}, 4),
+        ({"top_p": 0.5}, 2),
+        ({"top_p": 0.51}, 3),
+        ({"top_p": 1.0}, 4),
+        ({"top_k": 3, "top_p": 0.5}, 2),
+    ):
+        for row in mixture.sample(x, 200, **options):
+            assert len(row.unique()) == distinct, options
+            assert row.max() < 4, options
+
+
+def test_options_act_on_the_distribution_that_dropout_leaves():
+    mixture = MixtureOfSoftmaxes(K, D, V, decoder="shared", dropout=1.0)
+    with torch.no_grad():
+        mixture.bias.copy_(torch.arange(V))
+    x = 100 * torch.randn(20, D)
+    assert (mixture.sample(x, top_k=1) == V - 1).all()
+    mixture.eval()
+    assert torch.equal(mixture.sample(x, top_k=1), mixture.topk(x, 1)[1])
+    assert not (mixture.sample(x, top_k=1) == V - 1).all()
+
+
+@pytest.mark.parametrize(("options", "mixtures"), [({}, 1), ({"temperature": 0.5}, K)])
+def test_without_options_one_softmax_is_computed(mixture, options, mixtures, monkeypatch):
+    rows = []
+    logits = inference.mixture_logits
+    monkeypatch.setattr(
+        inference,
+        "mixture_logits",
+        lambda h, *rest: (rows.append(h[..., 0].numel()), logits(h, *rest))[1],
+    )
+    mixture.sample(torch.randn(50, D, dtype=torch.float64), **options)
+    assert sum(rows) == 50 * mixtures
+
+
 def test_log_prob_of_targets(mixture):
     x, target = torch.randn(2, 5, D, dtype=torch.float64), torch.randint(V, (2, 5))
     expected = mixture.log_prob(x).gather(-1, target.unsqueeze(-1)).squeeze(-1)
@@ -152,16 +260,20 @@ def test_ten_thousand_classes_in_chunks(decoder, monkeypatch):
     torch.testing.assert_close(in_chunks, gradient)
     for ours, theirs in zip(mixture.topk(x, 7), log_p.topk(7), strict=True):
         assert torch.equal(ours, theirs) or torch.allclose(ours, theirs, rtol=1e-12)
+    calls.clear()
+    assert torch.equal(mixture.sample(x, 2, top_k=1), log_p.topk(1)[1].expand(8, 2))
+    assert calls == [3, 3, 2]
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5}, {"top_p": 1 - 1e-9}], ids=str)
 @pytest.mark.parametrize("decoder", ["separate", "shared"])
-def test_samples_of_ten_thousand_classes(decoder):
+def test_samples_of_ten_thousand_classes(decoder, options):
     """χ² over a hundred groups of classes of like probability; rare classes are drawn too."""
     classes, n = 10_000, 200_000
     mixture = MixtureOfSoftmaxes(K, D, classes, decoder=decoder)
     x = 3 * torch.randn(1, D)
-    drawn = mixture.sample(x, n, generator=torch.Generator().manual_seed(3)).squeeze(0)
-    p = mixture(x).detach().double().squeeze(0)
+    drawn = mixture.sample(x, n, torch.Generator().manual_seed(3), **options).squeeze(0)
+    p = mixture(x).detach().double().squeeze(0) ** (1 / options.get("temperature", 1))
     groups = p.sort().indices.view(100, -1)
     counts = torch.bincount(drawn, minlength=classes)[groups].sum(1)
     expected = n * (p / p.sum())[groups].sum(1)
@@ -301,5 +413,15 @@ def test_bad_input_is_named(mixture):
         mixture.loss(good, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="k must be between 1 and 11, got 12"):
         mixture.topk(good, 12)
-    with pytest.raises(ValueError, match="num_samples must be at least 1"):
-        mixture.sample(good, 0)
+    for options, message in [
+        ({"num_samples": 0}, "num_samples must be at least 1"),
+        ({"temperature": 0}, r"positive and finite, got 0; topk\(x, 1\) gives the most probable"),
+        ({"temperature": -1.0}, "temperature must be positive"),
+        ({"temperature": torch.inf}, "temperature must be positive and finite, got inf"),
+        ({"temperature": torch.nan}, "temperature must be positive"),
+        ({"top_k": 0}, "top_k must be at least 1, or None for all, got 0"),
+        ({"top_p": -0.1}, r"top_p must be between 0 and 1, got -0\.1"),
+        ({"top_p": 1.5}, r"top_p must be between 0 and 1, got 1\.5"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            mixture.sample(good, **options)

@@ -15,12 +15,13 @@ from jax.typing import DTypeLike
 from zeta._backends.jax import check_input, compute_dtype
 from zeta._mixture import (
     check_k,
-    check_num_samples,
+    check_sampling,
     check_target_shape,
     check_tie,
     check_x,
     checked_sizes,
     mixture_logits,
+    warped_logits,
 )
 from zeta.jax.mixture import mixture_cross_entropy, mixture_log_prob
 
@@ -186,17 +187,54 @@ class MixtureOfSoftmaxes(nnx.Module):
         log_probs, indices = jax.lax.top_k(self.log_prob(x), k)
         return log_probs, indices
 
-    def sample(self, x: Array, num_samples: int = 1, *, key: Array) -> Array:
+    def sample(
+        self,
+        x: Array,
+        num_samples: int = 1,
+        *,
+        key: Array,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Array:
         """Classes drawn from the mixture, with replacement: (…, num_samples), int32.
 
-        From the distribution that the call gives: in training mode, dropout acts.
+        ``q(v) ∝ p(v)^(1/temperature)`` among the kept classes, of the distribution p that the
+        call gives: in training mode, dropout acts.
+
+        Args:
+            x: (…, D).
+            num_samples: how many for each.
+            key: of ``jax.random``.
+            temperature: below 1 it favours probable classes, above 1 the others.
+            top_k: keeps the k most probable classes.
+            top_p: then keeps the fewest most probable classes whose probabilities, after
+                temperature and top-k, add up to p: at least one.
 
         Raises:
-            ValueError: num_samples < 1.
+            ValueError: num_samples or top_k is below 1, temperature is not positive and finite,
+                or top_p not between 0 and 1.
+
+        Example:
+            >>> import jax
+            >>> from flax import nnx
+            >>> from zeta.flax import MixtureOfSoftmaxes
+            >>> mos = MixtureOfSoftmaxes(3, 128, 10, rngs=nnx.Rngs(0))
+            >>> mos.sample(jax.numpy.ones((32, 128)), key=jax.random.key(0), top_p=0.95).shape
+            (32, 1)
+
+        Source: Holtzman et al. 2020, The Curious Case of Neural Text Degeneration.
         """
-        check_num_samples(num_samples)
-        log_prob = self.log_prob(x)[..., None, :]
-        return jax.random.categorical(key, log_prob, shape=(*x.shape[:-1], num_samples))
+        check_sampling(num_samples, temperature, top_k, top_p)
+        log_prob_NV = mixture_log_prob(*self._logits_and_log_prior(x))
+        logits_NM, classes_NM = warped_logits(
+            jnp, jax.lax.top_k, log_prob_NV, temperature, top_k, top_p
+        )
+        shape = (logits_NM.shape[0], num_samples)
+        drawn_NS = jax.random.categorical(key, logits_NM[:, None], shape=shape)
+        if classes_NM is not None:
+            drawn_NS = jnp.take_along_axis(classes_NM, drawn_NS, -1)
+        return drawn_NS.reshape(*x.shape[:-1], num_samples)
 
     def tie_weights(self, embedding: nnx.Embed) -> None:
         """Make the shared decoder use an embedding's weight, (V, D), as its own.

@@ -11,12 +11,13 @@ from keras import KerasTensor, ops
 
 from zeta._mixture import (
     check_k,
-    check_num_samples,
+    check_sampling,
     check_target_shape,
     check_tie,
     check_x,
     checked_sizes,
     mixture_logits,
+    warped_logits,
 )
 from zeta.keras.functions import PACKAGE, check_float, compute_dtype
 from zeta.keras.loss import mixture_cross_entropy
@@ -165,10 +166,7 @@ class MixtureOfSoftmaxes(keras.Layer):
             return -self.loss(
                 x, target, training=training, ignore_index=_NOTHING_IGNORED, reduction="none"
             )
-        logits_NKV, log_prior_NK = self._logits_and_log_prior(self._built_for(x), training)
-        log_prior_NK1 = log_prior_NK[..., None]
-        joint_NKV = log_prior_NK1 + ops.log_softmax(logits_NKV, -1)
-        return self._with_leading_dims(ops.logsumexp(joint_NKV, axis=1), x)
+        return self._with_leading_dims(self._log_prob_NV(x, training), x)
 
     def loss(
         self,
@@ -221,20 +219,50 @@ class MixtureOfSoftmaxes(keras.Layer):
         log_probs, indices = ops.top_k(self.log_prob(x), k)
         return log_probs, indices
 
-    def sample(self, x: Any, num_samples: int = 1, seed: Any | None = None) -> Any:
-        """Classes drawn from the mixture, with replacement: (…, num_samples).
+    def sample(
+        self,
+        x: Any,
+        num_samples: int = 1,
+        seed: Any | None = None,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Any:
+        """Classes drawn from the mixture, with replacement: (…, num_samples), int32.
+
+        ``q(v) ∝ p(v)^(1/temperature)`` among the kept classes.
 
         Args:
             x: (…, D).
             num_samples: how many for each.
             seed: a number or a ``keras.random.SeedGenerator``.
+            temperature: below 1 it favours probable classes, above 1 the others.
+            top_k: keeps the k most probable classes.
+            top_p: then keeps the fewest most probable classes whose probabilities, after
+                temperature and top-k, add up to p: at least one.
 
         Raises:
-            ValueError: num_samples < 1.
+            ValueError: num_samples or top_k is below 1, temperature is not positive and finite,
+                or top_p not between 0 and 1.
+
+        Example:
+            >>> import numpy as np
+            >>> from zeta.keras import MixtureOfSoftmaxes
+            >>> mos = MixtureOfSoftmaxes(num_mixtures=3, input_size=128, num_classes=10)
+            >>> drawn = mos.sample(np.ones((32, 128), "float32"), seed=0, top_p=0.95)
+            >>> tuple(drawn.shape)
+            (32, 1)
+
+        Source: Holtzman et al. 2020, The Curious Case of Neural Text Degeneration.
         """
-        check_num_samples(num_samples)
-        log_prob_NV = ops.reshape(self.log_prob(x), (-1, self.num_classes))
-        drawn_NS = keras.random.categorical(log_prob_NV, num_samples, seed=seed)
+        check_sampling(num_samples, temperature, top_k, top_p)
+        logits_NM, classes_NM = warped_logits(
+            ops, ops.top_k, self._log_prob_NV(x, None), temperature, top_k, top_p
+        )
+        drawn_NS = keras.random.categorical(logits_NM, num_samples, seed=seed)
+        if classes_NM is not None:
+            drawn_NS = ops.take_along_axis(ops.cast(classes_NM, "int32"), drawn_NS, -1)
         return ops.reshape(drawn_NS, (*ops.shape(x)[:-1], num_samples))
 
     def tie_weights(self, embedding: keras.layers.Embedding) -> None:
@@ -300,6 +328,12 @@ class MixtureOfSoftmaxes(keras.Layer):
         )
         logits_NKV = mixture_logits(ops, hidden_NKD, weight, bias)
         return ops.cast(logits_NKV, log_prior_NK.dtype), log_prior_NK
+
+    def _log_prob_NV(self, x: Any, training: bool | None) -> Any:
+        """log p(v) of all classes, in the dtype that the softmax is computed in."""
+        logits_NKV, log_prior_NK = self._logits_and_log_prior(self._built_for(x), training)
+        joint_NKV = log_prior_NK[..., None] + ops.log_softmax(logits_NKV, -1)
+        return ops.logsumexp(joint_NKV, axis=1)
 
     def _with_leading_dims(self, y: Any, x: Any) -> Any:
         """(N, …) as (leading dimensions of x, …), in the dtype of a layer's output."""

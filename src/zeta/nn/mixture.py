@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from zeta._backends.torch import check_input, compute_dtype
 from zeta._mixture import (
     check_k,
-    check_num_samples,
+    check_sampling,
     check_target_shape,
     check_tie,
     check_x,
@@ -199,18 +199,50 @@ class MixtureOfSoftmaxes(Module):
 
     @torch.no_grad()
     def sample(
-        self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        num_samples: int = 1,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> Tensor:
         """Classes drawn from the mixture, with replacement: (…, num_samples), int64.
 
-        From the distribution that ``forward`` gives: in training mode, dropout acts. A mixture is
-        drawn first, then a class from its softmax, so that one softmax is computed and not K.
+        ``q(v) ∝ p(v)^(1/temperature)`` among the kept classes, of the distribution p that
+        ``forward`` gives: in training mode, dropout acts.
+
+        Without options a mixture is drawn first, then a class from its softmax, so that one
+        softmax is computed and not K. Options, compilers and exporters take all of p(v).
+
+        Args:
+            x: (…, D).
+            num_samples: how many for each.
+            generator: draws; None for PyTorch's own.
+            temperature: below 1 it favours probable classes, above 1 the others.
+            top_k: keeps the k most probable classes.
+            top_p: then keeps the fewest most probable classes whose probabilities, after
+                temperature and top-k, add up to p: at least one.
 
         Raises:
-            ValueError: num_samples is below 1.
+            ValueError: num_samples or top_k is below 1, temperature is not positive and finite,
+                or top_p not between 0 and 1.
+
+        Example:
+            >>> import torch
+            >>> from zeta.nn import MixtureOfSoftmaxes
+            >>> mos = MixtureOfSoftmaxes(num_mixtures=3, input_size=128, num_classes=10)
+            >>> mos.sample(torch.randn(32, 128), temperature=0.8, top_k=5, top_p=0.95).shape
+            torch.Size([32, 1])
+
+        Source: Holtzman et al. 2020, The Curious Case of Neural Text Degeneration.
         """
-        check_num_samples(num_samples)
-        return _with_leading_dims(inference.sample(self._mixture(x), num_samples, generator), x)
+        check_sampling(num_samples, temperature, top_k, top_p)
+        drawn_NS = inference.sample(
+            self._mixture(x), num_samples, generator, temperature, top_k, top_p
+        )
+        return _with_leading_dims(drawn_NS, x)
 
     def tie_weights(self, embedding: nn.Embedding) -> None:
         """Make the shared decoder use an embedding's weight, (V, D), as its own.

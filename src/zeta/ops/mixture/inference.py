@@ -4,7 +4,7 @@ A chunk holds all K mixtures of its tokens at every class, so one matrix product
 the vocabulary would need a second one, since log p(v) wants each whole row's logsumexp first.
 
 Shape suffixes: N tokens, K mixtures, D features, V classes (of this process, where several share
-them), S samples.
+them), S samples, M classes that may be drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from zeta._mixture import warped_logits
 from zeta.kernels.dispatch import is_eager
 from zeta.kernels.mixture import Rows, statistics
 from zeta.ops.mixture import shard as shards
@@ -60,10 +61,41 @@ def topk(mixture: Mixture, k: int) -> tuple[Tensor, Tensor]:
     return values, torch.cat(shards.gather(classes, group), 1).gather(1, order)
 
 
-def sample(mixture: Mixture, num_samples: int, generator: torch.Generator | None) -> Tensor:
-    """Classes drawn with replacement, (N, S): the mixture first, then from its softmax alone.
+def sample(
+    mixture: Mixture,
+    num_samples: int,
+    generator: torch.Generator | None,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+) -> Tensor:
+    """Classes drawn with replacement, (N, S), as `zeta._mixture.warped_logits` says.
 
     In float64, where a class of probability 1e-9 keeps it: a running sum in float32 would lose it.
+    Several processes gather a chunk's classes and draw alike.
+    """
+    # How many tokens draw a mixture is not known to a compiler or exporter.
+    if is_eager() and temperature == 1 and top_k is None and top_p is None:
+        return _sample_ancestral(mixture, num_samples, generator)
+    if mixture.shard is not None:
+        generator, _ = shards.generators(mixture.shard, generator, mixture.weight.device)
+
+    def drawn(chunk: Mixture) -> tuple[Tensor]:
+        log_prob_NV = _of_all_classes(_log_prob(chunk), chunk).double()
+        logits_NM, classes_NM = warped_logits(
+            torch, torch.topk, log_prob_NV, temperature, top_k, top_p
+        )
+        drawn_NS = _draw(logits_NM, num_samples, generator)
+        return (drawn_NS if classes_NM is None else classes_NM.gather(1, drawn_NS),)
+
+    return _by_chunks(drawn, mixture)[0]
+
+
+def _sample_ancestral(
+    mixture: Mixture, num_samples: int, generator: torch.Generator | None
+) -> Tensor:
+    """The mixture is drawn first, then the class from its softmax alone: one softmax, not K.
+
     Of several processes, one is drawn by its share of that softmax, and draws the class.
     """
     hidden_NKD, log_prior_NK, weight, bias, shard = mixture
