@@ -1,14 +1,17 @@
 """transformers: surgery on its models, and Zeta's activations by name in its configurations."""
 
 import math
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 from transformers import (
@@ -24,10 +27,16 @@ from transformers import (
     ViTForImageClassification,
 )
 from transformers import activations as theirs
+from transformers.generation import (
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 from transformers.initialization import no_init_weights
 
 import zeta
 from zeta import activations
+from zeta._mixture import warped_logits
 from zeta.integrations.pytorch import Matched
 from zeta.nn import Exo, LearnableSELUVariation, MixtureOfSoftmaxes
 
@@ -550,3 +559,98 @@ def test_without_transformers_the_extra_is_named(clean_env):
         text=True,
     )
     assert "pip install 'zeta-nn[transformers]'" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("top_p", [None, 0.0, 0.3, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("top_k", [None, 1, 7, 500])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_a_mixture_is_sampled_as_by_their_warpers(temperature, top_k, top_p):
+    log_prob = (3 * torch.randn(20, 300)).log_softmax(-1).double()
+    expected = TemperatureLogitsWarper(temperature)(None, log_prob)
+    if top_k is not None:
+        expected = TopKLogitsWarper(top_k)(None, expected)
+    if top_p is not None:
+        expected = TopPLogitsWarper(top_p)(None, expected)
+    logits, classes = warped_logits(torch, torch.topk, log_prob, temperature, top_k, top_p)
+    if classes is not None:
+        logits = torch.full_like(log_prob, -torch.inf).scatter(1, classes, logits)
+    torch.testing.assert_close(logits.softmax(-1), expected.softmax(-1))
+
+
+@pytest.fixture(scope="module")
+def mixture_llama():
+    """The class that the guide shows."""
+    page = Path(__file__).parents[2] / "docs/guides/transformers_head.md"
+    namespace = {"__name__": "__main__"}
+    exec(re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[1], namespace)
+    return namespace["MixtureLlama"]
+
+
+@pytest.fixture
+def mixture_model(mixture_llama):
+    config = LlamaConfig(vocab_size=24, tie_word_embeddings=True, num_mixtures=3, **SIZE)
+    return mixture_llama(config).eval()
+
+
+def test_the_guides_loss_is_theirs(mixture_model):
+    """Of the log-probabilities as logits; ignored labels, and Trainer's count of a larger batch."""
+    labels = TOKENS.clone()
+    labels[1, 5:] = -100
+    out = mixture_model(TOKENS, labels=labels)
+    given = {"logits": out.logits, "labels": labels, "vocab_size": 24}
+    torch.testing.assert_close(out.loss, mixture_model.loss_function(**given))
+    count = torch.tensor(40)
+    torch.testing.assert_close(
+        mixture_model(TOKENS, labels=labels, num_items_in_batch=count).loss,
+        mixture_model.loss_function(**given, num_items_in_batch=count),
+    )
+    mixture_model.train()
+    alone = mixture_model(TOKENS, labels=labels)
+    assert alone.logits is None
+    torch.testing.assert_close(alone.loss, out.loss)
+    losses = train(mixture_model, {"input_ids": TOKENS, "labels": TOKENS})
+    assert losses[-1] < losses[0]
+
+
+def test_the_guides_model_generates(mixture_model):
+    """Greedily with a cache, as step by step without; and by sampling, as the head does."""
+    mixture_model.generation_config.eos_token_id = None
+    tokens = TOKENS[:, :4]
+    made = mixture_model.generate(tokens, max_new_tokens=5, do_sample=False)
+    for _ in range(5):
+        best = mixture_model(tokens).logits[:, -1].argmax(-1, keepdim=True)
+        tokens = torch.cat([tokens, best], 1)
+    assert torch.equal(made, tokens)
+
+    options = {"temperature": 0.7, "top_k": 5, "top_p": 0.8}
+    same = TOKENS[:1, :4].expand(4000, 4)
+    generated = mixture_model.generate(same, max_new_tokens=1, do_sample=True, **options)[:, -1]
+    with torch.no_grad():
+        features = mixture_model.model(same[:1]).last_hidden_state[:, -1]
+    ours = mixture_model.lm_head.sample(features, 4000, **options)[0]
+    counts = torch.stack([torch.bincount(drawn, minlength=24) for drawn in (ours, generated)])
+    counts = counts[:, counts.any(0)].numpy()
+    assert 1 < counts.shape[1] <= 5
+    assert scipy.stats.chi2_contingency(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("size", [30, 20])
+def test_the_guides_model_is_saved_loaded_and_resized(mixture_model, mixture_llama, size, tmp_path):
+    mixture_model.save_pretrained(tmp_path)
+    model, info = mixture_llama.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    for name, tensor in mixture_model.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    model.resize_token_embeddings(size)
+    head = model.lm_head
+    assert head.weight is model.get_input_embeddings().weight
+    assert head.num_classes == model.config.vocab_size == size
+    assert head.weight.shape == (size, 16)
+    assert head.bias.shape == (size,)
+    kept = min(size, 24)
+    assert torch.equal(head.weight[:kept], mixture_model.lm_head.weight[:kept])
+    assert torch.equal(head.bias[:kept], mixture_model.lm_head.bias[:kept])
+    assert model(TOKENS.clamp(max=kept - 1)).logits.shape == (*TOKENS.shape, size)
+    assert head.topk(torch.randn(3, 16), size)[1].max() == size - 1
+    model.save_pretrained(tmp_path)
+    assert mixture_llama.from_pretrained(tmp_path).lm_head.num_classes == size
