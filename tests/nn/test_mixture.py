@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 from zeta.nn import MixtureOfSoftmaxes
 from zeta.ops import mixture_cross_entropy
@@ -225,6 +226,31 @@ def test_without_options_one_softmax_is_computed(mixture, options, mixtures, mon
     )
     mixture.sample(torch.randn(50, D, dtype=torch.float64), **options)
     assert sum(rows) == 50 * mixtures
+
+
+def test_every_method_runs_the_hooks_of_forward(mixture):
+    """Pruning puts the weight in place in one; its graph serves one backward."""
+    calls = []
+    mixture.register_forward_hook(lambda *_: calls.append(1))
+    prune.l1_unstructured(mixture, "weight", 0.5)
+    x, target = torch.randn(5, D, dtype=torch.float64), torch.randint(V, (5,))
+    for _ in range(2):
+        mixture.loss(x, target).backward()
+        mixture.log_prob(x, target).sum().backward()
+        mixture.log_prob(x).sum().backward()
+        mixture.topk(x=x, k=2)[0].sum().backward()
+        mixture.sample(x)
+    assert len(calls) == 10
+
+
+def test_a_forward_of_ones_own_may_be_the_loss():
+    class Loss(MixtureOfSoftmaxes):
+        def forward(self, x, target):
+            return self.loss(x, target)
+
+    module = Loss(K, D, V)
+    x, target = torch.randn(5, D), torch.randint(V, (5,))
+    torch.testing.assert_close(module(x, target), -module.log_prob(x, target).mean())
 
 
 def test_log_prob_of_targets(mixture):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, Literal, cast, overload
 
 import torch
@@ -21,6 +22,7 @@ from zeta._mixture import (
     check_x,
     checked_sizes,
 )
+from zeta.nn._wrappers import as_forward
 from zeta.nn.module import Module
 from zeta.ops.mixture import inference
 from zeta.ops.mixture.cross_entropy import Options, cross_entropy
@@ -71,6 +73,9 @@ class MixtureOfSoftmaxes(Module):
         >>> probabilities.shape, weights.shape
         (torch.Size([32, 10]), torch.Size([32, 3]))
         >>> loss = mos.loss(torch.randn(32, 128), torch.randint(10, (32,)))
+
+    ``log_prob``, ``loss``, ``topk`` and ``sample`` call the module, so that hooks of ``forward``
+    run around them too, FSDP2's for instance.
 
     A state dict of upstream's module (``mixture_weights.*``, ``softmax_layers.{k}.*``) loads.
 
@@ -135,8 +140,17 @@ class MixtureOfSoftmaxes(Module):
     @overload
     def forward(self, x: Tensor, need_weights: Literal[True]) -> tuple[Tensor, Tensor]: ...
 
-    def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        need_weights: bool = False,
+        *,
+        _call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Probabilities (…, V); with ``need_weights``, also the mixtures' weights (…, K)."""
+        if _call is not None:
+            method, args, kwargs = _call
+            return method(self, x, *args, **kwargs)
         # Within a model that torch.fx traces, a leaf, as modules of PyTorch's own are.
         given: Any = x
         if isinstance(given, fx.Proxy) and (path := cast(Any, given.tracer).path_of_module(self)):
@@ -149,6 +163,7 @@ class MixtureOfSoftmaxes(Module):
             return p
         return p, _with_leading_dims(mixture.log_prior_NK.exp().to(x.dtype), x)
 
+    @as_forward
     def log_prob(self, x: Tensor, target: Tensor | None = None) -> Tensor:
         """Log-probabilities, in log space: no probability underflows to log 0.
 
@@ -163,6 +178,7 @@ class MixtureOfSoftmaxes(Module):
             return -self._cross_entropy(x, target, Options(_NOTHING_IGNORED, "none"))
         return _with_leading_dims(inference.log_prob(self._mixture(x)).to(x.dtype), x)
 
+    @as_forward
     def loss(
         self,
         x: Tensor,
@@ -187,6 +203,7 @@ class MixtureOfSoftmaxes(Module):
         options = Options(ignore_index, reduction, label_smoothing, class_weight, max_chunk_bytes)
         return self._cross_entropy(x, target, options)
 
+    @as_forward
     def topk(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k most probable classes: log-probabilities and indices, (…, k), best first.
 
@@ -198,6 +215,7 @@ class MixtureOfSoftmaxes(Module):
         return _with_leading_dims(log_probs_NK.to(x.dtype), x), _with_leading_dims(indices_NK, x)
 
     @torch.no_grad()
+    @as_forward
     def sample(
         self,
         x: Tensor,
