@@ -1,4 +1,4 @@
-"""One process of several: a vocab-parallel mixture against the whole one, which every process has.
+"""One process of several: a split or wrapped mixture against the whole one, which all of them have.
 
 Run by test_vocab_parallel.py as ``python ranks.py RANK WORLD FILE SCENARIO…``; says which held.
 """
@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 import torch
 import torch.distributed as dist
+import wrappers
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -187,24 +188,111 @@ def training(mesh):
     assert all(torch.equal(losses[0], other) for other in everywhere)
 
 
-def two_dimensions(kind):
+class Model(nn.Module):
+    """Of features, or, with the decoder tied to an embedding, of classes."""
+
+    def __init__(self, head, *, tied, padding_idx=None):
+        super().__init__()
+        self.embedding = nn.Identity()
+        if tied:
+            V = head.num_classes
+            self.embedding = nn.Embedding(V, D, padding_idx=padding_idx, dtype=torch.float64)
+            head.tie_weights(self.embedding)
+        self.body, self.head = nn.Linear(D, D, dtype=torch.float64), head
+
+    def forward(self, x, target):
+        return self.head.loss(torch.tanh(self.body(self.embedding(x))), target)
+
+    def split(self, mesh):
+        if isinstance(self.embedding, nn.Embedding):
+            self.head, self.embedding = vocab_parallel(self.head, mesh, self.embedding)
+        else:
+            self.head = vocab_parallel(self.head, mesh)
+
+
+def tied(mesh):
+    """The embedding is split with its decoder: one part, the whole's values and gradients."""
+    for classes, padding_idx in ((V, 0), (7, 6)):
+        torch.manual_seed(1)
+        head = MixtureOfSoftmaxes(K, D, classes, decoder="shared", dtype=torch.float64)
+        whole = Model(head, tied=True, padding_idx=padding_idx)
+        whole.again = whole.embedding  # the same module by another name
+        model = copy.deepcopy(whole)
+        model.split(mesh)
+        model.again = model.embedding
+        assert model.head.weight is model.embedding.weight
+        words, target = torch.arange(2 * classes).view(2, -1) % classes, torch.arange(classes) // 2
+        target = target.expand(2, -1)
+        with torch.no_grad():
+            close(model.embedding(words), whole.embedding(words))
+        optimisers = [torch.optim.Adam(m.parameters(), 0.1) for m in (whole, model)]
+        for _ in range(3):
+            for m, optimiser in zip((whole, model), optimisers, strict=True):
+                optimiser.zero_grad()
+                m(words, target).backward()
+            close(model.head.weight.grad, own(model.head, "weight", whole.head.weight.grad))
+            expected = torch.nn.utils.clip_grad_norm_(whole.parameters(), 0.01)
+            close(clip_grad_norm_(model, 0.01), expected)
+            for optimiser in optimisers:
+                optimiser.step()
+        full = full_state_dict(model)
+        assert full.keys() == whole.state_dict().keys()
+        for name, value in whole.state_dict().items():
+            torch.testing.assert_close(full[name], value, rtol=1e-6, atol=1e-8)
+
+        model.embedding.reset_parameters()
+        drawn = full_state_dict(model)["embedding.weight"]
+        assert len(drawn.unique(dim=0)) == classes
+        assert not drawn[padding_idx].any()
+        model.to_empty(device="meta").to_empty(device="cpu")  # which unties, in any model
+        model.head.tie_weights(model.embedding)
+        model.load_state_dict(whole.state_dict())
+        close(model(words, target), whole(words, target))
+        for bad in (-1, classes):
+            with pytest.raises(IndexError, match=f"index {bad} is out of range for {classes} cl"):
+                model.embedding(torch.tensor([0, bad]))
+
+
+def tied_otherwise(mesh):
+    """What would be untied is refused, however it was tied; and so is a whole decoder later on."""
+    untied = "weight is tied to Embedding's.*vocab_parallel\\(head, mesh, embedding\\) splits"
+    for tie in ("tie_weights", "setattr"):
+        head, embedding = (
+            MixtureOfSoftmaxes(K, D, V, decoder="shared", bias=False),
+            nn.Embedding(V, D),
+        )
+        if tie == "tie_weights":
+            head.tie_weights(embedding)
+        else:
+            head.weight = embedding.weight
+        with pytest.raises(ValueError, match=untied):
+            vocab_parallel(head, mesh)
+        with pytest.raises(ValueError, match="not tied to this embedding"):
+            vocab_parallel(head, mesh, nn.Embedding(V, D))
+    del embedding
+    unbiased = nn.Linear(D, D, bias=False)  # that neither has a bias ties nothing
+    head = vocab_parallel(head, mesh)
+    assert unbiased.bias is head.bias is None
+    whole = nn.Embedding(V, D)
+    here = f"the {head.weight.shape[0]} classes of this process, got {V}; vocab_parallel"
+    with pytest.raises(ValueError, match=here):
+        head.tie_weights(whole)
+    head.weight = whole.weight
+    with pytest.raises(ValueError, match=here):
+        head.loss(torch.zeros(2, D), torch.zeros(2, dtype=torch.int64))
+
+
+def two_dimensions(kind, *, tied):
     """Data-parallel on one dimension of the mesh, vocab-parallel on the other."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "vocab"))
-
-    class Model(nn.Module):
-        def __init__(self, head):
-            super().__init__()
-            self.body, self.head = nn.Linear(D, D, dtype=torch.float64), head
-
-        def forward(self, x, target):
-            return self.head.loss(torch.tanh(self.body(x)), target)
-
     torch.manual_seed(3)
-    whole = Model(make("shared"))
+    whole = Model(make("shared"), tied=tied)
     model = copy.deepcopy(whole)
-    model.head = vocab_parallel(model.head, mesh["vocab"])
+    model.split(mesh["vocab"])
     x, target = data()
     x, target = x.detach().reshape(N, D), target.reshape(N).clamp(min=0)
+    if tied:
+        x = torch.arange(N)
     part = slice(*(N // 2 * (mesh["data"].get_local_rank() + i) for i in (0, 1)))
     if kind == "ddp":
         model = DistributedDataParallel(model, process_group=mesh["data"].get_group())
@@ -226,7 +314,13 @@ def two_dimensions(kind):
 
 
 def compiled(mesh):
-    """torch.compile takes the collectives with the operator, in one graph."""
+    """torch.compile takes the collectives with the operators, in one graph."""
+    model = Model(make("shared"), tied=True)
+    model.split(mesh)
+    words, target = torch.arange(N), torch.arange(N) + V // 2
+    expected = torch.autograd.grad(model(words, target), model.head.weight)
+    found = torch.compile(model, fullgraph=True, backend="aot_eager")(words, target)
+    close(torch.autograd.grad(found, model.head.weight), expected)
     whole = make("shared")
     head = vocab_parallel(copy.deepcopy(whole), mesh)
     x, target = data()
@@ -242,9 +336,10 @@ def main(rank, world, file, *scenarios):
     mesh = init_device_mesh("cpu", (world,))
     for scenario in scenarios:
         if scenario in ("ddp", "fsdp2"):
-            two_dimensions(scenario)
+            for tied_too in (False, True):
+                two_dimensions(scenario, tied=tied_too)
         else:
-            globals()[scenario](mesh)
+            (globals().get(scenario) or getattr(wrappers, scenario))(mesh)
         print(f"{scenario}: equal", flush=True)
     dist.barrier()
     dist.destroy_process_group()

@@ -16,8 +16,11 @@ from zeta.nn import MixtureOfSoftmaxes
 ROOT = Path(__file__).parents[2]
 RANKS = Path(__file__).with_name("ranks.py")
 SCENARIOS = {
-    2: ("loss", "inference", "sample", "state", "training", "compiled"),
-    4: ("loss", "inference", "sample", "ddp", "fsdp2"),
+    2: (
+        *("loss", "inference", "sample", "state", "training", "tied", "tied_otherwise"),
+        *("compiled", "ddp_calls", "fsdp2_calls"),
+    ),
+    4: ("loss", "inference", "sample", "tied", "ddp", "fsdp2"),
 }
 
 
@@ -69,6 +72,24 @@ def test_bad_calls_are_named(mesh, monkeypatch):
     monkeypatch.setattr(mesh, "size", lambda: 6)
     with pytest.raises(ValueError, match="6 processes cannot share 5 classes"):
         vocab_parallel(mixture, mesh)
+
+
+def test_embeddings_that_cannot_be_split_are_named(mesh):
+    class Scaled(nn.Embedding):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    for embedding, error, match in (
+        (nn.Linear(3, 5), TypeError, r"must be nn\.Embedding itself, got Linear"),
+        (Scaled(5, 3), TypeError, r"must be nn\.Embedding itself, got Scaled"),
+        (nn.Embedding(5, 3, max_norm=1.0), ValueError, "with max_norm, scale_grad_by_freq or sp"),
+        (nn.Embedding(5, 3, sparse=True), ValueError, "cannot be split"),
+        (nn.Embedding(5, 3, scale_grad_by_freq=True), ValueError, "cannot be split"),
+    ):
+        head = MixtureOfSoftmaxes(2, 3, 5, decoder="shared")
+        head.tie_weights(embedding)
+        with pytest.raises(error, match=match):
+            vocab_parallel(head, mesh, embedding)
 
 
 def test_alone_it_is_the_whole(mesh):

@@ -3,6 +3,7 @@
 ======================================  ======================================================
 ``vocab_parallel``                      splits a mixture of softmaxes over a device mesh
 ``VocabParallelMixtureOfSoftmaxes``     what it returns
+``VocabParallelEmbedding``              the embedding tied to that, split with it
 ``full_state_dict``                     a model's state dict as if nothing had been split
 ``clip_grad_norm_``                     clips by the norm over all processes' parts
 ======================================  ======================================================
@@ -19,9 +20,14 @@ if not torch.distributed.is_available():
     raise ImportError("zeta.distributed needs a PyTorch that was built with torch.distributed")
 
 from zeta.distributed.state import clip_grad_norm_, full_state_dict
-from zeta.distributed.vocab_parallel import VocabParallelMixtureOfSoftmaxes, vocab_parallel
+from zeta.distributed.vocab_parallel import (
+    VocabParallelEmbedding,
+    VocabParallelMixtureOfSoftmaxes,
+    vocab_parallel,
+)
 
 __all__ = [
+    "VocabParallelEmbedding",
     "VocabParallelMixtureOfSoftmaxes",
     "clip_grad_norm_",
     "full_state_dict",

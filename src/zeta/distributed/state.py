@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from zeta.distributed.vocab_parallel import CLASS_DIM, VocabParallelMixtureOfSoftmaxes
+from zeta.distributed.vocab_parallel import (
+    CLASS_DIM,
+    VocabParallelEmbedding,
+    VocabParallelMixtureOfSoftmaxes,
+)
 from zeta.ops.mixture import shard as shards
 from zeta.ops.mixture.shard import Shard
 
@@ -76,7 +80,7 @@ def _split_parameters(model: nn.Module) -> dict[str, Shard]:
     """Names of parameters whose classes are split."""
     return {
         f"{path}.{name}" if path else name: module.shard
-        for path, module in model.named_modules()
-        if isinstance(module, VocabParallelMixtureOfSoftmaxes)
+        for path, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, (VocabParallelMixtureOfSoftmaxes, VocabParallelEmbedding))
         for name in CLASS_DIM
     }

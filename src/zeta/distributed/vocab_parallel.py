@@ -1,24 +1,55 @@
-"""A mixture of softmaxes whose classes several processes share."""
+"""A mixture of softmaxes whose classes several processes share, and an embedding tied to it."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.library import define, impl, register_autograd, register_fake
 
+from zeta.kernels.dispatch import is_eager
 from zeta.nn import MixtureOfSoftmaxes
+from zeta.nn._wrappers import ties
 from zeta.ops.mixture import shard as shards
+from zeta.ops.mixture.inference import Mixture
 from zeta.ops.mixture.shard import Shard
 
 # Which dimension of a parameter holds the classes, in either decoder.
 CLASS_DIM = {"weight": -2, "bias": -1}
 
+# As an operator, which compilers take as it is. What follows the sum is alike on all processes, and
+# so is its gradient.
+_SUM = "zeta::sum_over_processes"
+define(_SUM, "(Tensor part, str group) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
+impl(_SUM, "default", lambda part, group: shards.total(group, part)[0])
+register_fake(_SUM, lambda part, group: torch.empty_like(part))
+register_autograd(_SUM, lambda ctx, gradient: (gradient, None))
 
-def vocab_parallel(module: MixtureOfSoftmaxes, mesh: DeviceMesh) -> VocabParallelMixtureOfSoftmaxes:
+_TIED = "vocab_parallel(head, mesh, embedding) splits a head and the embedding it is tied to"
+
+
+@overload
+def vocab_parallel(
+    module: MixtureOfSoftmaxes, mesh: DeviceMesh, embedding: None = None
+) -> VocabParallelMixtureOfSoftmaxes: ...
+
+
+@overload
+def vocab_parallel(
+    module: MixtureOfSoftmaxes, mesh: DeviceMesh, embedding: nn.Embedding
+) -> tuple[VocabParallelMixtureOfSoftmaxes, VocabParallelEmbedding]: ...
+
+
+def vocab_parallel(
+    module: MixtureOfSoftmaxes, mesh: DeviceMesh, embedding: nn.Embedding | None = None
+) -> (
+    VocabParallelMixtureOfSoftmaxes | tuple[VocabParallelMixtureOfSoftmaxes, VocabParallelEmbedding]
+):
     """Split a mixture's classes over the processes of a mesh.
 
     Each of P processes keeps, differentiates and updates V / P classes' rows of the decoder, the
@@ -31,10 +62,18 @@ def vocab_parallel(module: MixtureOfSoftmaxes, mesh: DeviceMesh) -> VocabParalle
             ``reset_parameters``) fill the parts.
         mesh: of one dimension, for instance ``init_device_mesh("cpu", (2,))``, or one dimension
             of a larger one, ``mesh["vocab"]``, with FSDP2 or DDP on the other.
+        embedding: the one that the decoder is tied to, if it is. It is split too: both share the
+            part, and stay tied.
+
+    Returns:
+        The split mixture; with an embedding, that and the split embedding.
 
     Raises:
-        TypeError: something else than a whole MixtureOfSoftmaxes, or than a mesh.
-        ValueError: a mesh of several dimensions, or of more processes than there are classes.
+        TypeError: something else than a whole MixtureOfSoftmaxes, than a mesh, or than an
+            ``nn.Embedding`` (a subclass may compute something else).
+        ValueError: a mesh of several dimensions, or of more processes than there are classes; a
+            decoder that is another module's parameter too, however it was tied, or is not the
+            embedding's; an embedding with max_norm, scale_grad_by_freq or sparse.
 
     Example, of one process (under ``torchrun``, ``init_process_group("gloo")`` finds the others):
         >>> import torch
@@ -64,7 +103,34 @@ def vocab_parallel(module: MixtureOfSoftmaxes, mesh: DeviceMesh) -> VocabParalle
         raise ValueError(
             f"vocab_parallel: {mesh.size()} processes cannot share {module.num_classes} classes"
         )
-    return VocabParallelMixtureOfSoftmaxes(module, mesh)
+    _check_tie(module, embedding)
+    head = VocabParallelMixtureOfSoftmaxes(module, mesh)
+    return head if embedding is None else (head, VocabParallelEmbedding(embedding, head))
+
+
+def _check_tie(module: MixtureOfSoftmaxes, embedding: nn.Embedding | None) -> None:
+    """Raise where splitting would untie the decoder, or change what the embedding computes."""
+    if embedding is not None:
+        if type(embedding) is not nn.Embedding:
+            kind = type(embedding).__name__
+            raise TypeError(f"vocab_parallel: embedding must be nn.Embedding itself, got {kind}")
+        if embedding.weight is not module.weight:
+            raise ValueError(
+                "vocab_parallel: the head is not tied to this embedding: "
+                "head.tie_weights(embedding) comes first"
+            )
+        if embedding.max_norm is not None or embedding.scale_grad_by_freq or embedding.sparse:
+            raise ValueError(
+                "vocab_parallel: an embedding with max_norm, scale_grad_by_freq or sparse "
+                "cannot be split"
+            )
+    for name, other in ties(module, CLASS_DIM):
+        if other is not embedding:
+            raise ValueError(
+                f"vocab_parallel: the head's {name} is tied to {type(other).__name__}'s, and would "
+                f"not be any more; {_TIED}, and what else it is tied to must be untied first: "
+                f"head.{name} = nn.Parameter(head.{name}.detach().clone())"
+            )
 
 
 class VocabParallelMixtureOfSoftmaxes(MixtureOfSoftmaxes):
@@ -102,7 +168,8 @@ class VocabParallelMixtureOfSoftmaxes(MixtureOfSoftmaxes):
         for name in CLASS_DIM:
             parameter = getattr(whole, name)
             if parameter is not None:
-                parameter = nn.Parameter(self._own(name, parameter), parameter.requires_grad)
+                part = _own_classes(self.shard, name, parameter)
+                parameter = nn.Parameter(part, parameter.requires_grad)
             setattr(self, name, parameter)
         self.train(whole.training)
         self.register_load_state_dict_pre_hook(_cut_state_dict)
@@ -123,10 +190,27 @@ class VocabParallelMixtureOfSoftmaxes(MixtureOfSoftmaxes):
         """What ``print(module)`` shows."""
         return f"{super().extra_repr()}, classes={self.shard.start}:{self.shard.stop}"
 
-    def _own(self, name: str, whole: Tensor) -> Tensor:
-        """This process's classes of a whole parameter."""
-        size = self.shard.stop - self.shard.start
-        return whole.detach().narrow(CLASS_DIM[name], self.shard.start, size).clone()
+    def tie_weights(self, embedding: nn.Embedding) -> None:
+        """Make the shared decoder use a split embedding's part, as after ``to_empty``.
+
+        Raises:
+            ValueError: the decoder is separate, or the embedding has another shape or is whole.
+        """
+        self._check_part(embedding.weight)
+        super().tie_weights(embedding)
+
+    def _mixture(self, x: Tensor) -> Mixture:
+        self._check_part(self.weight)
+        return super()._mixture(x)
+
+    def _check_part(self, weight: Tensor) -> None:
+        """A whole weight would be taken for this process's part."""
+        here = self.shard.stop - self.shard.start
+        if weight.shape[-2] != here:
+            raise ValueError(
+                f"{type(self).__name__}: weight must have the {here} classes of this process, "
+                f"got {weight.shape[-2]}; {_TIED}"
+            )
 
     def _share_replicated(self) -> None:
         latent = [] if self.latent is None else self.latent.parameters()
@@ -134,6 +218,79 @@ class VocabParallelMixtureOfSoftmaxes(MixtureOfSoftmaxes):
             if not parameter.is_meta:
                 group = shards.process_group(self.shard.group)
                 dist.broadcast(parameter.detach(), group=group, group_src=0)
+
+
+class VocabParallelEmbedding(nn.Embedding):
+    """A part of an embedding's rows, the decoder of a :class:`VocabParallelMixtureOfSoftmaxes`.
+
+    Made by :func:`vocab_parallel`. ``Σ_process [class is here] · weight_class``: each process looks
+    up its own classes, and the sum over all gives every process the whole embedding's result. All
+    processes of the mesh must call together, with the same classes.
+
+    A state dict of the whole embedding loads. :func:`zeta.distributed.full_state_dict` makes one.
+
+    Attributes:
+        weight: (own classes, D), the very parameter of the head.
+        shard: which classes these are.
+
+    Shape: class indices (…), int32 or int64; output (…, D).
+
+    Raises:
+        IndexError: an index that is no class (checked on CPU).
+
+    Source: as :func:`vocab_parallel`.
+    """
+
+    def __init__(self, whole: nn.Embedding, head: VocabParallelMixtureOfSoftmaxes) -> None:
+        super().__init__(
+            whole.num_embeddings, whole.embedding_dim, whole.padding_idx, device="meta"
+        )
+        self.shard = head.shard
+        self.weight = head.weight
+        self.train(whole.training)
+        self.register_load_state_dict_pre_hook(_cut_state_dict)
+
+    def reset_parameters(self) -> None:
+        """Draw this process's rows anew, standard normal as ``nn.Embedding`` does."""
+        if self.weight.is_meta:
+            return
+        _, own = shards.generators(self.shard, None, self.weight.device)
+        with torch.no_grad():
+            self.weight.normal_(generator=own)
+            if (padding := self._padding_here()) is not None:
+                self.weight[padding] = 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The rows of the classes."""
+        self._check(input)
+        here = (input >= self.shard.start) & (input < self.shard.stop)
+        rows = F.embedding(
+            (input - self.shard.start).masked_fill(~here, 0), self.weight, self._padding_here()
+        )
+        rows = rows.masked_fill(~here.unsqueeze(-1), 0)
+        total: Tensor = torch.ops.zeta.sum_over_processes(rows, self.shard.group)
+        return total
+
+    def extra_repr(self) -> str:
+        """What ``print(module)`` shows."""
+        return f"{super().extra_repr()}, classes={self.shard.start}:{self.shard.stop}"
+
+    def _padding_here(self) -> int | None:
+        """The row of ``padding_idx``, if it is one of this process's."""
+        start, stop = self.shard.start, self.shard.stop
+        if self.padding_idx is None or not start <= self.padding_idx < stop:
+            return None
+        return self.padding_idx - start
+
+    def _check(self, input: Tensor) -> None:
+        """All processes raise alike: one alone would leave the others waiting for its rows."""
+        if input.device.type == "cpu" and is_eager():
+            bad = (input < 0) | (input >= self.num_embeddings)
+            if bad.any():
+                raise IndexError(
+                    f"{type(self).__name__}: index {int(input[bad][0])} is out of range for "
+                    f"{self.num_embeddings} classes"
+                )
 
 
 class _SameDropout(nn.Dropout):
@@ -151,11 +308,21 @@ class _SameDropout(nn.Dropout):
         return input * kept / (1 - self.p) if self.p < 1 else input * kept
 
 
+def _own_classes(shard: Shard, name: str, whole: Tensor) -> Tensor:
+    """This process's classes of a whole parameter."""
+    size = shard.stop - shard.start
+    return whole.detach().narrow(CLASS_DIM[name], shard.start, size).clone()
+
+
 def _cut_state_dict(
-    module: VocabParallelMixtureOfSoftmaxes, state_dict: dict[str, Any], prefix: str, *_: Any
+    module: VocabParallelMixtureOfSoftmaxes | VocabParallelEmbedding,
+    state_dict: dict[str, Any],
+    prefix: str,
+    *_: Any,
 ) -> None:
     """Replace a whole module's parameters by this process's part of them, in place."""
+    shard = module.shard
     for name, dim in CLASS_DIM.items():
         value = state_dict.get(prefix + name)
-        if value is not None and value.shape[dim] == module.num_classes != 1:
-            state_dict[prefix + name] = module._own(name, value)
+        if value is not None and value.shape[dim] == shard.num_classes != 1:
+            state_dict[prefix + name] = _own_classes(shard, name, value)
