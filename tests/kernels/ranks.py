@@ -6,6 +6,7 @@ Run by test_distributed.py as ``python ranks.py KIND RANK FILE``; prints what we
 import copy
 import sys
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -22,14 +23,19 @@ def main(kind: str, rank: int, file: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=WORLD)
     torch.manual_seed(0)
     scalar, channels = LearnableSELUVariation(), LearnableSELUVariation(num_parameters=8)
-    network = nn.Sequential(nn.Linear(4, 8), channels, Exo(), nn.Linear(8, 8), scalar)
+    exo = Exo(learnable=True)
+    network = nn.Sequential(nn.Linear(4, 8), channels, exo, nn.Linear(8, 8), scalar)
     whole = copy.deepcopy(network)
     x = torch.randn(2 * WORLD, 4)
     whole(x).square().mean().backward()
     if kind == "ddp":
         parallel = DistributedDataParallel(network)
     else:
-        # FSDP2 shards no 0-d parameter: these are left whole, and reduced by hand.
+        # FSDP2 shards no 0-d parameter: one of one number it does; or it is left whole, and reduced
+        # by hand.
+        with pytest.raises(ValueError, match="Change alpha to a 1D tensor with numel equal to 1"):
+            fully_shard(Exo(learnable=True))
+        exo.alpha = nn.Parameter(exo.alpha.detach().reshape(1))
         parallel = fully_shard(network, ignored_params=set(scalar.parameters()))
     launched = []
     launch = cpu._launch
@@ -41,6 +47,7 @@ def main(kind: str, rank: int, file: str) -> None:
             parameter.grad /= WORLD
     for (name, ours), theirs in zip(network.named_parameters(), whole.parameters(), strict=True):
         gradient = ours.grad.full_tensor() if hasattr(ours.grad, "full_tensor") else ours.grad
+        gradient = gradient.reshape(theirs.shape)
         torch.testing.assert_close(gradient, theirs.grad, msg=lambda m, n=name: f"{n}: {m}")
     print(f"launched {len(launched)}")
     dist.destroy_process_group()
