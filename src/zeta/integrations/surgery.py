@@ -145,11 +145,11 @@ class Selection:
         found = ", ".join(f"{name} ×{n}" if n > 1 else name for name, n in sorted(counts.items()))
         called = "; ".join(dict.fromkeys(map(str, calls)))
         hints = self._suggestions(Counter(map(activation_name, values)))
-        hints += [f"Called as functions, which cannot be replaced: {called}"] if called else []
-        hints += [why] if why else []
+        hints += [f"Called as functions, which cannot be replaced: {called}."] if called else []
+        hints += [f"{why}."] if why else []
         return ValueError(
             f"nothing in {type(model).__name__} matches {self._in_words()}; "
-            f"it has: {found or 'no modules'}{'. ' if hints else ''}{'. '.join(hints)}"
+            f"it has: {found or 'no modules'}{'. ' if hints else ''}{' '.join(hints)}"
         )
 
     def _in_words(self) -> str:
