@@ -237,11 +237,9 @@ def frameworks(formula: Formula) -> str:
 @cache
 def own_class(formula: Formula) -> str | None:
     """The name of the module class that is this formula's alone, ``Exo`` say."""
-    for name in nn.__all__:
-        kind = getattr(nn, name)
-        is_one = issubclass(kind, nn.FormulaModule) and kind is not nn.FormulaModule
-        if is_one and kind().formula is formula:
-            return name
+    for kind in nn.FormulaModule.__subclasses__():
+        if kind.__name__ in nn.__all__ and kind().formula is formula:
+            return kind.__name__
     return None
 
 

@@ -15,23 +15,21 @@ ON_EVERY_BACKEND = (
     HERE / "check_mixture.py",
     INTEGRATIONS / "check_keras.py",
 )
-# XLA optimises the same operations in tests/jax; here that would be a fifth of the time.
 RUNS = {
-    "tensorflow": ((HERE / "check_tensorflow.py",), {}),
-    "jax": ((), {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}),
-    "torch": ((INTEGRATIONS / "check_keras_application.py",), {}),
+    "tensorflow": (HERE / "check_tensorflow.py",),
+    "jax": (),
+    "torch": (INTEGRATIONS / "check_keras_application.py",),
 }
 
 
 @pytest.mark.parametrize("backend", RUNS)
 def test_on_backend(backend, clean_env):
     """All in one process: importing the frameworks takes longer than most of the tests."""
-    more, settings = RUNS[backend]
+    checks = (*ON_EVERY_BACKEND, *RUNS[backend])
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ON_EVERY_BACKEND, *more],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *checks],
         env=clean_env
-        | {"KERAS_BACKEND": backend, "EXPECTED_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        | settings,
+        | {"KERAS_BACKEND": backend, "EXPECTED_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
         cwd=HERE,
         capture_output=True,
         text=True,
@@ -41,5 +39,5 @@ def test_on_backend(backend, clean_env):
 
 
 def test_no_check_is_left_out():
-    run = {*ON_EVERY_BACKEND, *(check for more, _ in RUNS.values() for check in more)}
+    run = {*ON_EVERY_BACKEND, *(check for more in RUNS.values() for check in more)}
     assert {*HERE.glob("check_*.py"), *INTEGRATIONS.glob("check_keras*.py")} == run
