@@ -1,6 +1,7 @@
 """Settings that every test shares."""
 
 import os
+import shutil
 import signal
 
 import hypothesis
@@ -10,6 +11,9 @@ import torch
 if not torch.cuda.is_available():
     # Read when Triton is first imported: its kernels then run on CPU tensors.
     os.environ["TRITON_INTERPRET"] = "1"
+if shutil.which("openssl") is None:
+    # Read when Inductor is first imported: it hashes headers with that program.
+    os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"
 # Read when JAX first computes: a processor as eight devices, for sharded computations.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

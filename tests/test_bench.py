@@ -1,6 +1,7 @@
 """The benchmark's harness, on small sizes; its figures are measured by hand."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -29,6 +30,15 @@ def test_what_is_saved_for_backward(results):
     assert 4 <= saved[bench.OURS] < 4.1
     assert saved["eager"] > 3 * saved[bench.OURS]
     assert saved["copy"] == 0
+
+
+def test_inductor_is_asked_for_nothing_that_a_bare_machine_lacks(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no openssl
+    options = bench._inductor_options()
+    assert options == {"cpp_cache_precompile_headers": False}
+    torch.compile(lambda x: x, options=options)  # which refuses what Inductor does not know
+    monkeypatch.undo()
+    assert bench._inductor_options() == ({} if shutil.which("openssl") else options)
 
 
 def test_table_plot_and_json(results, tmp_path):
