@@ -22,15 +22,30 @@ from zeta import activations, formula
 FLUSHED = float(np.finfo(np.float32).smallest_normal)
 
 
+def public(f):
+    return getattr(zeta.jax, f.name)
+
+
+@jax.jit
+def values_and_gradients(x, parameters):
+    """Of every formula, compiled as one program: XLA takes a tenth of a second for any."""
+
+    def one(f):
+        value, pull_back = jax.vjp(lambda x, p: public(f)(x, **p), x, parameters[f.name])
+        dx, d_parameters = pull_back(jnp.ones_like(value))
+        return {"value": value, "x": dx, **d_parameters}
+
+    return {f.name: one(f) for f in FORMULAS}
+
+
 def run(f, x, dtype):
-    """Each formula's value and gradients, the parameters in float32."""
-    function = getattr(zeta.jax, f.name)
-    parameters = {k: jnp.full(x.shape, v, jnp.float32) for k, v in f.parameters.items()}
-    x = jnp.asarray(x, dtype)
-    value, pull_back = jax.vjp(lambda x, p: function(x, **p), x, parameters)
-    dx, d_parameters = pull_back(jnp.ones_like(value))
-    assert value.dtype == dx.dtype == x.dtype
-    answers = {"value": value, "x": dx, **d_parameters}
+    """A formula's value and gradients, the parameters in float32."""
+    parameters = {
+        f.name: {k: jnp.full(x.shape, v, jnp.float32) for k, v in f.parameters.items()}
+        for f in FORMULAS
+    }
+    answers = values_and_gradients(jnp.asarray(x, dtype), parameters)[f.name]
+    assert answers["value"].dtype == answers["x"].dtype == dtype
     return {k: np.asarray(v, np.float64) for k, v in answers.items()}
 
 
@@ -60,42 +75,62 @@ def test_limits_and_nan(f):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
-def test_the_largest_numbers_do_not_spoil_shared_parameters(f, dtype):
+def test_the_largest_numbers_do_not_spoil_shared_parameters(dtype):
     largest = float(jnp.finfo(dtype).max)
     x = jnp.array([-largest, -1.0, 0.0, 1.0, largest], dtype)
-    parameters = {k: jnp.asarray(v, dtype) for k, v in f.parameters.items()}
-    gradients = jax.grad(lambda x, p: jnp.sum(getattr(zeta.jax, f.name)(x, **p)), argnums=(0, 1))(
-        x, parameters
-    )
-    assert not any(jnp.isnan(g).any() for g in jax.tree.leaves(gradients))
+    parameters = {
+        f.name: {k: jnp.asarray(v, dtype) for k, v in f.parameters.items()} for f in FORMULAS
+    }
+    for f, answers in values_and_gradients(x, parameters).items():
+        del answers["value"]
+        assert not any(jnp.isnan(gradient).any() for gradient in answers.values()), f
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
-def test_every_derivative_of_second_order(f):
+def test_every_derivative_of_second_order():
     """In float64, whose results are those of PyTorch to the last digits."""
     with jax.enable_x64(True):
         x = jnp.array([[-7.3, -2.1, -0.9, -0.2], [0.3, 0.8, 1.7, 4.2]])
-        parameters = {k: jnp.array([[v], [1.1 * v]]) for k, v in f.parameters.items()}
-        function = getattr(zeta.jax, f.name)
-        assert function(x).dtype == jnp.float64
-        check_grads(lambda x, p: function(x, **p), (x, parameters), order=2, modes=("fwd", "rev"))
-        np.testing.assert_allclose(function(x), f(np.asarray(x)), rtol=1e-14)
+        xs = {f.name: x for f in FORMULAS}
+        parameters = {
+            f.name: {k: jnp.array([[v], [1.1 * v]]) for k, v in f.parameters.items()}
+            for f in FORMULAS
+        }
+
+        @jax.jit
+        def values(xs, parameters):
+            return {f.name: public(f)(xs[f.name], **parameters[f.name]) for f in FORMULAS}
+
+        check_grads(values, (xs, parameters), order=2, modes=("fwd", "rev"))
+        for f in FORMULAS:
+            y = public(f)(x)
+            assert y.dtype == jnp.float64
+            np.testing.assert_allclose(y, f(np.asarray(x)), rtol=1e-14, err_msg=f.name)
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
-def test_transformations_agree(f):
-    function = getattr(zeta.jax, f.name)
+def test_transformations_agree():
     x = jnp.linspace(-3, 3, 12)
-    slope = jax.grad(lambda x: function(x).sum())(x)
-    # XLA may fuse a multiplication and an addition in one program and not in the other.
+
+    @jax.jit
+    def transformed(x):
+        def one(function):
+            kept = jax.checkpoint(function)
+            slopes = {
+                "grad": jax.grad(lambda x: function(x).sum())(x),
+                "jacfwd": jnp.diag(jax.jacfwd(function)(x)),
+                "jacrev": jnp.diag(jax.jacrev(function)(x)),
+                "vmap": jax.vmap(jax.grad(function))(x),
+                "checkpoint": jax.grad(lambda x: kept(x).sum())(x),
+            }
+            return slopes, (function(x), jax.vmap(function)(x.reshape(3, 4)).ravel())
+
+        return {f.name: one(public(f)) for f in FORMULAS}
+
+    # XLA may fuse a multiplication and an addition in one place and not in the other.
     equal = {"rtol": 1e-5, "atol": 1e-6}
-    np.testing.assert_allclose(jnp.diag(jax.jacfwd(function)(x)), slope, **equal)
-    np.testing.assert_allclose(jnp.diag(jax.jacrev(function)(x)), slope, **equal)
-    np.testing.assert_allclose(jax.vmap(jax.grad(function))(x), slope, **equal)
-    kept = jax.grad(lambda x: jax.checkpoint(function)(x).sum())
-    np.testing.assert_allclose(jax.jit(kept)(x), slope, **equal)
-    np.testing.assert_allclose(jax.vmap(function)(x.reshape(3, 4)), function(x).reshape(3, 4))
+    for f, (slopes, (values, by_rows)) in transformed(x).items():
+        for way, slope in slopes.items():
+            np.testing.assert_allclose(slope, slopes["grad"], err_msg=f"{f} by {way}", **equal)
+        np.testing.assert_allclose(by_rows, values, err_msg=f, **equal)
 
 
 def test_another_value_of_a_parameter_traces_nothing():
@@ -145,7 +180,7 @@ def test_a_users_formula_runs_on_arrays():
 
 def test_usual_activations_equal_jaxs():
     x = jnp.linspace(-20, 20, 1001)
-    for own, theirs in {
+    theirs = {
         "relu": jax.nn.relu,
         "leaky_relu": jax.nn.leaky_relu,
         "elu": jax.nn.elu,
@@ -159,12 +194,18 @@ def test_usual_activations_equal_jaxs():
         "sigmoid": jax.nn.sigmoid,
         "hardswish": jax.nn.hard_swish,
         "squared_relu": lambda x: jax.nn.relu(x) ** 2,
-    }.items():
-        ours = getattr(zeta.jax, own)
-        bound = 8 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), 1)
-        assert (jnp.abs(ours(x) - theirs(x)) <= bound).all(), own
-        slopes = (jax.vmap(jax.grad(f))(x[1:-1:2]) for f in (ours, theirs))
-        assert (jnp.abs(next(slopes) - next(slopes)) <= bound[1:-1:2]).all(), own
+    }
+    ours = [getattr(zeta.jax, own) for own in theirs]
+
+    @jax.jit
+    def values_and_slopes(x):
+        of = lambda f: (f(x), jax.vmap(jax.grad(f))(x[1:-1:2]))
+        return list(map(of, ours)), list(map(of, theirs.values()))
+
+    bound = 8 * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(x), 1)
+    for own, (y, dy), (right, d_right) in zip(theirs, *values_and_slopes(x), strict=True):
+        assert (jnp.abs(y - right) <= bound).all(), own
+        assert (jnp.abs(dy - d_right) <= bound[1:-1:2]).all(), own
 
 
 def test_signatures_and_documentation_are_the_formulas():
