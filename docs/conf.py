@@ -36,7 +36,7 @@ nitpick_ignore_regex = [
         r"|logging|concurrent|enum|nn|matplotlib)\..*",
     ),
     ("py:.*", r"Any|Array|ArrayLike|Axes|Callable|DeviceMesh|Figure|Iterator|Layer|Mapping|Path"),
-    ("py:.*", r"zeta\.math\.Array|zeta\.ops\.mixture\.shard\.Shard"),
+    ("py:.*", r"zeta\.math\.Array|zeta\.nn\.module\.Module|zeta\.ops\.mixture\.shard\.Shard"),
     ("py:.*", r"Self|Sequence|What|Tensor|TypeVar|mpf|ndarray|optional"),
 ]
 

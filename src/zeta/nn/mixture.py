@@ -120,7 +120,7 @@ class MixtureOfSoftmaxes(Module):
 
     @property
     def num_classes(self) -> int:
-        """V, as the weight has it now: an embedding that it is tied to may be resized."""
+        """The weight's V, which follows an embedding that it is tied to and that is resized."""
         return self.weight.shape[-2] if self.shard is None else self.shard.num_classes
 
     def reset_parameters(self) -> None:
