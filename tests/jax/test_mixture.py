@@ -72,17 +72,32 @@ def upstream(shape):
     return np.asarray(np.random.default_rng(1).normal(size=shape))
 
 
+def with_gradients(loss, arrays):
+    value, pull_back = jax.vjp(loss, arrays)
+    return value, pull_back(upstream(value.shape))[0]
+
+
+def of_each(cases, function):
+    """``function(arrays, options)`` of several cases, given every case's arrays.
+
+    It is compiled as one program: XLA takes a tenth of a second for any.
+    """
+    return jax.jit(
+        lambda given: [
+            function(arrays, options) for arrays, (_, options) in zip(given, cases, strict=True)
+        ]
+    )
+
+
 @functools.cache
 def with_every_option(decoder):
-    """Losses and gradients, compiled as one program: XLA takes a tenth of a second for any."""
     five_tokens = 5 * K * V * 8  # six tokens in chunks of three
 
     def one(arrays, options):
-        loss = lambda a: loss_of(a, max_chunk_bytes=five_tokens, **options)
-        value, pull_back = jax.vjp(loss, arrays)
-        return value, pull_back(upstream(value.shape))[0]
+        return with_gradients(lambda a: loss_of(a, max_chunk_bytes=five_tokens, **options), arrays)
 
-    return jax.jit(lambda arrays: [one(arrays, options) for options in OPTIONS])(inputs(decoder))
+    cases = [(decoder, options) for options in OPTIONS]
+    return of_each(cases, one)([inputs(decoder) for _ in cases])
 
 
 @pytest.mark.parametrize("number", range(len(OPTIONS)), ids=lambda n: option_id(OPTIONS[n]))
@@ -95,45 +110,50 @@ def test_equals_pytorchs(decoder, number):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("tokens", [1, 4, 5])
-@pytest.mark.parametrize(("decoder", "options"), A_FEW)
-def test_chunks_change_nothing(decoder, options, tokens):
+def test_chunks_change_nothing():
     """Five tokens: the last chunk is filled up with ignored ones, or there is one chunk."""
-    arrays = inputs(decoder, n=5)
 
-    def total(arrays, size):
+    def total(arrays, size, options):
         return jnp.sum(loss_of(arrays, TARGET[:5], max_chunk_bytes=size, **options))
 
-    whole, chunked = (
-        jax.value_and_grad(total)(arrays, size) for size in (None, tokens * K * V * 8)
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), chunked, whole)
+    def by_size(arrays, options):
+        sizes = [None, *(tokens * K * V * 8 for tokens in (1, 4, 5))]
+        return [jax.value_and_grad(total)(arrays, size, options) for size in sizes]
+
+    # The last: a filled-up chunk's gradients with label smoothing.
+    cases = [*A_FEW, ("shared", OPTIONS[10])]
+    given = [inputs(decoder, n=5) for decoder, _ in cases]
+    for whole, *chunked in of_each(cases, by_size)(given):
+        for each in chunked:
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), each, whole)
 
 
-@pytest.mark.parametrize(("decoder", "options"), A_FEW)
-def test_every_derivative_of_second_order(decoder, options):
-    arrays = inputs(decoder)
-    check_grads(
-        jax.jit(lambda a: loss_of(a, max_chunk_bytes=2 * K * V * 8, **options)),
-        (arrays,),
-        order=2,
-        modes=("fwd", "rev"),
-    )
+def test_every_derivative_of_second_order():
+    loss = lambda a, options: loss_of(a, max_chunk_bytes=2 * K * V * 8, **options)
+    given = [inputs(decoder) for decoder, _ in A_FEW]
+    check_grads(of_each(A_FEW, loss), (given,), order=2, modes=("fwd", "rev"))
 
 
-@pytest.mark.parametrize("n", [0, N])
-def test_no_target_at_all(n):
+def test_no_target_at_all():
     """The mean over nothing is NaN, the sum zero, and gradients are zero."""
-    target = np.full((n,), -100)
-    for reduction, expected in (("mean", np.nan), ("sum", 0.0)):
-        loss, gradients = jax.value_and_grad(loss_of)(inputs(n=n), target, reduction=reduction)
-        np.testing.assert_array_equal(loss, expected)
-        assert all((g == 0).all() for g in jax.tree.leaves(gradients))
+
+    @jax.jit
+    def losses(arrays):
+        target = np.full(arrays[0].shape[0], -100)
+        of = lambda reduction: jax.value_and_grad(loss_of)(arrays, target, reduction=reduction)
+        return of("mean"), of("sum")
+
+    for n in (0, N):
+        for (loss, gradients), expected in zip(losses(inputs(n=n)), (np.nan, 0.0), strict=True):
+            np.testing.assert_array_equal(loss, expected)
+            assert all((g == 0).all() for g in jax.tree.leaves(gradients))
+    # The targets' values are looked at where they are known.
+    assert loss_of(inputs(n=0), np.full(0, -100), reduction="sum") == 0
 
 
 def test_far_apart_logits_stay_finite():
     hidden, log_prior, weight, _ = (a.astype(np.float32) for a in inputs())
-    loss, gradients = jax.value_and_grad(loss_of)((hidden * 1e3, log_prior, weight, None))
+    loss, gradients = jax.jit(jax.value_and_grad(loss_of))((hidden * 1e3, log_prior, weight, None))
     assert all(jnp.isfinite(a).all() for a in (loss, *jax.tree.leaves(gradients)))
 
 
@@ -154,11 +174,12 @@ def test_an_ignored_token_cannot_spoil_gradients(smoothing):
 def test_half_precision(dtype):
     exact = [jnp.asarray(a, dtype).astype(jnp.float64) for a in inputs()]
     half = [a.astype(dtype) for a in exact]
-    loss, gradients = jax.value_and_grad(loss_of)(half)
+    (loss, gradients), expected = jax.jit(
+        lambda half, exact: (jax.value_and_grad(loss_of)(half), loss_of(exact))
+    )(half, exact)
     assert {a.dtype for a in (loss, *gradients)} == {jnp.dtype(dtype)}
     # What rounding the logits alone to this dtype does, twice over.
     largest = jnp.abs(exact[0] @ exact[2].T + exact[3]).max()
-    expected = loss_of(exact)
     assert abs(loss - expected) <= 2 * jnp.finfo(dtype).eps * jnp.maximum(largest, expected)
 
 
@@ -168,14 +189,19 @@ def test_chunks_add_up_half_precision_gradients_in_float32():
     weight = jax.random.normal(keys[1], (16, 8), jnp.bfloat16)
     target = jax.random.randint(keys[2], (128,), 0, 16)
 
-    def gradient(dtype, chunk):
+    def gradient(hidden, weight, dtype, chunk):
         arrays = (hidden.astype(dtype), jnp.zeros((128, 2)), weight.astype(dtype), None)
         gradients = jax.grad(loss_of)(arrays, target, reduction="sum", max_chunk_bytes=chunk)
         return gradients[2].astype(jnp.float64)
 
-    exact = gradient(jnp.float64, None)
-    whole, chunked = (jnp.abs(gradient(jnp.bfloat16, c) - exact).max() for c in (None, 1))
-    assert chunked <= 2 * whole
+    exact, whole, chunked = jax.jit(
+        lambda *a: (
+            gradient(*a, jnp.float64, None),
+            gradient(*a, jnp.bfloat16, None),
+            gradient(*a, jnp.bfloat16, 1),
+        )
+    )(hidden, weight)
+    assert jnp.abs(chunked - exact).max() <= 2 * jnp.abs(whole - exact).max()
 
 
 def test_all_logits_are_never_in_memory():
@@ -194,11 +220,11 @@ def test_all_logits_are_never_in_memory():
         step = jax.jit(lambda *a: jax.value_and_grad(loss, argnums=(0, 1, 2))(*a, **options))
         return step.lower(*arrays, target).compile().memory_analysis().temp_size_in_bytes
 
+    bound = peak(direct) / 16
     for options in ({}, {"reduction": "sum"}, {"label_smoothing": 0.1}):
-        ours = peak(mixture_cross_entropy, max_chunk_bytes=2**20, **options)
-        assert ours <= peak(direct) / 16
+        assert peak(mixture_cross_entropy, max_chunk_bytes=2**20, **options) <= bound
     each = peak(lambda *a: mixture_cross_entropy(*a, reduction="none", max_chunk_bytes=2**20).sum())
-    assert each <= peak(direct) / 16
+    assert each <= bound
 
 
 def test_a_frozen_weight_costs_no_gradient():
@@ -216,40 +242,35 @@ def sharded(loss, devices, **specs):
     return jax.jit(jax.shard_map(loss, mesh=mesh, **specs))
 
 
-@pytest.mark.parametrize(("decoder", "options"), A_FEW + [("shared", o) for o in OPTIONS[::3]])
-def test_sharded_over_eight_devices_equals_whole(decoder, options):
-    hidden, log_prior, weight, bias = inputs(decoder)
-    options = {"max_chunk_bytes": 2 * K * 8} | options
-    options["class_weight"] = weights = options["class_weight"]
-    whole = PartitionSpec()
-    by_class = PartitionSpec("classes")
-    of_weight, of_bias = (
-        (PartitionSpec("classes", None), by_class)
-        if decoder == "shared"
-        else (PartitionSpec(None, "classes", None), PartitionSpec(None, "classes"))
-    )
+def test_sharded_over_eight_devices_equals_whole():
+    cases = A_FEW + [("shared", options) for options in OPTIONS[::3]]
+    whole, by_class = PartitionSpec(), PartitionSpec("classes")
+    specs = {  # of weight and bias
+        "shared": (PartitionSpec("classes", None), by_class),
+        "separate": (PartitionSpec(None, "classes", None), PartitionSpec(None, "classes")),
+    }
 
-    def loss(arrays, class_weight):
-        return loss_of(arrays, axis_name="classes", **(options | {"class_weight": class_weight}))
+    def both(arrays, options):
+        options = {"max_chunk_bytes": 2 * K * 8} | options
+        decoder = "shared" if arrays[2].ndim == 2 else "separate"
+        split = sharded(
+            lambda arrays, class_weight: loss_of(
+                arrays, axis_name="classes", **options | {"class_weight": class_weight}
+            ),
+            8,
+            in_specs=((whole, whole, *specs[decoder]), by_class),
+            out_specs=whole,
+        )
+        return (
+            with_gradients(lambda a: split(a, options["class_weight"]), arrays),
+            with_gradients(lambda a: loss_of(a, **options), arrays),
+        )
 
-    split = sharded(
-        loss,
-        8,
-        in_specs=((whole, whole, of_weight, of_bias), by_class),
-        out_specs=whole,
-    )
-    arrays = (hidden, log_prior, weight, bias)
-    got, pull_back = jax.vjp(lambda a: split(a, weights), arrays)
-    expected, expected_pull_back = jax.vjp(lambda a: loss_of(a, **options), arrays)
-    np.testing.assert_allclose(got, expected, rtol=1e-12)
-    upstream = jnp.asarray(np.random.default_rng(1).normal(size=got.shape))
-    pairs = zip(
-        jax.tree.leaves(pull_back(upstream)),
-        jax.tree.leaves(expected_pull_back(upstream)),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    given = [inputs(decoder) for decoder, _ in cases]
+    for case, (got, expected) in zip(cases, of_each(cases, both)(given), strict=True):
+        np.testing.assert_allclose(got[0], expected[0], rtol=1e-12, err_msg=f"{case}")
+        for ours, theirs in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12, err_msg=f"{case}")
 
 
 def test_gradients_inside_shard_map_equal_whole():
@@ -315,20 +336,23 @@ def test_vmap_takes_it():
     def loss(hidden, log_prior, target):
         return loss_of((hidden[None], log_prior[None], weight, None), target[None])
 
-    each = jax.vmap(jax.grad(loss))(hidden, log_prior, target)
-    whole = jax.grad(lambda h: loss_of((h, log_prior, weight, None), target, reduction="sum"))(
-        hidden
-    )
-    np.testing.assert_allclose(each, whole, rtol=1e-12)
+    @jax.jit
+    def each_and_whole(hidden):
+        total = lambda h: loss_of((h, log_prior, weight, None), target, reduction="sum")
+        return jax.vmap(jax.grad(loss))(hidden, log_prior, target), jax.grad(total)(hidden)
+
+    np.testing.assert_allclose(*each_and_whole(hidden), rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32"])
-def test_targets_of_any_integer_type(dtype):
+def test_targets_of_any_integer_type():
     draw = np.random.default_rng(0).normal
     arrays = (draw(size=(2, K, D)), np.zeros((2, K)), draw(size=(200, D)), None)
     target = np.array([1, 100])
-    loss = loss_of(arrays, target.astype(dtype), reduction="none")
-    np.testing.assert_array_equal(loss, loss_of(arrays, target, reduction="none"))
+    types = ["uint8", "int8", "int16", "int32"]
+    losses = jax.jit(lambda a, *targets: [loss_of(a, t, reduction="none") for t in targets])
+    expected, *narrow = losses(arrays, target, *map(target.astype, types))
+    for dtype, loss in zip(types, narrow, strict=True):
+        np.testing.assert_array_equal(loss, expected, err_msg=dtype)
     wraps = loss_of(arrays, np.array([156, 156], np.uint8), reduction="none")
     assert (wraps != 0).all()  # 156 is -100 in eight bits
 
