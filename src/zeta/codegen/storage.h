@@ -44,39 +44,67 @@ template <class V> INLINE V canonical(V x) {
     return x != x ? splat<V>(std::numeric_limits<Scalar<V>>::quiet_NaN()) : x;
 }
 
-INLINE Float load(const Half* p) {
+// Half by the processor's instructions where the compiler has a name for them. Elsewhere by its bits.
 #if defined(ZETA_AVX512) || defined(ZETA_AVX)
+INLINE Float load(const Half* p) {
     Halves v;
     std::memcpy(&v, p, sizeof v);
-#endif
 #if defined(ZETA_AVX512)
     return __builtin_ia32_vcvtph2ps512_mask(v, Float{}, -1, 4);
-#elif defined(ZETA_AVX)
-    return __builtin_ia32_vcvtph2ps256(v);
 #else
-    Float result;
-    for (int i = 0; i < lanes<Float>; i++) {
-        _Float16 v;
-        std::memcpy(&v, p + i, sizeof v);
-        result[i] = v;
-    }
-    return result;
+    return __builtin_ia32_vcvtph2ps256(v);
 #endif
 }
 INLINE void store(Half* p, Float v) {
 #if defined(ZETA_AVX512)
     const Halves result = __builtin_ia32_vcvtps2ph512_mask(v, 0, Halves{}, -1);
-    std::memcpy(p, &result, sizeof result);
-#elif defined(ZETA_AVX)
-    const Halves result = __builtin_ia32_vcvtps2ph256(v, 0);
-    std::memcpy(p, &result, sizeof result);
 #else
-    for (int i = 0; i < lanes<Float>; i++) {
-        const _Float16 result = v[i];
-        std::memcpy(p + i, &result, sizeof result);
-    }
+    const Halves result = __builtin_ia32_vcvtps2ph256(v, 0);
 #endif
+    std::memcpy(p, &result, sizeof result);
 }
+#elif !defined(ZETA_PORTABLE) && (defined(__ARM_FP16_FORMAT_IEEE) || defined(__clang__) && defined(__F16C__))
+typedef __fp16 Fp16s __attribute__((vector_size(ZETA_BYTES / 2)));
+INLINE Float load(const Half* p) {
+    Fp16s v;
+    std::memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, Float);
+}
+INLINE void store(Half* p, Float v) {
+    const Fp16s result = __builtin_convertvector(v, Fp16s);
+    std::memcpy(p, &result, sizeof result);
+}
+#else
+// A half's exponent and significand, moved to a float's place, are those of the value by 2^-112.
+INLINE Float load(const Half* p) {
+    Shorts v;
+    std::memcpy(&v, p, sizeof v);
+    const Int bits = __builtin_convertvector(v, Int), magnitude = (bits & 0x7fff) << 13;
+    constexpr int exponent = 0x7c00 << 13, rebias = (127 - 15) << 23;
+    const Int normal = magnitude + rebias;
+    // Of a subnormal the float with the exponent of the smallest normal has 1 in front: taken off.
+    const Int subnormal = (Int)((Float)(normal + (1 << 23)) - 0x1p-14f);
+    const Int unsigned_bits = magnitude >= exponent       ? normal + rebias
+                              : magnitude < (0x400 << 13) ? subnormal
+                                                          : normal;
+    return (Float)(unsigned_bits | (bits & 0x8000) << 16);
+}
+// Rounds to nearest even: a normal half in integers, a subnormal one by adding a float whose last
+// place is the halves' last.
+INLINE void store(Half* p, Float v) {
+    const Int bits = (Int)v, magnitude = bits & 0x7fffffff;
+    constexpr int rebias = (127 - 15) << 23, smallest_normal = (127 - 14) << 23;
+    constexpr int overflow = (127 + 16) << 23, infinity = 0xff << 23;
+    const Int normal = (magnitude - rebias + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+    const Int subnormal = (Int)((Float)magnitude + 0.5f) - (126 << 23);
+    const Int unsigned_bits = magnitude > infinity          ? Int{} + 0x7e00
+                              : magnitude >= overflow       ? Int{} + 0x7c00
+                              : magnitude < smallest_normal ? subnormal
+                                                            : normal;
+    const Shorts result = __builtin_convertvector(unsigned_bits | (bits >> 16 & 0x8000), Shorts);
+    std::memcpy(p, &result, sizeof result);
+}
+#endif
 
 // The first `size` bytes of a vector, the rest as it was. By way of memory, whose parts do not
 // reach a load that spans them at once, it would cost more than all else on a row of ten.

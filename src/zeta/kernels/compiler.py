@@ -26,19 +26,20 @@ from weakref import WeakSet
 from zeta._errors import NoKernelError
 from zeta._formula import Formula
 
-FLAGS = (
+_FLAGS = (
     "-std=gnu++17",
     "-O3",
-    "-march=native",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fno-signed-zeros",
     "-ffp-contract=fast",
-    "-mprefer-vector-width=512",
     "-fPIC",
     "-shared",
     "-w",
 )
+# All that this processor has. Elsewhere than on x86 -march names the architecture alone.
+_X86_FLAGS = ("-march=native", "-mprefer-vector-width=512")
+_OTHER_FLAGS = ("-mcpu=native",)
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _COMPILE_TIMEOUT = 120  # seconds
 
@@ -145,18 +146,37 @@ def find_compiler() -> str | None:
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
+def flags(machine: str) -> tuple[str, ...]:
+    """The flags for a processor, by its name in `platform.machine`."""
+    is_x86 = machine.lower() in ("x86_64", "amd64", "i386", "i686")
+    return _FLAGS + (_X86_FLAGS if is_x86 else _OTHER_FLAGS)
+
+
+@cache
+def accepted(compiler: str, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the flags that the compiler takes; it is asked once."""
+
+    def takes(*flags: str) -> bool:
+        command = [compiler, *flags, "-fsyntax-only", "-x", "c++", os.devnull]
+        done = subprocess.run(command, capture_output=True, timeout=_COMPILE_TIMEOUT)
+        return done.returncode == 0
+
+    return wanted if takes(*wanted) else tuple(flag for flag in wanted if takes(flag))
+
+
 @cache
 def _machine_key() -> bytes:
     """Compiler, flags and processor: a home folder may serve several machines."""
     path = find_compiler()
     found = os.stat(path) if path else None
     identity = found and (os.path.realpath(path or ""), found.st_size, found.st_mtime_ns)
-    parts = (identity, FLAGS, sys.platform, platform.machine(), cpu_features())
+    machine = platform.machine()
+    parts = (identity, flags(machine), sys.platform, machine, cpu_features())
     return hashlib.sha256(repr(parts).encode()).digest()
 
 
 def cpu_features() -> str:
-    """The instruction sets that -march=native may use."""
+    """The instruction sets that the flags for this processor may use."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             lines = file.read(1 << 14).splitlines()
@@ -176,8 +196,8 @@ def _compiled(source: str) -> bytes:
     path = find_compiler()
     if not path:
         raise KernelError(_NO_COMPILER)
-    command = [path, *FLAGS, "kernel.cpp", "-o", "kernel.so"]
     try:
+        command = [path, *accepted(path, flags(platform.machine())), "kernel.cpp", "-o", "kernel.so"]
         with tempfile.TemporaryDirectory(prefix="zeta-") as folder:
             Path(folder, "kernel.cpp").write_text(source, encoding="utf-8")
             run = partial(subprocess.run, cwd=folder, capture_output=True, text=True)
