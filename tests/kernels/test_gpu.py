@@ -1,6 +1,9 @@
 """The Triton kernels: on a GPU where there is one, else in Triton's interpreter on CPU tensors."""
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import mpmath
 import pytest
@@ -150,3 +153,14 @@ def test_a_formula_without_a_kernel_says_so(wanted):
     with pytest.warns(RuntimeWarning, match="gated runs as plain operations: comparisons have no"):
         assert gpu.kernel(gated, torch.float32, [], None, wanted) is None
     gpu.kernel(gated, torch.float16, [], None, wanted)
+
+
+def test_every_primitive_and_formula_compiles_for_a_gpu(clean_env, tmp_path):
+    """To a program for an H100, without one: the interpreter runs what the compiler refuses."""
+    environment = clean_env | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+    command = [sys.executable, Path(__file__).with_name("check_triton.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = [line.rpartition(": ") for line in done.stdout.splitlines()]
+    assert len(found) > 4 * len(FORMULAS)
+    assert not [f"{kernel}: {error}" for kernel, _, error in found if error]

@@ -20,9 +20,15 @@ def splat(value: tl.constexpr, like):
 def total(x, by_column: tl.constexpr):
     """The sum of each column, or of all, as a block of one row."""
     columns = tl.sum(x, 0, keep_dims=True)
-    if by_column:
-        return columns
-    return tl.sum(columns, 1, keep_dims=True)
+    # Not two returns: the compiler joins their types, and the shapes differ.
+    if not by_column:
+        columns = tl.sum(columns, 1, keep_dims=True)
+    return columns
+
+
+@triton.jit
+def abs(x):
+    return tl.abs(x)
 
 
 @triton.jit

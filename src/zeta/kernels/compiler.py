@@ -197,7 +197,8 @@ def _compiled(source: str) -> bytes:
     if not path:
         raise KernelError(_NO_COMPILER)
     try:
-        command = [path, *accepted(path, flags(platform.machine())), "kernel.cpp", "-o", "kernel.so"]
+        taken = accepted(path, flags(platform.machine()))
+        command = [path, *taken, "kernel.cpp", "-o", "kernel.so"]
         with tempfile.TemporaryDirectory(prefix="zeta-") as folder:
             Path(folder, "kernel.cpp").write_text(source, encoding="utf-8")
             run = partial(subprocess.run, cwd=folder, capture_output=True, text=True)

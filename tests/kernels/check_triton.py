@@ -1,0 +1,95 @@
+"""Compiles the Triton kernels for a GPU that need not be here; run by test_gpu.py.
+
+A process of its own: where there is no GPU the tests' runs Triton's interpreter, which takes
+whatever Python does. Prints a line per kernel: its name, a colon, and what the compiler has
+against it.
+"""
+
+import inspect
+import math
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import zeta.math as zm
+from zeta import activations, formula
+from zeta.kernels import gpu, mixture_triton
+
+TARGET = GPUTarget("cuda", 90, 32)
+TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+TENSORS = ("x_ptr", "upstream_ptr", "y_ptr", "logits_ptr")
+
+
+def formulas():
+    """The catalogue, each primitive, and what the generator recognises in a formula."""
+    yield from activations.CATALOGUE.values()
+    for primitive in (*(getattr(zm, name) for name in zm.__all__), abs):
+        if len(inspect.signature(primitive).parameters) == 1:
+            yield named(formula(applied(primitive)), primitive.__name__)
+    for name, function in {
+        "clip": lambda x, k: k * zm.clip(x, -1.0, 1.0),
+        "maximum": lambda x, k: zm.maximum(x, k),
+        "minimum": lambda x, k: zm.minimum(x, k),
+        "piecewise": lambda x, k: zm.piecewise(
+            x, positive=lambda z: k * z, otherwise=lambda z: z - k
+        ),
+        "power": lambda x, k: x**k + x**2.5 + x**-3 + x**7,
+        "base": lambda x, k: k**x,
+        "sigmoid_complement": lambda x, k: k * zm.sigmoid(-x),
+        "tanh_softplus": lambda x, k: zm.tanh(zm.softplus(k * x)),
+        "gauss": lambda x, k: zm.exp(-k * x * x) + zm.exp(-(x**2)),
+        "nested": lambda x, k: zm.piecewise(
+            abs(x) - k, positive=lambda z: z, otherwise=lambda z: math.pi * z
+        ),
+    }.items():
+        yield named(formula(k=0.5)(function), name)
+
+
+def applied(primitive):
+    return lambda x: primitive(x)
+
+
+def named(f, name):
+    f.name = name
+    return f
+
+
+def compiled(kernel, dtype, constants):
+    """What Triton's compiler says of the kernel, "" if it makes a program."""
+    types = {
+        name: "constexpr"
+        if name in constants
+        else TYPES[dtype]
+        if name in TENSORS
+        else "*i64"
+        if name == "target_ptr"
+        else "*fp32"
+        if name.endswith("_ptr")
+        else "i32"
+        for name in kernel.arg_names
+    }
+    try:
+        made = triton.compile(ASTSource(kernel, types, constants), target=TARGET)
+    except Exception as error:
+        return " ".join(map(str.strip, str(error).splitlines()[-3:])) or repr(error)
+    return "" if ".entry" in made.asm["ptx"] else "no PTX"
+
+
+def say(name, dtype, error):
+    print(f"{name} {dtype}: {error}")
+
+
+if __name__ == "__main__":
+    for f in formulas():
+        numbers = [0.5] * len(f.parameters)
+        for wanted in ((), ("x", *f.parameters)):
+            kernel = gpu.kernel(f, torch.float32, numbers, None, wanted)
+            for dtype in TYPES if f is activations.laplace else [torch.float32]:
+                for columns in (True, False) if f is activations.laplace else (bool(wanted),):
+                    tile = {"COLUMNS": columns, "ROWS": 2, "WIDTH": 64}
+                    say(f"{f.name} {wanted}", dtype, compiled(kernel, dtype, tile))
+    for kernel in (mixture_triton._statistics, mixture_triton._write_gradient):
+        for dtype in TYPES:
+            say(kernel.__name__, dtype, compiled(kernel, dtype, {"HAS_BIAS": True, "BLOCK": 128}))
