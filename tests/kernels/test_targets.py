@@ -1,0 +1,204 @@
+"""Kernels for processors and by compilers that need not be this machine's, against the same truths.
+
+A kernel and a `main` around it make one program without PyTorch, which reads its arguments from
+standard input and writes its results to standard output; an emulator may run it. The environment
+variable ZETA_TARGETS names the targets, which then take the whole catalogue.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cases import DTYPES, FORMULAS, HALF_DTYPES, grid, name, truths
+from test_activations import full_precision_bound, half_precision_bound, value_errors
+from zeta import activations
+from zeta.codegen import cpp, trace
+from zeta.kernels import compiler, cpu
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor, a compiler for it (None: this machine's), and what runs its programs."""
+
+    name: str
+    machine: str
+    compiler: str | None
+    options: Sequence[str] = ()
+    emulator: Sequence[str] = ()
+
+    def missing(self) -> str:
+        """What this machine lacks."""
+        commands = [*filter(None, [self.compiler]), *self.emulator[:1]]
+        lacking = [command for command in commands if not shutil.which(command)]
+        if not self.emulator and self.machine != platform.machine():
+            lacking.append(f"a processor of the kind {self.machine}")
+        return ", ".join(lacking)
+
+    def program(self, source: str, folder: Path):
+        """The source compiled, as a function of what it reads, which gives what it writes."""
+        path = (self.compiler and shutil.which(self.compiler)) or compiler.find_compiler()
+        flags = [f for f in compiler.accepted(path, compiler.flags(self.machine)) if f != "-shared"]
+        (folder / "kernel.cpp").write_text(source)
+        command = [path, *flags, *self.options, "kernel.cpp", "-o", "kernel"]
+        subprocess.run(command, cwd=folder, check=True)
+        command = [*self.emulator, str(folder / "kernel")]
+        return lambda read: subprocess.run(command, input=read, stdout=-1, check=True).stdout
+
+
+AVX2, SSE2 = ["-march=haswell"], ["-march=x86-64", "-mtune=generic"]
+ALL = [
+    Target("avx2", "x86_64", None, AVX2),
+    Target("sse2", "x86_64", None, SSE2),
+    Target("portable", platform.machine(), None, ["-DZETA_PORTABLE"]),
+    Target("clang", platform.machine(), "clang++"),
+    Target("clang-avx2", "x86_64", "clang++", AVX2),
+    Target("clang-sse2", "x86_64", "clang++", SSE2),
+    Target(
+        "aarch64",
+        "aarch64",
+        "aarch64-linux-gnu-g++",
+        emulator=("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"),
+    ),
+]
+USUAL = "avx2 sse2" if platform.machine() == "x86_64" else "portable"
+NAMES = os.environ.get("ZETA_TARGETS", USUAL).split()
+TARGETS = [target for target in ALL if target.name in NAMES]
+SHARE = FORMULAS if "ZETA_TARGETS" in os.environ else [activations.learnable_selu_variation]
+
+if lacking := [f"{target.name} needs {m}" for target in TARGETS if (m := target.missing())]:
+    pytest.skip("; ".join(lacking), allow_module_level=True)
+
+_READ = """
+#include <cstdio>
+#include <vector>
+template <class T> static std::vector<T> read(int64_t n) {
+    std::vector<T> v(n + 1);
+    if (std::fread(v.data(), sizeof(T), n, stdin) != (size_t)n) std::exit(2);
+    return v;
+}
+template <class T> static void write(const std::vector<T>& v, int64_t n) {
+    std::fwrite(v.data(), sizeof(T), n, stdout);
+}
+"""
+# With columns every element has parameters of its own, and sums.
+_KERNEL = """
+int main() {
+    const int64_t n = read<int64_t>(1)[0], own = formula::columns ? n : 1;
+    const auto x = read<Storage>(n), upstream = read<Storage>(n);
+    const auto parameters = read<Number>(formula::parameters * own);
+    std::vector<Storage> y(n);
+    std::vector<Number> gradients(sums * own + 1);
+    Arguments a{x.data(), upstream.data(), y.data(), gradients.data(), own, own, n / own};
+    for (int k = 0; k < formula::parameters; k++) a.parameters[k] = &parameters[k * own];
+    if (zeta_kernel(&a)) return 1;
+    write(y, n), write(gradients, sums * own);
+}
+"""
+_CONVERSIONS = """
+int main() {
+    const int64_t n = read<int64_t>(1)[0];
+    const auto x = read<Storage>(n);
+    std::vector<float> floats(n);
+    for (int64_t i = 0; i < n; i += width) store(&floats[i], load(&x[i]));
+    write(floats, n);
+    const int64_t m = read<int64_t>(1)[0];
+    const auto y = read<float>(m);
+    std::vector<Storage> rounded(m);
+    for (int64_t i = 0; i < m; i += width) store(&rounded[i], load(&y[i]));
+    write(rounded, m);
+}
+"""
+
+
+def content(*tensors):
+    return b"".join(t.contiguous().view(torch.uint8).numpy().tobytes() for t in tensors)
+
+
+def tensors(written, dtype, *counts):
+    return torch.frombuffer(bytearray(written), dtype=dtype).split(counts)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
+@pytest.mark.parametrize("target", TARGETS, ids=name)
+def test_values_and_gradients(target, f, dtype, tmp_path):
+    code, number = cpu.DTYPES[dtype]
+    x = grid(dtype)
+    n = torch.tensor([x.numel()])
+    values = torch.tensor(list(f.parameters.values()), dtype=number)
+
+    source = cpp.source(trace.value_program(f, {}), code, False)
+    run = target.program(source + _READ + _KERNEL, tmp_path)
+    (y,) = tensors(run(content(n, x, x, values)), dtype, n)
+    bound = full_precision_bound if dtype == number else half_precision_bound(dtype)
+    assert not value_errors(f, y, dtype, bound)
+
+    source = cpp.source(trace.gradient_program(f, {}, ("x", *f.parameters)), code, True)
+    run = target.program(source + _READ + _KERNEL, tmp_path)
+    written = run(content(n, x, torch.ones_like(x), values.repeat_interleave(n)))
+    size = len(written) - len(values) * n.item() * number.itemsize
+    (dx,) = tensors(written[:size], dtype, n)
+    slopes = [dx, *(tensors(written[size:], number, *[n] * len(values)) if len(values) else ())]
+    for key, slope in zip(["x", *f.parameters], slopes, strict=True):
+        assert not slope.isnan().any(), key
+        # As in tests/test_activations.py; a half type's dx is rounded once more.
+        rounding = torch.finfo(dtype).eps / 2 if key == "x" and dtype != number else 0
+        tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+        for got, truth in zip(slope.tolist(), truths(f, dtype), strict=True):
+            expected = float(truth.slopes[key])
+            if truth.kinks[key] or abs(expected) > torch.finfo(dtype).max or abs(truth.x) > 1e6:
+                continue
+            scale = max(1.0, abs(expected), abs(truth.x))
+            error = abs(got - expected) - rounding * abs(expected) - tiny
+            error /= torch.finfo(number).eps
+            assert error <= 16 * scale or error <= 16 * truth.slope_drift(key), (key, truth.x)
+
+
+@pytest.mark.parametrize("dtype", HALF_DTYPES, ids=name)
+@pytest.mark.parametrize("target", TARGETS, ids=name)
+def test_every_half_and_every_rounding_boundary(target, dtype, tmp_path):
+    """All 65,536 bit patterns; floats half-way between two neighbours, and those next to them."""
+    source = cpp.source(trace.value_program(activations.relu, {}), cpu.DTYPES[dtype][0], False)
+    run = target.program(source + _READ + _CONVERSIONS, tmp_path)
+    halves = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(dtype)
+    known = halves[halves.isfinite()].double().unique()
+    step = known[-1] - known[-2]
+    known = torch.cat([-known[-1:] - step, known, known[-1:] + step])
+    middle = ((known[1:] + known[:-1]) / 2).float()
+    floats = torch.cat(
+        [
+            known.float(),
+            middle,
+            *(torch.nextafter(middle, torch.full_like(middle, s)) for s in (-torch.inf, torch.inf)),
+            torch.tensor([torch.inf, -torch.inf, torch.nan, 1e-45, -1e-45, 1e-38, 7e4, 3.4e38]),
+        ]
+    )
+    floats = floats[: len(floats) // 16 * 16]
+    sizes = [torch.tensor([len(t)]) for t in (halves, floats)]
+    written = run(content(sizes[0], halves, sizes[1], floats))
+    loaded, rounded = written[: 4 * len(halves)], written[4 * len(halves) :]
+    (loaded,) = tensors(loaded, torch.float32, len(halves))
+    (rounded,) = tensors(rounded, dtype, len(floats))
+    for got, expected in ((loaded, halves.float()), (rounded, floats.to(dtype))):
+        assert torch.equal(got.isnan(), expected.isnan())
+        ours, theirs = (t[~expected.isnan()] for t in (got, expected))
+        np.testing.assert_array_equal(content(ours), content(theirs))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("target", TARGETS, ids=name)
+def test_softmax_and_mixture_compile(target, dtype, tmp_path):
+    code, _ = cpu.DTYPES[dtype]
+    value = trace.value_program(activations.selu, {})
+    slope = trace.gradient_program(activations.selu, {}, ("x",))
+    main = "\nint main() { return zeta_kernel == nullptr; }\n"
+    for source in (cpp.softmax_source(value, slope, code), cpp.mixture_source(code)):
+        target.program(source + main, tmp_path)
