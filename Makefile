@@ -22,7 +22,7 @@ OLDEST_TESTS := $(OLDEST:%=tests/test_%) tests/nn tests/ops tests/evaluate/test_
     tests/kernels/test_cpu.py tests/kernels/test_dispatch.py \
     tests/jax/test_activations.py tests/flax/test_activations.py tests/integrations/test_flax.py
 
-.PHONY: demo test docs notebooks browser test-optional studies test-oldest release-check lint types format clean
+.PHONY: demo test docs notebooks browser test-optional test-arm studies test-oldest release-check lint types format clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/zeta evaluate --task digits --task breast_cancer --task diabetes --out zeta-report
@@ -48,6 +48,13 @@ browser: .venv/.installed docs
 # What takes Debian's packages chromium and dataset-fashion-mnist, with them.
 test-optional: browser
 	$(BIN)/pytest tests/evaluate/test_tasks.py tests/evaluate/test_study.py
+
+# Every kernel of the catalogue for Arm, under an emulator, by Debian's packages
+# g++-aarch64-linux-gnu and qemu-user; skipped, with a line that says so, where they are missing.
+# FORMULAS="exo or gelu" takes fewer, TARGETS="clang clang-avx2" others (tests/kernels/test_targets.py).
+test-arm: .venv/.installed
+	ZETA_TARGETS="$(or $(TARGETS),aarch64)" OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2 \
+	    $(if $(FORMULAS),-k "$(FORMULAS)") tests/kernels/test_targets.py
 
 # How often the statistics are wrong, to a tenth of a percent; a sweep that is killed a hundred
 # times and resumed; compilations of half a minute. Some 20 minutes.

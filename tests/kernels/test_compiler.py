@@ -16,6 +16,7 @@ import torch
 from zeta import activations, formula
 from zeta._backends.torch import evaluate_plain
 from zeta.kernels import compiler, cpu
+from zeta.kernels.compiler import find_compiler
 
 SOURCE = 'extern "C" int zeta_kernel(const void*) { return 7; }'
 
@@ -85,6 +86,22 @@ def test_a_compiler_that_fails(clean_env, tmp_path):
     assert found[:2] == (False, 1)
     assert "fatal error: out of luck" in found[2]
     assert "setting CXX" in found[2]
+
+
+def test_a_compiler_that_refuses_flags(clean_env, tmp_path):
+    """As one for another processor, or an older one."""
+    picky = tmp_path / "picky-c++"
+    refuse = '*native* | *-mprefer-vector-width*) echo "error: $@" >&2; exit 1'
+    picky.write_text(f'#!/bin/sh\ncase "$*" in {refuse};; esac\nexec {find_compiler()} "$@"\n')
+    picky.chmod(0o755)
+    assert check(clean_env, CXX=str(picky), ZETA_CACHE_DIR=str(tmp_path)) == (True, 0, "")
+
+
+def test_flags_by_processor():
+    assert "-march=native" in compiler.flags("x86_64")
+    for machine in ("aarch64", "arm64"):
+        assert "-mcpu=native" in compiler.flags(machine)
+        assert not any("march" in f or "vector-width" in f for f in compiler.flags(machine))
 
 
 def test_switched_off(clean_env, tmp_path):

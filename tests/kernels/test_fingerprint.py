@@ -1,6 +1,11 @@
 """The cache key changes whenever the formula does, and only then."""
 
+import importlib.util
+import math
+import sys
 import types
+
+import pytest
 
 import zeta.math as zm
 from cases import FORMULAS
@@ -49,3 +54,34 @@ def test_attributes_of_modules_count():
 def test_what_is_not_understood_gives_none():
     table = {"k": 2.0}
     assert fingerprint(formula(lambda x: x * table["k"])) is None
+
+
+@pytest.mark.parametrize("name", ["profile", "code", "math"])
+@pytest.mark.parametrize("is_imported", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "f = formula(lambda x: x * {k})",
+        "def helper(x): return x * {k}\nf = formula(lambda x: helper(x))",
+        "class K:\n    k = {k}\nf = formula(lambda x: x * K.k)",
+    ],
+    ids=["formula", "function", "class"],
+)
+def test_a_file_named_like_one_of_pythons(name, is_imported, text, tmp_path, monkeypatch):
+    """Each version is seen for itself, or not understood."""
+    found = []
+    for version in ("2.0", "3.0"):
+        file = tmp_path / version / f"{name}.py"
+        file.parent.mkdir()
+        file.write_text("from zeta import formula\n" + text.replace("{k}", version))
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = importlib.util.module_from_spec(spec)
+        if is_imported:
+            monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        found.append(fingerprint(module.f))
+    assert found[0] != found[1] or found == [None, None]
+
+
+def test_pythons_own_are_known_by_their_names():
+    assert fingerprint(formula(lambda x: float(math.sqrt(2.0)) * math.tau * x))

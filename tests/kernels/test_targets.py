@@ -73,8 +73,8 @@ NAMES = os.environ.get("ZETA_TARGETS", USUAL).split()
 TARGETS = [target for target in ALL if target.name in NAMES]
 SHARE = FORMULAS if "ZETA_TARGETS" in os.environ else [activations.learnable_selu_variation]
 
-if lacking := [f"{target.name} needs {m}" for target in TARGETS if (m := target.missing())]:
-    pytest.skip("; ".join(lacking), allow_module_level=True)
+LACKING = [f"{target.name} needs {m}" for target in TARGETS if (m := target.missing())]
+pytestmark = pytest.mark.skipif(bool(LACKING), reason="; ".join(LACKING))
 
 _READ = """
 #include <cstdio>

@@ -8,6 +8,7 @@ generated source instead.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -15,7 +16,8 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-import zeta
+import zeta._formula
+import zeta.math
 from zeta._formula import Formula
 
 
@@ -61,14 +63,14 @@ def _add(parts: list[bytes], value: Any, seen: set[int]) -> None:
     elif isinstance(value, FunctionType):
         seen.add(id(value))
         _add_function(parts, value, seen)
-    elif isinstance(value, BuiltinFunctionType | type) and value.__module__ in _known_modules():
+    elif isinstance(value, BuiltinFunctionType | type) and _is_known(value):
         parts.append(f"{value.__module__}.{value.__qualname__}".encode())
     else:
         raise _NotUnderstoodError
 
 
 def _add_function(parts: list[bytes], function: FunctionType, seen: set[int]) -> None:
-    if function.__module__ in _known_modules():
+    if _is_known(function):
         parts.append(f"{function.__module__}.{function.__qualname__}".encode())
         return
     _add(parts, function.__defaults__, seen)
@@ -93,7 +95,7 @@ def _add_global(parts: list[bytes], value: Any, names: set[str], seen: set[int])
         _add(parts, value, seen)
         return
     parts.append(value.__name__.encode())
-    if value.__name__ in _known_modules() or id(value) in seen:
+    if _is_covered(value) or id(value) in seen:
         return
     seen.add(id(value))
     for name in sorted(names & vars(value).keys()):
@@ -108,7 +110,25 @@ def _code_objects(code: CodeType) -> Iterator[CodeType]:
             yield from _code_objects(constant)
 
 
-@cache
-def _known_modules() -> frozenset[str]:
-    """Modules covered by the package's digest or by the version of Python."""
-    return frozenset({"zeta.math", "zeta._formula", *sys.stdlib_module_names})
+def _is_known(value: FunctionType | BuiltinFunctionType | type) -> bool:
+    """Whether its name says what it is: that of a covered module has just this under it."""
+    module = sys.modules.get(value.__module__)
+    known = module is not None and _is_covered(module)
+    return known and vars(module).get(value.__qualname__) is value
+
+
+def _is_covered(module: ModuleType) -> bool:
+    """Whether the package's digest or the version of Python covers it.
+
+    Its file decides: a user's own may be named like one of Python's.
+    """
+    if module in (zeta._formula, zeta.math):
+        return True
+    if module.__name__ not in sys.stdlib_module_names:
+        return False
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return module.__name__ in sys.builtin_module_names
+    standard = Path(os.__file__).parent
+    installed = {"site-packages", "dist-packages"}
+    return Path(file).is_relative_to(standard) and not installed & {*Path(file).parts}
