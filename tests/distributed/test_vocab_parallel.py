@@ -65,6 +65,12 @@ def test_bad_calls_are_named(mesh, monkeypatch):
         vocab_parallel(nn.Linear(3, 5), mesh)
     with pytest.raises(TypeError, match=r"whole .* got VocabParallelMixtureOfSoftmaxes"):
         vocab_parallel(vocab_parallel(mixture, mesh), mesh)
+    own = type("Own", (MixtureOfSoftmaxes,), {})  # which may compute another loss
+    with pytest.raises(TypeError, match="module must be a whole MixtureOfSoftmaxes, got Own"):
+        vocab_parallel(own(2, 3, 5), mesh)
+    with mixture.register_forward_pre_hook(lambda module, args: None):  # noqa: SIM117
+        with pytest.raises(ValueError, match="the hooks of this MixtureOfSoftmaxes would be lost"):
+            vocab_parallel(mixture, mesh)
     with pytest.raises(TypeError, match="mesh must be a DeviceMesh, got int"):
         vocab_parallel(mixture, 2)
     with pytest.raises(ValueError, match=r"one dimension, got 2; take one .* mesh\["):

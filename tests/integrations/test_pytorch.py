@@ -605,6 +605,7 @@ SUGGESTIONS = [
     ("GELU", r"Did you mean 'gelu' \(1 of these\)\?$"),
     ("hard_swisch", r"Did you mean 'hardswish'\?$"),
     ("Encoder.*", r"matches 'Encoder\.\*', as a pattern .* Sequential, SiLUActivation ×2$"),
+    ("", r"matches '', as a pattern of qualified names"),
     ("mish", r"Sequential matches the name 'mish'; it has: GELU, Linear, Sequential, SiLUAct"),
     (nn.SiLU, r"matches the type SiLU; .* Did you mean 'silu' \(2 of these\)\?$"),
     ((nn.SiLU, nn.Tanh), r"the type SiLU or Tanh; .*\. Did you mean 'silu' \(2 of these\)\?$"),

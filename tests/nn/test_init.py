@@ -9,7 +9,7 @@ import torch
 from cases import FORMULAS, name
 from zeta import activations, formula
 from zeta.math import clip, exp, sin
-from zeta.nn import init
+from zeta.nn import Exo, init
 
 
 def by_mpmath(f, points=(-38, -8, -3, -1, 0, 1, 3, 8, 38), **parameters):
@@ -70,5 +70,20 @@ def test_what_has_no_gain_says_so():
             init.calculate_gain(f)
     with pytest.raises(ValueError, match="unknown activation 'exoo'; did you mean 'exo'"):
         init.calculate_gain("exoo")
+    with pytest.raises(TypeError, match="must be a Formula or a name of the catalogue, got Exo"):
+        init.calculate_gain(Exo())
     with pytest.raises(TypeError, match="'beta' is not a parameter"):
         init.calculate_gain("exo", beta=1.0)
+
+
+def test_a_narrow_bump_far_from_zero_counts():
+    @formula(c=1.0)
+    def bump(x, c):
+        z = (x - 1.7) * c
+        return exp(-z * z)
+
+    # E[f²] = ∫ e^(-2c²(z - 1.7)²) φ(z) dz, a product of two Gaussians.
+    for c in (1.0, 10.0, 100.0):
+        variance = 1 + 1 / (4 * c * c)
+        moment = math.exp(-(1.7**2) / (2 * variance)) / (2 * c * math.sqrt(variance))
+        assert init.calculate_gain(bump, c=c) == pytest.approx(moment**-0.5, rel=1e-9)

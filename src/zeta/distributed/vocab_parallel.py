@@ -70,10 +70,11 @@ def vocab_parallel(
 
     Raises:
         TypeError: something else than a whole MixtureOfSoftmaxes, than a mesh, or than an
-            ``nn.Embedding`` (a subclass may compute something else).
+            ``nn.Embedding``: subclasses and parametrised modules compute something else.
         ValueError: a mesh of several dimensions, or of more processes than there are classes; a
             decoder that is another module's parameter too, however it was tied, or is not the
-            embedding's; an embedding with max_norm, scale_grad_by_freq or sparse.
+            embedding's; hooks on either, which the parts would not have; an embedding with
+            max_norm, scale_grad_by_freq or sparse.
 
     Example, of one process (under ``torchrun``, ``init_process_group("gloo")`` finds the others):
         >>> import torch
@@ -89,7 +90,7 @@ def vocab_parallel(
 
     Source: Shoeybi et al. 2019, Megatron-LM, which splits one softmax so.
     """
-    if not isinstance(module, MixtureOfSoftmaxes) or module.shard is not None:
+    if type(module) is not MixtureOfSoftmaxes:
         kind = type(module).__name__
         raise TypeError(f"vocab_parallel: module must be a whole MixtureOfSoftmaxes, got {kind}")
     if not isinstance(mesh, DeviceMesh):
@@ -103,9 +104,21 @@ def vocab_parallel(
         raise ValueError(
             f"vocab_parallel: {mesh.size()} processes cannot share {module.num_classes} classes"
         )
+    _check_hooks(module, embedding)
     _check_tie(module, embedding)
     head = VocabParallelMixtureOfSoftmaxes(module, mesh)
     return head if embedding is None else (head, VocabParallelEmbedding(embedding, head))
+
+
+def _check_hooks(*modules: nn.Module | None) -> None:
+    """Raise where hooks would be lost in silence."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    for module in modules:
+        if any(getattr(module, kind, None) for kind in kinds):
+            raise ValueError(
+                f"vocab_parallel: the hooks of this {type(module).__name__} would be lost; "
+                "register them on what is returned"
+            )
 
 
 def _check_tie(module: MixtureOfSoftmaxes, embedding: nn.Embedding | None) -> None:

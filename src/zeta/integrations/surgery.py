@@ -111,7 +111,7 @@ def _predicate(what: What) -> Callable[[str, Any], bool]:
     if isinstance(what, str) and (name := known(what)):
         return lambda _, value: activation_name(value) == name
     if isinstance(what, str):
-        return lambda name, _: fnmatchcase(name, what)
+        return lambda name, _: bool(name) and fnmatchcase(name, what)  # not the model itself
     if callable(what) and (name := activation_name(what)):
         raise TypeError(f"to replace {name} give its name, {name!r}, or the type of its modules")
     if callable(what):

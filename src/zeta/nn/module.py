@@ -19,7 +19,8 @@ class Module(nn.Module):
     module whether it is initialised, by the attribute ``_is_hf_initialized``. A module that is not
     answers by calling its ``reset_parameters``. Meanwhile transformers keeps ``torch.nn.init`` from
     writing to what was in the checkpoint, so that ``reset_parameters`` must set values by that
-    alone. No part of transformers is replaced for this, and none imported; what the model's
+    alone; whoever else asks, while values are not kept so, changes nothing. No part of
+    transformers is replaced for this, and none imported; what the model's
     ``_init_weights`` has to say about our modules comes afterwards and holds.
 
     **Marks.** A parameter that weight decay should leave alone has ``_no_weight_decay = True``, the
@@ -58,7 +59,7 @@ class Module(nn.Module):
 
     @property
     def _is_hf_initialized(self) -> bool:
-        if self._starts_late and not self._marked_initialized:
+        if self._starts_late and not self._marked_initialized and _keeps_loaded_values():
             self.reset_parameters()
         return self._marked_initialized
 
@@ -80,6 +81,10 @@ class Module(nn.Module):
         self._mark()
         return self
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._starts_late = False  # what has values keeps them
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._mark()
@@ -88,6 +93,11 @@ class Module(nn.Module):
         for name, parameter in self._parameters.items():
             if parameter is not None and self._never_decayed(name):
                 parameter._no_weight_decay = True  # type: ignore[attr-defined]
+
+
+def _keeps_loaded_values() -> bool:
+    """Whether transformers initialises a model now, by its own functions in `torch.nn.init`."""
+    return nn.init.uniform_.__module__ == "transformers.initialization"
 
 
 def has_meta_tensors(module: nn.Module, recurse: bool = True) -> bool:
