@@ -1,8 +1,8 @@
 """The mixture of softmaxes on Keras, run by test_backends.py on each backend."""
 
+import functools
 import itertools
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from differentiate import value_and_gradients
+from differentiate import compiled, value_and_gradients, values_and_gradients
 from keras import ops
 
 import zeta.nn
@@ -18,7 +18,6 @@ import zeta.ops
 from zeta import convert
 from zeta.keras import MixtureOfSoftmaxes, mixture_cross_entropy
 
-HERE = Path(__file__).parent
 N, K, D, V = 7, 3, 4, 8
 TARGET = np.array([0, 6, -100, 3, 3, 1, 7])
 CLASS_WEIGHT = np.linspace(0.2, 2.0, V).astype("float32")
@@ -60,15 +59,24 @@ def loss_of(hidden, log_prior, weight, bias, target=TARGET, **options):
     return mixture_cross_entropy(hidden, log_prior, weight, target, bias, **options)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=option_id)
-@pytest.mark.parametrize("decoder", ["shared", "separate"])
-def test_equals_float64(decoder, options):
+@functools.cache
+def with_every_option(decoder):
     """In chunks of three tokens, the last filled up."""
-    arrays = inputs(decoder)
-    value, gradients = value_and_gradients(
-        lambda *a: loss_of(*a, max_chunk_bytes=3 * K * V * 4, **options), arrays
+    three = 3 * K * V * 4
+    return values_and_gradients(
+        [
+            (functools.partial(loss_of, max_chunk_bytes=three, **options), inputs(decoder))
+            for options in OPTIONS
+        ]
     )
-    exact = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+
+
+@pytest.mark.parametrize("number", range(len(OPTIONS)), ids=lambda n: option_id(OPTIONS[n]))
+@pytest.mark.parametrize("decoder", ["shared", "separate"])
+def test_equals_float64(decoder, number):
+    value, gradients = with_every_option(decoder)[number]
+    options = OPTIONS[number]
+    exact = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in inputs(decoder)]
     hidden, log_prior, weight, bias = exact
     class_weight = options["class_weight"]
     expected = zeta.ops.mixture_cross_entropy(
@@ -98,13 +106,15 @@ def test_arrays_and_variables_are_tensors_too():
         assert number(loss) == expected
 
 
-@pytest.mark.parametrize("n", [0, N])
-def test_no_target_at_all(n):
-    target = np.full((n,), -100)
-    for reduction, expected in (("mean", np.nan), ("sum", 0.0)):
-        value, gradients = value_and_gradients(
-            lambda *a, r=reduction: loss_of(*a, target=target, reduction=r), inputs(n=n)
-        )
+def test_no_target_at_all():
+    cases = [(n, *case) for n in (0, N) for case in (("mean", np.nan), ("sum", 0.0))]
+    answers = values_and_gradients(
+        [
+            (functools.partial(loss_of, target=np.full(n, -100), reduction=r), inputs(n=n))
+            for n, r, _ in cases
+        ]
+    )
+    for (*_, expected), (value, gradients) in zip(cases, answers, strict=True):
         np.testing.assert_array_equal(value, expected)
         assert all((g == 0).all() for g in gradients)
 
@@ -151,35 +161,26 @@ def test_bad_input_is_named():
             call(**changes)
 
 
-def test_all_logits_are_never_in_memory(clean_env):
-    """In a process of its own, whose peak memory since a first small call is this loss's."""
-    code = """
-import re
-from pathlib import Path
-import keras, numpy as np, zeta.keras
-from differentiate import value_and_gradients
-N, K, D, V = 2048, 4, 8, 16384
-draw = np.random.default_rng(0).normal
-
 def memory(field):
     status = Path("/proc/self/status").read_text()
-    return int(re.search(field + r":\\s+(\\d+) kB", status)[1]) * 1024
+    return int(re.search(field + r":\s+(\d+) kB", status)[1]) * 1024
 
-def growth(n):
-    target = keras.ops.convert_to_tensor(np.arange(n))
-    arrays = [draw(size=s).astype("float32") for s in ((n, K, D), (n, K), (V, D))]
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = memory("VmRSS")
-    value_and_gradients(
-        lambda h, p, w: zeta.keras.mixture_cross_entropy(h, p, w, target, max_chunk_bytes=2**22),
-        arrays,
-    )
-    return memory("VmHWM") - before
 
-growth(8)
-assert growth(N) < N * K * V * 4 / 2
-"""
-    subprocess.run([sys.executable, "-c", code], env=clean_env, cwd=HERE, check=True)
+def test_all_logits_are_never_in_memory():
+    """The peak of the process's memory since a first small call is this loss's."""
+    N, K, D, V = 1024, 4, 8, 16384
+    draw = np.random.default_rng(0).normal
+
+    def growth(n):
+        arrays = [draw(size=s).astype("float32") for s in ((n, K, D), (n, K), (V, D))]
+        loss = lambda h, p, w: loss_of(h, p, w, None, np.arange(n), max_chunk_bytes=2**22)
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = memory("VmRSS")
+        value_and_gradients(loss, arrays)
+        return memory("VmHWM") - before
+
+    growth(8)
+    assert growth(N) < N * K * V * 4 / 2
 
 
 @pytest.fixture(params=["separate", "shared"])
@@ -193,23 +194,35 @@ def mixture(request):
 def test_any_leading_dimensions(mixture, leading):
     x = np.random.default_rng(0).normal(size=(*leading, D)).astype("float32")
     target = np.random.default_rng(1).integers(0, V, leading)
-    probabilities, weights = (ops.convert_to_numpy(t) for t in mixture(x, need_weights=True))
+
+    @compiled
+    def everything():
+        return {
+            "call": mixture(x, need_weights=True),
+            "log_prob": mixture.log_prob(x),
+            "at_target": mixture.log_prob(x, target),
+            "each": mixture.loss(x, target, reduction="none"),
+            "mean": mixture.loss(x, target),
+            "topk": mixture.topk(x, 4),
+            "sample": mixture.sample(x, 6, seed=0),
+        }
+
+    got = keras.tree.map_structure(ops.convert_to_numpy, everything())
+    probabilities, weights = got["call"]
     assert probabilities.shape == (*leading, V)
     assert weights.shape == (*leading, K)
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
-    log_prob = ops.convert_to_numpy(mixture.log_prob(x))
+    log_prob = got["log_prob"]
     np.testing.assert_allclose(np.exp(log_prob), probabilities, rtol=1e-5)
-    each = ops.convert_to_numpy(mixture.loss(x, target, reduction="none"))
     expected = -np.take_along_axis(log_prob, target[..., None], -1)[..., 0]
-    np.testing.assert_allclose(each, expected, rtol=1e-5)
-    at_target = ops.convert_to_numpy(mixture.log_prob(x, target))
-    np.testing.assert_array_equal(at_target, -each)
-    assert number(mixture.loss(x, target)) == pytest.approx(expected.mean(), rel=1e-5)
-    values, indices = (ops.convert_to_numpy(t) for t in mixture.topk(x, 4))
+    np.testing.assert_allclose(got["each"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(got["at_target"], -got["each"])
+    assert got["mean"].item() == pytest.approx(expected.mean(), rel=1e-5)
+    values, indices = got["topk"]
     np.testing.assert_allclose(values, np.take_along_axis(log_prob, indices, -1))
     assert (np.diff(values) <= 0).all()
-    drawn = ops.convert_to_numpy(mixture.sample(x, 6, seed=0))
+    drawn = got["sample"]
     assert drawn.shape == (*leading, 6)
     assert ((drawn >= 0) & (drawn < V)).all()
 
@@ -223,7 +236,7 @@ def test_samples_follow_the_options(mixture, options):
     convert.copy_weights(mixture, twin)
     x, n = 4 * np.random.default_rng(0).normal(size=(2, D)).astype("float32"), 20_000
     torch.manual_seed(0)
-    ours = ops.convert_to_numpy(mixture.sample(x, n, seed=1, **options))
+    ours = ops.convert_to_numpy(compiled(lambda: mixture.sample(x, n, seed=1, **options))())
     for rows in zip(ours, twin.sample(torch.tensor(x), n, **options).numpy(), strict=True):
         counts = np.stack([np.bincount(row, minlength=V) for row in rows])
         counts = counts[:, counts.any(0)]
@@ -233,10 +246,11 @@ def test_samples_follow_the_options(mixture, options):
 
 def test_cold_samples_are_the_most_probable_class(mixture):
     x = 100 * np.random.default_rng(0).normal(size=(6, D)).astype("float32")
+    cold = ({"temperature": 1e-300}, {"top_k": 1}, {"top_p": 0.0})
+    draw = compiled(lambda: [mixture.sample(x, 5, seed=0, **options) for options in cold])
     best = np.broadcast_to(ops.convert_to_numpy(mixture.topk(x, 1)[1]), (6, 5))
-    for options in ({"temperature": 1e-300}, {"top_k": 1}, {"top_p": 0.0}):
-        drawn = ops.convert_to_numpy(mixture.sample(x, 5, seed=0, **options))
-        np.testing.assert_array_equal(drawn, best)
+    for drawn in draw():
+        np.testing.assert_array_equal(ops.convert_to_numpy(drawn), best)
 
 
 def test_tied_weights_are_the_embeddings_own():
@@ -300,10 +314,10 @@ def test_mixed_precision_keeps_the_loss_in_float32(mixture):
     half.build((None, D))
     half.set_weights(mixture.get_weights())
     x, target = np.random.default_rng(0).normal(size=(5, D)).astype("float32"), np.arange(5)
-    assert keras.backend.standardize_dtype(half(x).dtype) == "bfloat16"
-    loss = half.loss(x, target)
+    y, loss, expected = compiled(lambda: (half(x), half.loss(x, target), mixture.loss(x, target)))()
+    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
-    assert number(loss) == pytest.approx(number(mixture.loss(x, target)), rel=0.02)
+    assert number(loss) == pytest.approx(number(expected), rel=0.02)
 
 
 def test_it_trains_by_its_loss():
