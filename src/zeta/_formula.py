@@ -92,7 +92,10 @@ class Formula:
         import mpmath
 
         def at(x: Any) -> Any:
-            return self._result(mpmath.mpf(x), self.parameters)
+            try:
+                return self._result(mpmath.mpf(x), self.parameters)
+            except ZeroDivisionError:  # what frameworks take for ±inf or NaN
+                return mpmath.nan
 
         try:
             below, above = (

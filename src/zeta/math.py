@@ -112,9 +112,12 @@ def maximum(x: Any, y: Any) -> Any:
     return backend_for(x, y).maximum(x, y)
 
 
-def clip(x: Array, low: float, high: float) -> Array:
-    """x kept within [low, high]; the derivative is 1 strictly inside, else 0."""
-    return backend_for(x).clip(x, low, high)
+def clip(x: Any, low: Any, high: Any) -> Any:
+    """x kept within [low, high], whose bounds may be parameters: min(max(x, low), high).
+
+    The derivative by x is 1 strictly inside, else 0; at or beyond a bound, that by the bound is 1.
+    """
+    return backend_for(x, low, high).clip(x, low, high)
 
 
 def piecewise(

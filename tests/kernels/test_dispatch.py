@@ -1,5 +1,7 @@
 """Which calls run as kernels, and that kernels are differentiable as PyTorch expects."""
 
+import math
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -204,9 +206,21 @@ def deep(x):
     return x
 
 
-COMPARED = r"comparisons have no kernel; write zeta\.math\.piecewise\(x, positive=…"
-WITHOUT_KERNELS = {gated: COMPARED, chosen: COMPARED, marked: COMPARED, decided: COMPARED}
-WITHOUT_KERNELS[deep] = "its operations are nested too deeply"
+WITHOUT_KERNELS = {
+    decided: r"a kernel decides nothing .* write zeta\.math\.piecewise\(x, positive=…",
+    deep: "it has more than 2,000 operations",
+}
+
+
+@pytest.mark.parametrize("f", [gated, chosen, marked], ids=name)
+def test_a_comparison_is_0_or_1(f):
+    x = torch.tensor([-2.0, 0.0, 1.5, math.nan, 0.5], requires_grad=True)
+    y, plain = f(x), evaluate_plain(f, x, {})
+    assert is_fused(y)
+    torch.testing.assert_close(y, plain, equal_nan=True, rtol=0, atol=0)
+    ours, theirs = (torch.autograd.grad(v.sum(), x)[0] for v in (y, plain))
+    finite = ~x.isnan()
+    torch.testing.assert_close(ours[finite], theirs[finite], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("f", WITHOUT_KERNELS, ids=name)
@@ -220,7 +234,7 @@ def test_a_formula_without_a_kernel_says_so_once_and_stays_right(f):
     torch.testing.assert_close(y, evaluate_plain(f, x, dict(f.parameters)))
 
 
-@pytest.mark.parametrize("f", [gated, deep], ids=name)
+@pytest.mark.parametrize("f", [decided, deep], ids=name)
 def test_a_softmax_of_a_formula_without_a_kernel_says_so(f, monkeypatch):
     monkeypatch.setattr(compiler, "_without_kernels", set())
     with pytest.warns(RuntimeWarning, match=f"{f.name} runs as plain operations: "):

@@ -147,12 +147,12 @@ def test_a_formula_is_differentiable_through_the_kernels(monkeypatch):
 @pytest.mark.parametrize("wanted", [(), ("x",)], ids=["value", "slope"])
 def test_a_formula_without_a_kernel_says_so(wanted):
     @formula
-    def gated(x):
-        return x * (x > 0)
+    def decided(x):
+        return x if x > 0 else 0 * x
 
-    with pytest.warns(RuntimeWarning, match="gated runs as plain operations: comparisons have no"):
-        assert gpu.kernel(gated, torch.float32, [], None, wanted) is None
-    gpu.kernel(gated, torch.float16, [], None, wanted)
+    with pytest.warns(RuntimeWarning, match="decided runs as plain operations: a kernel decides"):
+        assert gpu.kernel(decided, torch.float32, [], None, wanted) is None
+    gpu.kernel(decided, torch.float16, [], None, wanted)
 
 
 def test_every_primitive_and_formula_compiles_for_a_gpu(clean_env, tmp_path):

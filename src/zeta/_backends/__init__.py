@@ -65,6 +65,10 @@ def _load(name: str) -> ModuleType:
             from zeta._backends import tensorflow
 
             return tensorflow
+        case "tracer":
+            from zeta._backends import tracer
+
+            return tracer
         case _:
             from zeta._backends import number
 
@@ -92,6 +96,8 @@ def _backend_name(cls: type) -> str:
 
 
 def _find_backend_name(cls: type) -> str:
+    if cls.__module__ == "zeta.codegen.graph":
+        return "tracer"
     for base in cls.__mro__:
         package = base.__module__.partition(".")[0]
         if package in _BACKEND_OF_PACKAGE:

@@ -44,9 +44,10 @@ def maximum(x: Any, y: Any) -> Array:
     return jnp.maximum(x, y)
 
 
-def clip(x: Array, low: float, high: float) -> Array:
+def clip(x: Array, low: Any, high: Any) -> Array:
     # jnp.clip's gradient at the bounds is a half.
-    return lax.clamp(jnp.asarray(low, x.dtype), x, jnp.asarray(high, x.dtype))
+    x = jnp.where(x <= low, low, x)
+    return jnp.where(x >= high, high, x)
 
 
 def piecewise(

@@ -8,31 +8,62 @@ from mpmath import mpf
 
 from zeta._formula import Formula
 
-exp = mpmath.exp
-expm1 = mpmath.expm1
-log = mpmath.log
-log1p = mpmath.log1p
-sqrt = mpmath.sqrt
-sin = mpmath.sin
-cos = mpmath.cos
 atan = mpmath.atan
 tanh = mpmath.tanh
 erf = mpmath.erf
+
+# Beyond, the digits of e^x's exponent, or those of π for sin(x), would take hours and all memory.
+_LARGEST_EXPONENT = mpf(2) ** 1000
+_LARGEST_ANGLE = mpf(2) ** 10_000
+
+
+def exp(x: mpf) -> mpf:
+    if abs(x) > _LARGEST_EXPONENT:
+        return mpmath.inf if x > 0 else mpf(0)
+    return mpmath.exp(x)
+
+
+def expm1(x: mpf) -> mpf:
+    return mpmath.expm1(x) if abs(x) < 1 else exp(x) - 1
+
+
+def log(x: mpf) -> mpf:
+    return mpmath.log(x) if x > 0 else -mpmath.inf if x == 0 else mpmath.nan
+
+
+def log1p(x: mpf) -> mpf:
+    return mpmath.log1p(x) if x > -1 else log(1 + x)
+
+
+def sqrt(x: mpf) -> mpf:
+    return mpmath.sqrt(x) if x >= 0 else mpmath.nan
+
+
+def sin(x: mpf) -> mpf:
+    return mpmath.sin(_angle(x))
+
+
+def cos(x: mpf) -> mpf:
+    return mpmath.cos(_angle(x))
+
+
+def _angle(x: mpf) -> mpf:
+    return clip(x, -_LARGEST_ANGLE, _LARGEST_ANGLE)
 
 
 def erfc(x: mpf) -> mpf:
     if x < 1e100 or mpmath.isinf(x):
         return mpmath.erfc(x)
     # mpmath's own overflows out here; the next term of the asymptotic series is 1/(2x²) of this.
-    return mpmath.exp(-x * x) / (x * mpmath.sqrt(mpmath.pi))
+    return exp(-x * x) / (x * mpmath.sqrt(mpmath.pi))
 
 
 def sigmoid(x: mpf) -> mpf:
-    return 1 / (1 + mpmath.exp(-x))
+    return 1 / (1 + exp(-x))
 
 
 def softplus(x: mpf) -> mpf:
-    return maximum(x, 0) + mpmath.log1p(mpmath.exp(-abs(x)))
+    return maximum(x, 0) + mpmath.log1p(exp(-abs(x)))
 
 
 def minimum(x: Any, y: Any) -> mpf:
@@ -58,6 +89,8 @@ def evaluate(formula: Formula, x: mpf, parameters: dict[str, Any]) -> mpf:
     below, above = formula.clamped_sides
     # So far out that what is left of the approach to the limit rounds away.
     largest = mpmath.mpf("1e30")
-    x = maximum(x, -largest) if below else x
-    x = minimum(x, largest) if above else x
-    return formula.function(x, **parameters)
+    at = maximum(x, -largest) if below else x
+    at = minimum(at, largest) if above else at
+    y = formula.function(at, **parameters)
+    # Nothing underflows here: what is left of a limit of 0 would be infinite times the next factor.
+    return mpf(0) if mpmath.isinf(x) and abs(y) < mpf("1e-1000") else y

@@ -52,10 +52,11 @@ def maximum(x: Any, y: Any) -> Tensor:
     return tf.maximum(*_tensors(x, y))
 
 
-def clip(x: Tensor, low: float, high: float) -> Tensor:
+def clip(x: Tensor, low: Any, high: Any) -> Tensor:
     # tf.clip_by_value's gradient at the bounds is 1.
     low, high = (tf.cast(bound, x.dtype) for bound in (low, high))
-    return tf.where(x <= low, low, tf.where(x >= high, high, x))
+    x = tf.where(x <= low, low, x)
+    return tf.where(x >= high, high, x)
 
 
 def piecewise(

@@ -58,9 +58,11 @@ sigmoid = _or_for_onnx(_sigmoid, torch_onnx.sigmoid)
 softplus = _or_for_onnx(_softplus, torch_onnx.softplus)
 
 
-def clip(x: Tensor, low: float, high: float) -> Tensor:
-    # torch.clamp's gradient at the bounds is 1, and DTensor knows none of F.hardtanh.
-    return -F.threshold(-F.threshold(x, low, low), -high, -high)
+def clip(x: Any, low: Any, high: Any) -> Tensor:
+    # torch.clamp's gradient at the bounds is 1.
+    x, low, high = _tensors(x, low, high)
+    x = torch.where(x <= low, low, x)
+    return torch.where(x >= high, high, x)
 
 
 def sin(x: Tensor) -> Tensor:
@@ -206,7 +208,6 @@ def _finite(x: Tensor) -> Tensor:
     return torch.clamp(x, -largest, largest)
 
 
-def _tensors(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    like = x if isinstance(x, Tensor) else y
-    x, y = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in (x, y))
-    return x, y
+def _tensors(*values: Any) -> tuple[Tensor, ...]:
+    like = next(value for value in values if isinstance(value, Tensor))
+    return tuple(torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in values)

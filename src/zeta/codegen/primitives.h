@@ -85,6 +85,9 @@ template <class V> INLINE V sign(V x) {
     return x > 0 ? splat<V>(1) : x < 0 ? splat<V>(-1) : x;
 }
 
+// 1 where a mask is true, else 0; from (mask ? 1 : 0)·x GCC would make mask ? x : 0, which loses NaN.
+template <class V> INLINE V indicator(Bits<V> mask) { return (V)((Bits<V>)splat<V>(1) & mask); }
+
 // Bounds keep NaN: x86's max and min answer their second operand if either is NaN.
 template <class V> INLINE V at_least(V x, V low) { return x < low ? low : x; }
 template <class V> INLINE V at_most(V x, V high) { return x > high ? high : x; }

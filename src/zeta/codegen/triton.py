@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from sympy import Expr
-from sympy.logic.boolalg import Boolean
-
-from zeta.codegen.cpp import Printer
+from zeta.codegen.printer import OPERATORS, Dialect
 from zeta.codegen.trace import Program, refusals
 
 # x is seen as (outer, channels, inner). A unit of work is a tile of ROWS × WIDTH elements: rows
@@ -57,47 +54,41 @@ def source(program: Program) -> str:
 
 
 def _body(program: Program) -> Iterable[str]:
-    below, above = program.clamped_sides
-    if below:
-        yield "x = at_least(x, -3.4028234663852886e38)"
-    if above:
-        yield "x = at_most(x, 3.4028234663852886e38)"
     for name in program.parameters:
         yield f"p_{name} = tl.load({_pointer(name)} + channel, mask=known, other=1.0)"
-    printer = TritonPrinter(program)
-    for symbol, expression in program.statements:
-        is_mask = isinstance(expression, Boolean)
-        text = printer.condition(expression) if is_mask else printer.vector(expression)
-        yield f"{symbol.name} = {text}"
+    results = {} if program.result is None else {"out": program.result}
+    for k, gradient in enumerate(program.gradients):
+        results |= {f"term{k}": gradient.term, f"factor{k}": gradient.factor}
+    yield from _TRITON.statements(results)
     store = "tl.store(y_ptr + at, {}.to(y_ptr.dtype.element_ty), mask=inside)"
     if program.value is not None:
-        yield store.format(f"({printer.vector(program.value)})")
+        yield store.format("out")
         return
     yield "upstream = tl.load(upstream_ptr + at, mask=inside, other=0.0).to(tl.float32)"
     if program.slope is not None:
-        yield store.format(f"(upstream * {printer.vector(program.slope)})")
-    for k, gradient in enumerate(program.gradients):
-        yield f"term = tl.where(inside, upstream * {printer.vector(gradient.term)}, 0.0)"
+        yield store.format("(upstream * out)")
+    for k in range(len(program.gradients)):
+        yield f"term = tl.where(inside, upstream * term{k}, 0.0)"
         yield f"into = partial_ptr + ({k} * blocks + block) * channels + channel"
-        factor = printer.text(gradient.factor)
-        yield f"tl.store(into, total(term, COLUMNS) * {factor}, mask=known)"
+        yield f"tl.store(into, total(term, COLUMNS) * factor{k}, mask=known)"
 
 
 def _pointer(name: str) -> str:
     return f"p_{name}_ptr"
 
 
-class TritonPrinter(Printer):
-    """Expressions in Triton's Python."""
-
-    def vector(self, e: Expr) -> str:
-        """As a block, also where it is a number."""
-        return f"splat({self.text(e)}, x)" if e.is_number else self.text(e)
-
-    def number(self, value: float) -> str:
-        """A literal."""
-        return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
-
-    def select(self, condition: str, value: str, otherwise: str) -> str:
-        """One of two blocks, element by element."""
-        return f"tl.where({condition}, {value}, {otherwise})"
+_TRITON = Dialect(
+    statement="{} = {}",
+    vector="{}",
+    mask="{}",
+    identifier=lambda name: name if name == "x" else f"p_{name}",
+    number=lambda value: repr(value) if math.isfinite(value) else f"float({str(value)!r})",
+    splat="splat({}, channel)",
+    templates=OPERATORS
+    | {
+        "indicator": "{}.to(tl.float32)",
+        "where": "tl.where({}, {}, {})",
+        "finite_below": "at_least({}, -3.4028234663852886e38)",
+        "finite_above": "at_most({}, 3.4028234663852886e38)",
+    },
+)

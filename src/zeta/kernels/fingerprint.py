@@ -1,4 +1,4 @@
-"""What a formula computes, as bytes: a cache key that needs no SymPy.
+"""What a formula computes, as bytes: a cache key that needs no tracing.
 
 Covers the function's bytecode and everything it can reach: constants, closures, globals,
 functions that it calls. Whatever is not understood gives None, and the caller must look at the
@@ -39,7 +39,8 @@ def fingerprint(formula: Formula) -> bytes | None:
 def package_digest() -> bytes:
     """Of the files that turn a formula into source."""
     folder = Path(zeta.__file__).parent
-    files = [folder / "_formula.py", folder / "math.py", folder / "_backends" / "sympy.py"]
+    backends = [f"_backends/{name}.py" for name in ("tracer", "number", "numpy")]
+    files = [folder / name for name in ("_formula.py", "math.py", *backends)]
     files += sorted((folder / "codegen").iterdir())
     digest = hashlib.sha256()
     for file in files:

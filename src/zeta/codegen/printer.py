@@ -1,0 +1,90 @@
+"""The walk over a graph that all printers share; a language is a table of templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from zeta.codegen.graph import Node, ordered
+
+# Of one or two operands, of which at most one is a number: literals need no type of a vector.
+OPERATORS = {
+    "negate": "-{}",
+    "add": "{} + {}",
+    "subtract": "{} - {}",
+    "multiply": "{} * {}",
+    "divide": "{} / {}",
+    "less": "{} < {}",
+    "less_equal": "{} <= {}",
+    "greater": "{} > {}",
+    "greater_equal": "{} >= {}",
+    "equal": "{} == {}",
+    "not_equal": "{} != {}",
+    "and": "{} & {}",
+    "or": "{} | {}",
+    "not": "~{}",
+}
+# Written out as products up to this exponent.
+_LARGEST_PRODUCT = 4
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a language writes nodes: one statement each, from which its compiler makes what it likes.
+
+    Attributes:
+        statement: an assignment, of a target and an expression.
+        vector, mask: the target that declares a variable.
+        identifier: the variable of an input.
+        number: a literal.
+        splat: a literal as a vector.
+        templates: of operations; any other is a function of that name, of vectors.
+    """
+
+    statement: str
+    vector: str
+    mask: str
+    identifier: Callable[[str], str]
+    number: Callable[[float], str]
+    splat: str
+    templates: Mapping[str, str]
+
+    def statements(self, results: Mapping[str, Node]) -> Iterator[str]:
+        """Whatever computes the results, each of which is assigned to its target."""
+        names: dict[Node, str] = {}
+        for node in ordered(results.values()):
+            if node.op == "input":
+                names[node] = self.identifier(node.value)
+            elif not node.is_number:
+                name = f"t{len(names)}"
+                target = (self.mask if node.is_mask else self.vector).format(name)
+                yield self.statement.format(target, self._expression(node, names))
+                names[node] = name
+        for target, node in results.items():
+            yield self.statement.format(target, self._vector(node, names))
+
+    def _expression(self, node: Node, names: Mapping[Node, str]) -> str:
+        if node.op == "power" and _is_product(node.args[1].value):
+            return self._product(names[node.args[0]], int(node.args[1].value))
+        if node.op in OPERATORS:
+            return self.templates[node.op].format(*(self._operand(a, names) for a in node.args))
+        vectors = [self._vector(argument, names) for argument in node.args]
+        if node.op in self.templates:
+            return self.templates[node.op].format(*vectors)
+        return f"{node.op}({', '.join(vectors)})"
+
+    def _product(self, base: str, exponent: int) -> str:
+        # Of reciprocals, which underflow by and by where a power's reciprocal would be 0 at once.
+        factor = base if exponent > 0 else f"({self.number(1.0)} / {base})"
+        return " * ".join([factor] * abs(exponent))
+
+    def _operand(self, node: Node, names: Mapping[Node, str]) -> str:
+        return self.number(node.value) if node.is_number else names[node]
+
+    def _vector(self, node: Node, names: Mapping[Node, str]) -> str:
+        return self.splat.format(self.number(node.value)) if node.is_number else names[node]
+
+
+def _is_product(exponent: float | str | None) -> bool:
+    whole = isinstance(exponent, float) and exponent.is_integer()
+    return whole and abs(exponent) <= _LARGEST_PRODUCT
