@@ -94,7 +94,7 @@ class Formula:
         def at(x: Any) -> Any:
             try:
                 return self._result(mpmath.mpf(x), self.parameters)
-            except ZeroDivisionError:  # what frameworks take for ±inf or NaN
+            except (ZeroDivisionError, OverflowError):  # what frameworks take for ±inf or NaN
                 return mpmath.nan
 
         try:

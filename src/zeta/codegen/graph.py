@@ -38,7 +38,7 @@ class Graph:
     """Nodes, each kept once."""
 
     def __init__(self) -> None:
-        self._nodes: dict[tuple[str, float | str | None, tuple[int, ...]], Node] = {}
+        self._nodes: dict[tuple[str, str, tuple[int, ...]], Node] = {}
 
     def number(self, value: Any) -> Node:
         """A constant."""
@@ -79,6 +79,10 @@ class Graph:
                 return -first
             case "multiply" if first.value == -1:
                 return -last
+            case "multiply" if first.is_number and last.op == "multiply" and last.args[0].is_number:
+                # Exact for a power of two.
+                is_exact = abs(math.frexp(first.value)[0]) == 0.5
+                return first.value * last.args[0].value * last.args[1] if is_exact else None
             case "power" if last.value == 0:
                 return self.number(1)
             case "power" if last.value == 0.5:
@@ -95,7 +99,7 @@ class Graph:
                 return last
         return None
 
-    def _kept(self, op: str, value: float | str | None, args: tuple[Node, ...]) -> Node:
+    def _kept(self, op: str, value: Any, args: tuple[Node, ...]) -> Node:
         # A number by its text: 0 and -0 differ, and NaN is itself.
         key = (op, repr(value), tuple(map(id, args)))
         node = self._nodes.get(key)

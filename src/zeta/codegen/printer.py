@@ -86,5 +86,6 @@ class Dialect:
 
 
 def _is_product(exponent: float | str | None) -> bool:
-    whole = isinstance(exponent, float) and exponent.is_integer()
-    return whole and abs(exponent) <= _LARGEST_PRODUCT
+    if not isinstance(exponent, float):
+        return False
+    return exponent.is_integer() and abs(exponent) <= _LARGEST_PRODUCT
