@@ -79,7 +79,12 @@ def test_extrema_keep_nan_and_share_the_slope_of_a_tie():
     (dx,) = assert_as_plain(formula(lambda x: maximum(x, 0)), [-1.0, 0.0, 1.0])
     assert dx.tolist() == [0, 0.5, 1]
     nan = torch.tensor([math.nan])
-    for function in (lambda x: minimum(2 * x, 3), lambda x: maximum(x, 0) ** 1.7):
+    for function in (
+        lambda x: minimum(2 * x, 3),
+        lambda x: maximum(x, 0) ** 1.7,
+        lambda x: 1 + 0 * x,
+        lambda x: x * (x > 0),
+    ):
         assert formula(function)(nan).isnan().all()
 
 

@@ -75,6 +75,11 @@ class Graph:
                 return self.number(-first.value)
             case "negate" if first.op == "negate":
                 return first.args[0]
+            case "less" | "greater" if first is last:
+                return self.number(0)
+            case "multiply" if last.value == 0 or first.value == 0:
+                # NaN stays NaN; compilers take the product for 0.
+                return first - first if last.value == 0 else last - last
             case "multiply" if last.value == -1:
                 return -first
             case "multiply" if first.value == -1:
