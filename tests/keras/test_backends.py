@@ -14,6 +14,7 @@ ON_EVERY_BACKEND = (
     HERE / "check_layers.py",
     HERE / "check_mixture.py",
     INTEGRATIONS / "check_keras.py",
+    HERE / "check_digits.py",
 )
 RUNS = {
     "tensorflow": (HERE / "check_tensorflow.py",),
