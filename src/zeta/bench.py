@@ -103,7 +103,7 @@ def providers(formula: Formula) -> dict[str, tuple[Function, bool]]:
     }
 
 
-def _inductor_options() -> dict[str, bool]:
+def _inductor_options() -> dict[str, Any]:
     """PyTorch's own, but on a machine without the program that it hashes headers with."""
     return {} if shutil.which("openssl") else {"cpp_cache_precompile_headers": False}
 
