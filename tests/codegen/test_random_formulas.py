@@ -1,4 +1,9 @@
-"""Random formulas have kernels, which agree with plain operations as far as these are right."""
+"""Random formulas have kernels, which mostly agree with plain operations where these are right.
+
+This finds a rule of differentiation that is wrong, not a few wrong points: see the allowances in
+`wrong_points`, which a kernel that is not finite where plain operations are may pass too. How often
+that is stands in docs/kernels.md.
+"""
 
 import math
 import time
