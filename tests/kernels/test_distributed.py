@@ -21,11 +21,13 @@ def test_gradients_equal_the_single_process(kind, tmp_path, clean_env):
         )
         for rank in range(2)
     ]
-    for rank in ranks:
-        try:
+    try:
+        for rank in ranks:
             out, err = rank.communicate(timeout=120)
-        finally:
+            assert rank.returncode == 0, err
+            # Three activations, forward and backward each.
+            assert "launched 6" in out
+    finally:
+        for rank in ranks:
             rank.kill()
-        assert rank.returncode == 0, err
-        # Three activations, forward and backward each.
-        assert "launched 6" in out
+            rank.communicate()
