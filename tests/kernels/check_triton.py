@@ -15,7 +15,8 @@ from triton.compiler import ASTSource
 
 import zeta.math as zm
 from zeta import activations, formula
-from zeta.kernels import gpu, mixture_triton
+from zeta.kernels import gpu
+from zeta.runtime.triton import mixture as mixture_triton
 
 TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}

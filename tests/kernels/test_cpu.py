@@ -6,7 +6,7 @@ import torch
 from cases import DTYPES, FORMULAS, name
 from zeta import activations
 from zeta._backends.torch import evaluate_plain
-from zeta.kernels.layout import find_layout
+from zeta.kernels.operands import find_layout
 
 LSELU = activations.learnable_selu_variation
 SHAPE = (3, 5, 4, 6)

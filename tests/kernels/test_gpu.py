@@ -13,7 +13,7 @@ from cases import FORMULAS, grid, name, truths, ulps
 from zeta import activations, formula
 from zeta._backends.torch import evaluate_plain
 from zeta.kernels import dispatch, gpu
-from zeta.kernels.layout import find_layout
+from zeta.kernels.operands import find_layout
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 # The interpreter computes with NumPy, which warns of what are values here.

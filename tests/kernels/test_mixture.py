@@ -14,7 +14,7 @@ def implementation(request, monkeypatch):
     """Which code computes the rows."""
     if request.param == "triton":
         pytest.importorskip("triton", reason="Triton has no build for this platform")
-        from zeta.kernels import mixture_triton
+        from zeta.runtime.triton import mixture as mixture_triton
 
         monkeypatch.setattr(mixture, "_kernels", lambda rows: mixture_triton)
     elif request.param == "plain":

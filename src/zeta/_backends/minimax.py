@@ -2,7 +2,7 @@
 
 from typing import Any
 
-# e^(a²)·erfc(a) on [0, 10.2], where float32 has underflowed; also in codegen/primitives.h.
+# e^(a²)·erfc(a) on [0, 10.2], where float32 has underflowed; also in runtime/cpp/primitives.h.
 ERFC_NUMERATOR = (1.0, 1.2392618993360802, 0.7324966656327021, 0.2296445077350157,
                   0.03288597662202359)  # fmt: skip
 ERFC_DENOMINATOR = (1.0, 2.3676416557359388, 2.404084683404268, 1.3270347985267574,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from zeta import runtime
 from zeta.codegen.printer import OPERATORS, Dialect
 from zeta.codegen.trace import Program, refusals
 
@@ -95,8 +96,8 @@ using Number = Scalar<V>;"""
 
 @cache
 def header(name: str) -> str:
-    """The text of one of this package's C++ files."""
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+    """The text of a hand-written C++ file."""
+    return (Path(runtime.__file__).parent / "cpp" / name).read_text(encoding="utf-8")
 
 
 def _bool(value: bool) -> str:

@@ -16,7 +16,7 @@ _KERNEL = """\
 import triton
 import triton.language as tl
 
-from zeta.codegen.triton_primitives import *
+from zeta.runtime.triton.primitives import *
 
 
 @triton.jit

@@ -17,7 +17,7 @@ from zeta._errors import NoKernelError
 from zeta._formula import Formula
 from zeta.kernels import compiler
 from zeta.kernels.fingerprint import fingerprint
-from zeta.kernels.layout import Layout, Parameter, are_one, extents, in_shape
+from zeta.kernels.operands import Layout, Parameter, are_one, extents, in_shape
 
 # Takes the packed `Arguments` of loops.h; nonzero if memory ran out.
 Run = Callable[[bytes], int]
@@ -78,7 +78,7 @@ def kernel(
 
 
 def forward(run: Run, x: Tensor, parameters: Sequence[Parameter], layout: Layout | None) -> Tensor:
-    """The value at ``x``, whose elements fill one run of memory (`zeta.kernels.layout.dense`)."""
+    """The value at ``x``, whose elements fill one run of memory (`zeta.kernels.operands.dense`)."""
     y = torch.empty_like(x)
     _launch(run, x, None, y, None, parameters, layout)
     return y

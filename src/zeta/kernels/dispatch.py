@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 
 from zeta._formula import Formula
 from zeta.kernels import compiler, cpu, gpu
-from zeta.kernels.layout import Layout, Parameter, broadcasts, dense, find_layout
+from zeta.kernels.operands import Layout, Parameter, broadcasts, dense, find_layout
 
 # Evaluates a formula by plain, differentiable operations.
 Plain = Callable[[Formula, Tensor, dict[str, Any]], Tensor]

@@ -41,10 +41,12 @@ def package_digest() -> bytes:
     folder = Path(zeta.__file__).parent
     backends = [f"_backends/{name}.py" for name in ("tracer", "number", "numpy")]
     files = [folder / name for name in ("_formula.py", "math.py", *backends)]
-    files += sorted((folder / "codegen").iterdir())
+    files += sorted(
+        path for name in ("codegen", "runtime") for path in (folder / name).rglob("*.*")
+    )
     digest = hashlib.sha256()
     for file in files:
-        if file.is_file():
+        if file.suffix in (".py", ".h"):
             digest.update(file.read_bytes())
     return digest.digest()
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from zeta._errors import NoKernelError
 from zeta._formula import Formula
 from zeta.kernels import compiler
-from zeta.kernels.layout import Layout, Parameter, are_one, extents, in_shape
+from zeta.kernels.operands import Layout, Parameter, are_one, extents, in_shape
 
 # A Triton kernel, launched as run[grid](*arguments).
 Run = Any

@@ -3,8 +3,8 @@
 A chunk of tokens has the logits of all its K mixtures in memory. Its *statistics* are each row's
 maximum and sum of exponentials. From those of a token's K rows follow its log-probability and the
 responsibilities r_k, and from these the gradient by the logits, which replaces them. C++ does it on
-CPU (`mixture_cpu`), Triton on CUDA (`mixture_triton`), plain operations elsewhere and for label
-smoothing.
+CPU (`mixture_cpu`), Triton on CUDA (`zeta.runtime.triton.mixture`), plain operations elsewhere and
+for label smoothing.
 
 Shape suffixes: N tokens of the chunk, K mixtures, V classes.
 """
@@ -173,7 +173,7 @@ def _kernels(rows: Rows) -> ModuleType | None:
     if logits.is_cpu and mixture_cpu.kernel(logits.dtype):
         return mixture_cpu
     if gpu.available() and logits.dtype in gpu.DTYPES and logits.is_cuda:
-        from zeta.kernels import mixture_triton
+        from zeta.runtime.triton import mixture as mixture_triton
 
         return mixture_triton
     return None

@@ -1,4 +1,4 @@
-"""Launches the C++ kernels of a mixture's rows (`zeta/codegen/mixture.h`) on CPU tensors.
+"""Launches the C++ kernels of a mixture's rows (`zeta/runtime/cpp/mixture.h`) on CPU tensors.
 
 Shape suffixes: N tokens of the chunk, K mixtures, V classes.
 """

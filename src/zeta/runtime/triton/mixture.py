@@ -1,7 +1,7 @@
-"""The rows of a mixture of softmaxes as Triton kernels; the counterpart of `mixture_cpu`.
+"""The rows of a mixture of softmaxes as Triton kernels.
 
-Arithmetic is in float32. Under Triton's interpreter the kernels run on CPU tensors, as in the
-tests.
+The counterpart of `zeta.kernels.mixture_cpu`. Arithmetic is in float32. Under
+Triton's interpreter the kernels run on CPU tensors, as in the tests.
 
 Shape suffixes: N tokens of the chunk, K mixtures, V classes.
 """
@@ -15,8 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeta.codegen.triton_primitives import at_least, exp
-from zeta.kernels.gpu import next_power_of_2
+from zeta.runtime.triton.primitives import at_least, exp
 
 # Classes that a program has in registers at once.
 _BLOCK = 4096
@@ -134,4 +133,4 @@ def _launch(
 
 
 def _block(V: int) -> int:
-    return min(_BLOCK, next_power_of_2(V))
+    return min(_BLOCK, triton.next_power_of_2(V))

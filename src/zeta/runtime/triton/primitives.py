@@ -1,7 +1,7 @@
 """The maths of `zeta.math` as Triton functions on float32 blocks.
 
-They mirror ``primitives.h``: the same reductions and polynomials, so that CPU and GPU err alike.
-Triton's own exp is the hardware's approximation, whose error grows with |x|: it is not used.
+They mirror ``cpp/primitives.h``: the same reductions and polynomials, so that CPU and GPU err
+alike. Triton's own exp is the hardware's approximation, whose error grows with |x|: it is not used.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"

@@ -1,0 +1,1 @@
+"""The hand-written part of kernels: C++ headers in `cpp`, Triton functions in `triton`."""
