@@ -40,6 +40,7 @@ class Formula:
     Attributes:
         name: the function's name.
         function: the plain Python function that was decorated.
+        inputs: the name of the input, in a tuple.
         parameters: parameter name -> default value, in the order of the signature.
     """
 
@@ -49,6 +50,7 @@ class Formula:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = function.__name__
+        self.inputs: tuple[str, ...] = tuple(inspect.signature(function).parameters)[:1]
         self.parameters: Mapping[str, float] = _checked_parameters(function, parameters or {})
         self.__signature__ = _with_defaults(inspect.signature(function), self.parameters)
 

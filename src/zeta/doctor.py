@@ -148,7 +148,7 @@ def _gpu_kernels() -> str:
     try:
         import torch
 
-        from zeta.kernels import gpu
+        from zeta.kernels import build
     except ImportError as error:
         return f"plain operations: {error}"
     if not torch.cuda.is_available():
@@ -156,7 +156,9 @@ def _gpu_kernels() -> str:
     if disabled():
         return f"plain operations: {status().reason}"
     return (
-        "fused kernels can run" if gpu.available() else "plain operations: Triton is not installed"
+        "fused kernels can run"
+        if build.has_triton()
+        else "plain operations: Triton is not installed"
     )
 
 

@@ -15,54 +15,54 @@ def operations(*nodes):
 
 
 def test_one_minus_a_gate_does_not_cancel():
-    assert "sigmoid_complement" in operations(value_program(activations.exo, {}).value)
+    assert "sigmoid_complement" in operations(value_program(activations.exo, {}).stores[0])
 
 
 def test_tanh_is_differentiated_without_a_difference():
-    assert gradient_program(activations.tanh, {}, ("x",)).slope.op == "tanh_derivative"
+    assert gradient_program(activations.tanh, {}, ("x",)).stores[0].op == "tanh_derivative"
 
 
 def test_tanh_of_softplus_is_one_function():
-    value = value_program(formula(lambda x: tanh(softplus(x))), {}).value
+    value = value_program(formula(lambda x: tanh(softplus(x))), {}).stores[0]
     assert value.op == "tanh_softplus"
 
 
 def test_a_constant_parameter_is_gone():
     program = value_program(activations.exo, {"alpha": 1.0})
     assert program.parameters == ()
-    assert program.value.inputs == {"x"}
+    assert program.stores[0].operands == {"x"}
 
 
 def test_only_what_is_wanted_is_computed():
     program = gradient_program(activations.laplace, {}, ("sigma",))
-    assert program.slope is None
-    assert [gradient.parameter for gradient in program.gradients] == ["sigma"]
+    assert program.stores == ()
+    assert [s.parameter for s in program.sums] == ["sigma"]
 
 
 def test_factors_without_x_are_taken_out_of_the_sum():
     program = gradient_program(activations.learnable_selu_variation, {}, ("gamma",))
-    (gradient,) = program.gradients
+    (gradient,) = program.sums
     assert gradient.factor.value == "lambda_"
-    assert gradient.term.inputs == {"x", "omega"}
+    assert gradient.term.operands == {"x", "omega"}
 
 
 def test_equal_parts_are_computed_once():
     program = gradient_program(activations.exo, {}, ("x", "alpha"))
-    terms = (program.slope, *(gradient.term for gradient in program.gradients))
+    terms = (*program.stores, *(s.term for s in program.sums))
     assert operations(*terms).count("sigmoid_derivative") == 1
 
 
 def test_a_constant_branch_keeps_nan():
-    assert "unless_nan" in operations(value_program(activations.relu, {}).value)
+    assert "unless_nan" in operations(value_program(activations.relu, {}).stores[0])
 
 
 def test_minimum_is_recognised():
-    assert value_program(formula(lambda x: minimum(x, sigmoid(x))), {}).value.op == "minimum"
+    assert value_program(formula(lambda x: minimum(x, sigmoid(x))), {}).stores[0].op == "minimum"
 
 
 def test_nothing_is_distributed_over_sums():
     # (x + 3)/6 is exactly 0 at -3; x/6 + 1/2 is not, and a huge factor would show it.
-    gate = value_program(activations.hardswish, {}).value.args[1]
+    gate = value_program(activations.hardswish, {}).stores[0].args[1]
     assert gate.op == "divide"
     assert gate.args[0].op == "add"
 

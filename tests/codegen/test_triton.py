@@ -14,7 +14,7 @@ def test_sources_are_python_and_name_every_parameter(f):
     ):
         source = triton.source(program)
         compile(source, f.name, "exec")
-        assert all(f"p_{parameter}_ptr" in source for parameter in program.parameters)
+        assert all(f"parameter_{parameter}_ptr" in source for parameter in program.parameters)
 
 
 def test_a_constant_parameter_is_compiled_in():

@@ -20,7 +20,7 @@ from zeta.runtime.triton import mixture as mixture_triton
 
 TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
-TENSORS = ("x_ptr", "upstream_ptr", "y_ptr", "logits_ptr")
+TENSORS = ("element_x_ptr", "upstream_ptr", "out0_ptr", "logits_ptr")
 
 
 def formulas():

@@ -47,8 +47,8 @@ def check(kind: str, rank: int) -> None:
         exo.alpha = nn.Parameter(exo.alpha.detach().reshape(1))
         parallel = fully_shard(network, ignored_params=set(scalar.parameters()))
     launched = []
-    launch = cpu._launch
-    cpu._launch = lambda *arguments: (launched.append(1), launch(*arguments))[1]
+    launch = cpu.launch
+    cpu.launch = lambda *arguments: (launched.append(1), launch(*arguments))[1]
     parallel(x.chunk(WORLD)[rank]).square().mean().backward()
     if kind == "fsdp2":
         for parameter in scalar.parameters():

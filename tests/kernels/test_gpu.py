@@ -13,7 +13,8 @@ from cases import FORMULAS, grid, name, truths, ulps
 from zeta import activations, formula
 from zeta._backends.torch import evaluate_plain
 from zeta.kernels import dispatch, gpu
-from zeta.kernels.operands import find_layout
+from zeta.kernels.build import are_one
+from zeta.kernels.operands import find_layout, in_shape
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 # The interpreter computes with NumPy, which warns of what are values here.
@@ -25,7 +26,25 @@ LSELU = activations.learnable_selu_variation
 
 def run(f, x, parameters=None, layout=None):
     values = list(f.parameters.values()) if parameters is None else parameters
-    return gpu.forward(gpu.kernel(f, x.dtype, values, layout, ()), x, values, layout)
+    y = torch.empty_like(x)
+    kernel = gpu.kernel(f, x.dtype, values, layout, ())
+    read = [v for v, one in zip(values, are_one(values), strict=True) if not one]
+    gpu.launch(kernel, [x], [y], None, 0, read, layout)
+    return y
+
+
+def run_backward(f, x, parameters, upstream, layout=None):
+    """The gradients by x and by every parameter."""
+    kernel = gpu.kernel(f, x.dtype, parameters, layout, ("x", *f.parameters))
+    dx = torch.empty_like(x)
+    sums = gpu.launch(kernel, [x], [dx], upstream, len(parameters), parameters, layout)
+    return [
+        dx,
+        *(
+            in_shape(s, p, layout)
+            for s, p in zip(sums if parameters else (), parameters, strict=True)
+        ),
+    ]
 
 
 @pytest.mark.parametrize("f", FORMULAS, ids=name)
@@ -66,16 +85,15 @@ def test_gradients(f):
     y = evaluate_plain(f, x, f.bind(*exact))
     expected = torch.autograd.grad(y, [x, *exact], upstream)
     parameters = [p.detach().float() for p in exact]
-    kernel = gpu.kernel(f, torch.float32, parameters, None, ("x", *f.parameters))
-    arguments = (x.detach().float(), parameters, None, upstream.float(), True, parameters)
-    got = gpu.backward(kernel, *arguments)
+    arguments = (f, x.detach().float(), parameters, upstream.float())
+    got = run_backward(*arguments)
     for ours, truth in zip(got, expected, strict=True):
         # A sum is judged by the size of its terms.
         size = upstream.abs().sum() if truth.dim() == 0 else upstream.abs() * x.abs().clamp(min=1)
         kink = (x.abs() == 3) | (x == 0) if truth.dim() else torch.tensor(False, device=DEVICE)
         off = (ours.double() - truth).abs() > 16 * torch.finfo(torch.float32).eps * size
         assert not (off & ~kink).any()
-    again = gpu.backward(kernel, *arguments)
+    again = run_backward(*arguments)
     assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
 
 
@@ -84,8 +102,7 @@ def test_no_nan_from_the_largest_numbers():
     x = torch.tensor([-largest, -1.0, 1.0, largest], device=DEVICE)
     for f in FORMULAS:
         parameters = [torch.tensor(v, device=DEVICE) for v in f.parameters.values()]
-        kernel = gpu.kernel(f, x.dtype, parameters, None, ("x", *f.parameters))
-        gradients = gpu.backward(kernel, x, parameters, None, torch.ones_like(x), True, parameters)
+        gradients = run_backward(f, x, parameters, torch.ones_like(x))
         assert not any(g.isnan().any() for g in gradients), f
 
 
@@ -104,8 +121,7 @@ def test_per_channel_parameters(shape, dim):
     got = run(LSELU, x, parameters, layout)
     torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
     upstream = torch.randn_like(x)
-    kernel = gpu.kernel(LSELU, x.dtype, parameters, layout, ("x", *LSELU.parameters))
-    ours = gpu.backward(kernel, x, parameters, layout, upstream, True, parameters)
+    ours = run_backward(LSELU, x, parameters, upstream, layout)
     theirs = torch.autograd.grad(expected, leaves, upstream.double())
     for a, b in zip(ours, theirs, strict=True):
         assert a.shape == b.shape

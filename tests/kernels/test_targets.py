@@ -21,7 +21,8 @@ from cases import DTYPES, FORMULAS, HALF_DTYPES, grid, name, truths
 from test_activations import full_precision_bound, half_precision_bound, value_errors
 from zeta import activations
 from zeta.codegen import cpp, trace
-from zeta.kernels import compiler, cpu
+from zeta.kernels import compiler
+from zeta.kernels.build import DTYPES as NAMES_OF
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ int main() {
     const auto parameters = read<Number>(formula::parameters * own);
     std::vector<Storage> y(n);
     std::vector<Number> gradients(sums * own + 1);
-    Arguments a{x.data(), upstream.data(), y.data(), gradients.data(), own, own, n / own};
+    Arguments a{upstream.data(), gradients.data(), own, own, n / own};
+    a.operands[0] = (Storage*)x.data(), a.operands[1] = y.data(), a.steps[0] = a.steps[1] = n;
     for (int k = 0; k < formula::parameters; k++) a.parameters[k] = &parameters[k * own];
     if (zeta_kernel(&a)) return 1;
     write(y, n), write(gradients, sums * own);
@@ -130,7 +132,7 @@ def tensors(written, dtype, *counts):
 @pytest.mark.parametrize("f", SHARE, ids=name)
 @pytest.mark.parametrize("target", TARGETS, ids=name)
 def test_values_and_gradients(target, f, dtype, tmp_path):
-    code, number = cpu.DTYPES[dtype]
+    code, number = NAMES_OF[dtype]
     x = grid(dtype)
     n = torch.tensor([x.numel()])
     values = torch.tensor(list(f.parameters.values()), dtype=number)
@@ -166,7 +168,7 @@ def test_values_and_gradients(target, f, dtype, tmp_path):
 @pytest.mark.parametrize("target", TARGETS, ids=name)
 def test_every_half_and_every_rounding_boundary(target, dtype, tmp_path):
     """All 65,536 bit patterns; floats half-way between two neighbours, and those next to them."""
-    source = cpp.source(trace.value_program(activations.relu, {}), cpu.DTYPES[dtype][0], False)
+    source = cpp.source(trace.value_program(activations.relu, {}), NAMES_OF[dtype][0], False)
     run = target.program(source + _READ + _CONVERSIONS, tmp_path)
     halves = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(dtype)
     known = halves[halves.isfinite()].double().unique()
@@ -196,7 +198,7 @@ def test_every_half_and_every_rounding_boundary(target, dtype, tmp_path):
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @pytest.mark.parametrize("target", TARGETS, ids=name)
 def test_softmax_and_mixture_compile(target, dtype, tmp_path):
-    code, _ = cpu.DTYPES[dtype]
+    code, _ = NAMES_OF[dtype]
     value = trace.value_program(activations.selu, {})
     slope = trace.gradient_program(activations.selu, {}, ("x",))
     main = "\nint main() { return zeta_kernel == nullptr; }\n"

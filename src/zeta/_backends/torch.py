@@ -96,7 +96,7 @@ def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Tensor:
         node: Any = formula
         symbolic: Tensor = handle_torch_function(node, (x,), x, **parameters)
         return symbolic
-    y = dispatch.fused(formula, x, parameters, evaluate_plain)
+    y = dispatch.fused(formula, (x,), parameters, evaluate_plain)
     if y is None and isinstance(x, MaskedTensor):
         return _Masked.apply(evaluate(formula, x.to_tensor(0), parameters), x.get_mask())
     return evaluate_plain(formula, x, parameters) if y is None else y

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from zeta import runtime
-from zeta.codegen.printer import OPERATORS, Dialect
+from zeta.codegen.printer import OPERATORS, Dialect, identifier
 from zeta.codegen.trace import Program, refusals
 
 _STORAGE = {"float16": "Half", "bfloat16": "BFloat", "float32": "float", "float64": "double"}
@@ -23,20 +23,18 @@ def source(program: Program, dtype: str, columns: bool) -> str:
         dtype: the tensors', "float16", "bfloat16", "float32" or "float64".
         columns: whether parameters vary along the innermost dimension.
     """
-    writes, backward = program.result is not None, program.value is None
-    body = "\n".join(f"    {line}" for line in _evaluate(program))
-    finish = "\n".join(f"    {line}" for line in _finish(program))
     return f"""\
 {_prelude(dtype)}
-constexpr int parameters = {len(program.parameters)}, sums = {len(program.gradients)};
-constexpr bool writes = {_bool(writes)}, backward = {_bool(backward)}, columns = {_bool(columns)};
+constexpr int elements = {len(program.elements)}, parameters = {len(program.parameters)};
+constexpr int stores = {len(program.stores)}, sums = {len(program.sums)};
+constexpr bool backward = {_bool(program.backward)}, columns = {_bool(columns)};
 
-INLINE void evaluate(V x, const V* p, V& out, V* terms) {{
-{body}
+INLINE void evaluate(const V* x, const V* p, V* out, V* terms) {{
+{_indented(_evaluate(program))}
 }}
 
 INLINE void finish(const Number* const* p, int64_t channel, double* totals) {{
-{finish}
+{_indented(_finish(program))}
 }}
 
 }}  // namespace formula
@@ -53,9 +51,8 @@ def softmax_source(value: Program, slope: Program, dtype: str) -> str:
         dtype: the tensors', as in :func:`source`.
     """
     functions = "\n\n".join(
-        f"INLINE V {name}(V x, const V* p) {{\n    V out;\n"
-        + "\n".join(f"    {line}" for line in _evaluate(program))
-        + "\n    return out;\n}"
+        f"INLINE V {name}(V element, const V* p) {{\n    const V* x = &element;\n    V out[1];\n"
+        f"{_indented(_evaluate(program))}\n    return out[0];\n}}"
         for name, program in {"value": value, "slope": slope}.items()
     )
     return f"""\
@@ -104,28 +101,29 @@ def _bool(value: bool) -> str:
     return str(value).lower()
 
 
+def _indented(lines: Iterable[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines)
+
+
 def _evaluate(program: Program) -> Iterable[str]:
+    for i, name in enumerate(program.elements):
+        yield f"const V {identifier('element', name)} = x[{i}];"
     for i, name in enumerate(program.parameters):
-        yield f"const V {_identifier(name)} = p[{i}];"
-    results = {} if program.result is None else {"out": program.result}
-    results |= {f"terms[{k}]": gradient.term for k, gradient in enumerate(program.gradients)}
+        yield f"const V {identifier('parameter', name)} = p[{i}];"
+    results = {f"out[{k}]": node for k, node in enumerate(program.stores)}
+    results |= {f"terms[{k}]": sum_.term for k, sum_ in enumerate(program.sums)}
     yield from CPP.statements(results)
 
 
 def _finish(program: Program) -> Iterable[str]:
-    factors = [gradient.factor for gradient in program.gradients]
-    needed = frozenset().union(*(factor.inputs for factor in factors))
+    factors = [sum_.factor for sum_ in program.sums]
+    needed = frozenset().union(*(factor.operands for factor in factors))
     for i, name in enumerate(program.parameters):
         if name in needed:
-            yield f"const V {_identifier(name)} = splat<V>(p[{i}][channel]);"
+            yield f"const V {identifier('parameter', name)} = splat<V>(p[{i}][channel]);"
     yield from CPP.statements({f"const V factor{k}": factor for k, factor in enumerate(factors)})
     for k in range(len(factors)):
         yield f"totals[{k}] *= factor{k}[0];"
-
-
-def _identifier(name: str) -> str:
-    """An input's name as one that is no keyword and no name of ours."""
-    return name if name == "x" else f"p_{name}"
 
 
 def _number(value: float) -> str:
@@ -138,7 +136,6 @@ CPP = Dialect(
     statement="{} = {};",
     vector="const V {}",
     mask="const auto {}",
-    identifier=_identifier,
     number=_number,
     splat="splat<V>({})",
     templates=OPERATORS

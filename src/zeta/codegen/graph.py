@@ -27,6 +27,7 @@ _COMPARISONS = {
     "equal": operator.eq,
     "not_equal": operator.ne,
 }
+_OPERANDS = ("element", "parameter")
 _MASKS = frozenset({*_COMPARISONS, "and", "or", "not"})
 _ARITHMETIC = {"add": operator.add, "subtract": operator.sub, "multiply": operator.mul}
 # What leaves the other operand as it is: on either side, on the right side alone.
@@ -44,9 +45,13 @@ class Graph:
         """A constant."""
         return self._kept("number", float(value), ())
 
-    def input(self, name: str) -> Node:
-        """The tensor "x", or a parameter."""
-        return self._kept("input", name, ())
+    def element(self, name: str) -> Node:
+        """An input, which differs from element to element."""
+        return self._kept("element", name, ())
+
+    def parameter(self, name: str) -> Node:
+        """What elements share."""
+        return self._kept("parameter", name, ())
 
     def node(self, op: str, *values: Any) -> Node:
         """An operation on nodes and numbers; a mask in arithmetic is 0 or 1."""
@@ -111,8 +116,10 @@ class Graph:
         if node is None:
             if len(self._nodes) >= LARGEST_GRAPH:
                 raise NoKernelError(f"it has more than {LARGEST_GRAPH:,} operations")
-            inputs = frozenset([value]) if op == "input" else _union([a.inputs for a in args])
-            node = self._nodes[key] = Node(self, op, args, value, inputs, len(self._nodes))
+            operands = [a.operands for a in args] if op not in _OPERANDS else [frozenset([value])]
+            varies = op == "element" or any(a.varies for a in args)
+            index = len(self._nodes)
+            node = self._nodes[key] = Node(self, op, args, value, _union(operands), varies, index)
         return node
 
 
@@ -123,13 +130,14 @@ def _union(sets: Sequence[frozenset[Any]]) -> frozenset[Any]:
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """A number, an input or an operation: what a formula's function is called with.
+    """A number, an operand or an operation: what a formula's function is called with.
 
     Attributes:
-        op: "number", "input", or a name that printers know.
+        op: "number", "element", "parameter", or a name that printers know.
         args: what it is computed from.
-        value: the number, or the input's name.
-        inputs: names of the inputs that it depends on.
+        value: the number, or the operand's name.
+        operands: names of the elements and parameters that it depends on.
+        varies: whether it differs from element to element.
         index: greater than that of each of ``args``.
     """
 
@@ -137,7 +145,8 @@ class Node:
     op: str
     args: tuple[Node, ...]
     value: Any
-    inputs: frozenset[str]
+    operands: frozenset[str]
+    varies: bool
     index: int
 
     # NumPy's numbers leave arithmetic with a node to the node.
@@ -152,11 +161,6 @@ class Node:
     def is_mask(self) -> bool:
         """Whether it is true or false."""
         return self.op in _MASKS
-
-    @property
-    def varies(self) -> bool:
-        """Whether it differs from element to element."""
-        return "x" in self.inputs
 
     def _as_number(self) -> Node:
         return self.graph.node("indicator", self) if self.is_mask else self
@@ -269,7 +273,7 @@ Guard = tuple[tuple[Node, bool], ...]
 class Adjoint:
     """The derivative of the output by a node: ``factor`` · ``term`` within the guard, else 0.
 
-    Only the term varies with x, so that the factor may be taken out of a sum. Outside of the guard
+    Only the term varies, so that the factor may be taken out of a sum. Outside of the guard
     the term may be anything, NaN too: a branch that is not taken has no say.
     """
 
@@ -306,9 +310,9 @@ class Adjoint:
 
 
 def gradients(output: Node, wanted: Sequence[Node]) -> list[Adjoint]:
-    """The derivatives by the wanted inputs, without a guard.
+    """The derivatives by the wanted operands, without a guard.
 
-    Accumulated from the output to the inputs as automatic differentiation does, the gradient that
+    Accumulated from the output to the operands as automatic differentiation does, the gradient that
     comes from above multiplied by one derivative after the other: what is 0 stays 0.
     """
     one = output.graph.number(1)
@@ -319,7 +323,7 @@ def gradients(output: Node, wanted: Sequence[Node]) -> list[Adjoint]:
             continue
         adjoint = _merged(reached.pop(node))
         for i, rule in enumerate(_RULES[node.op]):
-            if rule and names & node.args[i].inputs:
+            if rule and names & node.args[i].operands:
                 reached.setdefault(node.args[i], []).append(rule(adjoint, node, *node.args))
     nothing = Adjoint((), one, output.graph.number(0))
     return [_unguarded(_merged(reached[w])) if w in reached else nothing for w in wanted]

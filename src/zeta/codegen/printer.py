@@ -35,7 +35,6 @@ class Dialect:
     Attributes:
         statement: an assignment, of a target and an expression.
         vector, mask: the target that declares a variable.
-        identifier: the variable of an input.
         number: a literal.
         splat: a literal as a vector.
         templates: of operations; any other is a function of that name, of vectors.
@@ -44,7 +43,6 @@ class Dialect:
     statement: str
     vector: str
     mask: str
-    identifier: Callable[[str], str]
     number: Callable[[float], str]
     splat: str
     templates: Mapping[str, str]
@@ -53,8 +51,8 @@ class Dialect:
         """Whatever computes the results, each of which is assigned to its target."""
         names: dict[Node, str] = {}
         for node in ordered(results.values()):
-            if node.op == "input":
-                names[node] = self.identifier(node.value)
+            if node.op in ("element", "parameter"):
+                names[node] = identifier(node.op, node.value)
             elif not node.is_number:
                 name = f"t{len(names)}"
                 target = (self.mask if node.is_mask else self.vector).format(name)
@@ -83,6 +81,11 @@ class Dialect:
 
     def _vector(self, node: Node, names: Mapping[Node, str]) -> str:
         return self.splat.format(self.number(node.value)) if node.is_number else names[node]
+
+
+def identifier(role: str, name: str) -> str:
+    """The variable of an operand, which is no keyword and no name of ours."""
+    return f"{role}_{name}"
 
 
 def _is_product(exponent: float | str | None) -> bool:

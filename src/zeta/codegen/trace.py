@@ -28,8 +28,8 @@ def refusals() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Gradient:
-    """A parameter's derivative, ``factor`` · ``term``; only the term depends on x."""
+class Sum:
+    """A parameter's derivative, ``factor`` · ``term``; only the term differs between elements."""
 
     parameter: str
     factor: Node
@@ -41,21 +41,18 @@ class Program:
     """What a kernel computes at one element.
 
     Attributes:
-        parameters: the names that are read at run time.
-        value: the formula's value, if it is wanted.
-        slope: the derivative by x, if it is wanted.
-        gradients: the wanted derivatives by parameters.
+        elements: names of the operands that have a value per element, the formula's inputs.
+        parameters: names of those that elements share, one value or one per channel.
+        stores: what is written for every element: the value, or derivatives by inputs.
+        sums: derivatives by parameters, each summed over the elements that share its value.
+        backward: whether these are derivatives, to be multiplied by an upstream gradient.
     """
 
+    elements: tuple[str, ...]
     parameters: tuple[str, ...]
-    value: Node | None
-    slope: Node | None
-    gradients: tuple[Gradient, ...]
-
-    @property
-    def result(self) -> Node | None:
-        """What is computed for every element: the value or the slope."""
-        return self.slope if self.value is None else self.value
+    stores: tuple[Node, ...]
+    sums: tuple[Sum, ...]
+    backward: bool
 
 
 def value_program(formula: Formula, constants: Mapping[str, float]) -> Program:
@@ -65,32 +62,36 @@ def value_program(formula: Formula, constants: Mapping[str, float]) -> Program:
         NoKernelError: code cannot be generated, see :func:`refusals`.
         TypeError: it is computed with something else than arithmetic and `zeta.math`.
     """
-    value, names = _traced(formula, constants)
-    return Program(names, value, None, ())
+    value, parameters = _traced(formula, constants)
+    return Program(formula.inputs, tuple(parameters), (value,), (), backward=False)
 
 
 def gradient_program(
     formula: Formula, constants: Mapping[str, float], wanted: tuple[str, ...]
 ) -> Program:
-    """The derivatives by the names in ``wanted``; "x" stands for the input.
+    """The derivatives by the inputs and parameters in ``wanted``.
 
     Raises:
         NoKernelError, TypeError: as :func:`value_program`.
     """
-    value, names = _traced(formula, constants)
+    value, parameters = _traced(formula, constants)
+    graph = value.graph
     with refusals():
-        found = gradients(value, [value.graph.input(name) for name in wanted])
+        operands = {name: graph.element(name) for name in formula.inputs} | parameters
+        found = gradients(value, [operands[name] for name in wanted])
         by_name = dict(zip(wanted, found, strict=True))
-        slope = by_name.pop("x").product() if "x" in by_name else None
-    sums = tuple(Gradient(name, found.factor, found.term) for name, found in by_name.items())
-    return Program(names, None, slope, sums)
+        stores = tuple(by_name.pop(name).product() for name in formula.inputs if name in by_name)
+    sums = tuple(Sum(name, found.factor, found.term) for name, found in by_name.items())
+    return Program(formula.inputs, tuple(parameters), stores, sums, backward=True)
 
 
-def _traced(formula: Formula, constants: Mapping[str, float]) -> tuple[Node, tuple[str, ...]]:
+def _traced(formula: Formula, constants: Mapping[str, float]) -> tuple[Node, dict[str, Node]]:
+    """The value, and the parameters that are no constants."""
     graph = Graph()
-    names = tuple(name for name in formula.parameters if name not in constants)
-    values = {name: graph.input(name) for name in names} | dict(constants)
+    parameters = {p: graph.parameter(p) for p in formula.parameters if p not in constants}
     formula.clamped_sides  # noqa: B018 - what it raises is the caller's to mend
     with refusals():
-        value = tracer.evaluate(formula, graph.input("x"), values)
-        return graph.node("add", value, 0), names  # a node, also where it is a number or a mask
+        (x,) = (graph.element(name) for name in formula.inputs)
+        value = tracer.evaluate(formula, x, parameters | dict(constants))
+        # A node, also where it is a number or a mask.
+        return graph.node("add", value, 0), parameters

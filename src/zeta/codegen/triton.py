@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from zeta.codegen.printer import OPERATORS, Dialect
+from zeta.codegen.printer import OPERATORS, Dialect, identifier
 from zeta.codegen.trace import Program, refusals
 
-# x is seen as (outer, channels, inner). A unit of work is a tile of ROWS × WIDTH elements: rows
-# along `outer`; with COLUMNS, where inner is 1, columns along the channels, otherwise along
-# `inner` within one channel. A parameter has one value per channel. The sums of a tile go to
-# `partial`, (sums, row blocks · column blocks, channels), which the host adds up in a fixed order.
+# A tensor is seen as (outer, channels, inner), where a step along `outer` is each operand's own. A
+# unit of work is a tile of ROWS × WIDTH elements: rows along `outer`; with COLUMNS, where inner is
+# 1, columns along the channels, otherwise along `inner` within one channel. A parameter has one
+# value per channel. The sums of a tile go to `partial`, (sums, row blocks · column blocks,
+# channels), which the host adds up in a fixed order.
 _KERNEL = """\
 import triton
 import triton.language as tl
@@ -21,8 +22,8 @@ from zeta.runtime.triton.primitives import *
 
 @triton.jit
 def kernel(
-    x_ptr, upstream_ptr, y_ptr, partial_ptr, {pointers}outer, channels, inner,
-    size, row_blocks, column_blocks,
+    {pointers}, upstream_ptr, partial_ptr,
+    {strides}, outer, channels, inner, size, row_blocks, column_blocks,
     COLUMNS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):
     unit = tl.program_id(0).to(tl.int64)
@@ -32,15 +33,15 @@ def kernel(
     rows = row_block * ROWS + tl.arange(0, ROWS)[:, None]
     columns = column_block * WIDTH + tl.arange(0, WIDTH)[None, :]
     if COLUMNS:
-        at, width, channel = rows * channels + columns, channels, columns
+        within, width, channel = columns, channels, columns
         block, blocks = row_block, row_blocks
     else:
-        at, width = (rows * channels + segment) * inner + columns, inner
+        within, width = segment * inner + columns, inner
         channel = segment + tl.zeros((1, 1), tl.int64)
         block, blocks = row_block * column_blocks + column_block, row_blocks * column_blocks
     known = channel < channels
+    at = rows * channels * inner + within
     inside = (rows < outer) & (columns < width) & (at < size)
-    x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
 {body}
 """
 
@@ -48,40 +49,50 @@ def kernel(
 @refusals()
 def source(program: Program) -> str:
     """The Python source of a module whose ``kernel`` computes the program."""
-    pointers = "".join(f"{_pointer(name)}, " for name in program.parameters)
-    body = "\n".join(f"    {line}" for line in _body(program))
-    return _KERNEL.format(pointers=pointers, body=body)
+    operands = [*_elements(program), *_stores(program)]
+    parameters = [identifier("parameter", name) for name in program.parameters]
+    return _KERNEL.format(
+        pointers=", ".join(f"{name}_ptr" for name in (*operands, *parameters)),
+        strides=", ".join(f"{name}_stride" for name in operands),
+        body="\n".join(f"    {line}" for line in _body(program)),
+    )
+
+
+def _elements(program: Program) -> list[str]:
+    return [identifier("element", name) for name in program.elements]
+
+
+def _stores(program: Program) -> list[str]:
+    return [f"out{k}" for k in range(len(program.stores))]
 
 
 def _body(program: Program) -> Iterable[str]:
+    place = "{0}_ptr + rows * {0}_stride + within"
+    for name in _elements(program):
+        yield f"{name} = tl.load({place.format(name)}, mask=inside, other=0.0).to(tl.float32)"
     for name in program.parameters:
-        yield f"p_{name} = tl.load({_pointer(name)} + channel, mask=known, other=1.0)"
-    results = {} if program.result is None else {"out": program.result}
-    for k, gradient in enumerate(program.gradients):
-        results |= {f"term{k}": gradient.term, f"factor{k}": gradient.factor}
+        operand = identifier("parameter", name)
+        yield f"{operand} = tl.load({operand}_ptr + channel, mask=known, other=1.0)"
+    results = dict(zip(_stores(program), program.stores, strict=True))
+    for k, sum_ in enumerate(program.sums):
+        results |= {f"term{k}": sum_.term, f"factor{k}": sum_.factor}
     yield from _TRITON.statements(results)
-    store = "tl.store(y_ptr + at, {}.to(y_ptr.dtype.element_ty), mask=inside)"
-    if program.value is not None:
-        yield store.format("out")
-        return
-    yield "upstream = tl.load(upstream_ptr + at, mask=inside, other=0.0).to(tl.float32)"
-    if program.slope is not None:
-        yield store.format("(upstream * out)")
-    for k in range(len(program.gradients)):
+    if program.backward:
+        yield "upstream = tl.load(upstream_ptr + at, mask=inside, other=0.0).to(tl.float32)"
+    for name in _stores(program):
+        value = f"(upstream * {name})" if program.backward else name
+        rounded = f"{value}.to({name}_ptr.dtype.element_ty)"
+        yield f"tl.store({place.format(name)}, {rounded}, mask=inside)"
+    for k in range(len(program.sums)):
         yield f"term = tl.where(inside, upstream * term{k}, 0.0)"
         yield f"into = partial_ptr + ({k} * blocks + block) * channels + channel"
         yield f"tl.store(into, total(term, COLUMNS) * factor{k}, mask=known)"
-
-
-def _pointer(name: str) -> str:
-    return f"p_{name}_ptr"
 
 
 _TRITON = Dialect(
     statement="{} = {}",
     vector="{}",
     mask="{}",
-    identifier=lambda name: name if name == "x" else f"p_{name}",
     number=lambda value: repr(value) if math.isfinite(value) else f"float({str(value)!r})",
     splat="splat({}, channel)",
     templates=OPERATORS

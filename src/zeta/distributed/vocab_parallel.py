@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.library import define, impl, register_autograd, register_fake
 
-from zeta.kernels.dispatch import is_eager
+from zeta.kernels.support import is_eager
 from zeta.nn import MixtureOfSoftmaxes
 from zeta.nn._wrappers import ties
 from zeta.ops.mixture import shard as shards

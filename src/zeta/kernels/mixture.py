@@ -20,6 +20,7 @@ from torch import Tensor
 
 from zeta._backends.torch import compute_dtype
 from zeta.kernels import compiler, gpu, mixture_cpu
+from zeta.kernels.build import has_triton
 
 # Logits that plain operations make temporaries of at once.
 _PLAIN_LOGITS = 1 << 20
@@ -172,7 +173,7 @@ def _kernels(rows: Rows) -> ModuleType | None:
         return None
     if logits.is_cpu and mixture_cpu.kernel(logits.dtype):
         return mixture_cpu
-    if gpu.available() and logits.dtype in gpu.DTYPES and logits.is_cuda:
+    if has_triton() and logits.dtype in gpu.DTYPES and logits.is_cuda:
         from zeta.runtime.triton import mixture as mixture_triton
 
         return mixture_triton

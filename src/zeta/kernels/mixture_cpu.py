@@ -5,29 +5,14 @@ Shape suffixes: N tokens of the chunk, K mixtures, V classes.
 
 from __future__ import annotations
 
-import ctypes
 import struct
-from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from zeta.kernels import compiler, cpu
-from zeta.kernels.fingerprint import package_digest
+from zeta.kernels import cpu
+from zeta.kernels.build import mixture_cpp
 
-# Takes the packed `Arguments` of mixture.h.
-Run = Callable[[bytes], None]
-
-_kernels: dict[torch.dtype, Run | None] = {}
-
-
-def kernel(dtype: torch.dtype) -> Run | None:
-    """The kernel for logits of this dtype; None if it cannot be compiled."""
-    if dtype not in _kernels:
-        with cpu.compiling:
-            if dtype not in _kernels:
-                _kernels[dtype] = _compiled(cpu.DTYPES[dtype][0])
-    return _kernels[dtype]
+kernel = mixture_cpp
 
 
 def statistics(
@@ -69,19 +54,3 @@ def _launch(
         cpu.parallel_for,
     )
     run(struct.pack(f"{len(pointers) + len(numbers)}Q", *pointers, *numbers))
-
-
-def _compiled(dtype: str) -> Run | None:
-    def source() -> str:
-        from zeta.codegen import cpp
-
-        return cpp.mixture_source(dtype)
-
-    try:
-        run = compiler.load(repr(("mixture", package_digest(), dtype)).encode(), source).zeta_kernel
-    except compiler.KernelError as error:
-        compiler.warn_once(f"zeta: a mixture's loss runs as plain operations: {error}")
-        return None
-    run.argtypes, run.restype = [ctypes.c_char_p], None
-    checked: Run = run
-    return checked

@@ -1,4 +1,9 @@
-"""How parameters lie along a tensor's memory: one value, one per channel, or one per column."""
+"""Roles and layouts of a kernel's operands.
+
+Elements, the formula's inputs and what is written, have one shape and lie in memory alike.
+Parameters have one value, one per channel, or one per column, a channel whose elements are not
+neighbours.
+"""
 
 from __future__ import annotations
 
@@ -124,11 +129,6 @@ def extents(layout: Layout | None, size: int) -> tuple[int, int, int]:
     return layout.outer, layout.channels, layout.inner
 
 
-def are_one(parameters: Sequence[Parameter | None]) -> tuple[bool, ...]:
-    """Which parameters are the number 1, which kernels have compiled in."""
-    return tuple([type(p) is float and p == 1 for p in parameters])
-
-
 def in_shape(total: Tensor, parameter: Parameter, layout: Layout | None) -> Tensor:
     """The sums that a kernel formed, as the parameter's gradient; a scalar without a layout."""
     assert isinstance(parameter, Tensor)
@@ -152,3 +152,8 @@ def dense(x: Tensor) -> Tensor:
     if x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride():
         return x
     return x.contiguous()
+
+
+def alike(tensor: Tensor, x: Tensor) -> Tensor:
+    """The tensor itself if it lies in memory as the dense ``x`` does; else a copy."""
+    return tensor if tensor.stride() == x.stride() else torch.empty_like(x).copy_(tensor)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from zeta.kernels.dispatch import is_eager
+from zeta.kernels.support import is_eager
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _Module = TypeVar("_Module", bound=nn.Module)

@@ -13,8 +13,8 @@ from torch.autograd import forward_ad
 
 from zeta import _mixture
 from zeta._backends.torch import check_input, compute_dtype
-from zeta.kernels.dispatch import is_eager
 from zeta.kernels.mixture import Mass
+from zeta.kernels.support import is_eager
 from zeta.ops.mixture import operators, plain
 from zeta.ops.mixture.chunks import ELSEWHERE, IGNORED, Problem, tokens_per_chunk
 from zeta.ops.mixture.shard import Shard

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from zeta._mixture import warped_logits
-from zeta.kernels.dispatch import is_eager
 from zeta.kernels.mixture import Rows, statistics
+from zeta.kernels.support import is_eager
 from zeta.ops.mixture import shard as shards
 from zeta.ops.mixture.chunks import ELSEWHERE, tokens_per_chunk
 from zeta.ops.mixture.plain import mixture_log_prob, mixture_logits

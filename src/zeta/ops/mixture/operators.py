@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.library import define, impl, register_autograd, register_fake
 
-from zeta.kernels.dispatch import is_eager, is_plain
 from zeta.kernels.mixture import Mass
+from zeta.kernels.support import is_eager, is_plain
 from zeta.ops.mixture import chunks, plain
 from zeta.ops.mixture.chunks import Problem, Wanted, stored_dtype
 

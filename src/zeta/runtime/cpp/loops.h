@@ -3,12 +3,12 @@
 // The generated code defines, in namespace `formula`:
 //   Storage              float, double, Half or BFloat: the tensors' dtype
 //   V                    the vector type that arithmetic runs in
+//   elements, stores     how many tensors are read, and written
 //   parameters, sums     how many parameters there are, how many of their gradients are wanted
-//   writes               whether there is an output element per input element
-//   backward             whether outputs are multiplied by an upstream gradient
+//   backward             whether what is written and summed is multiplied by an upstream gradient
 //   columns              how parameters vary, see Arguments
-//   evaluate(x, p, out, terms)   one vector: the output, and the terms of the sums
-//   finish(p, channel, totals)   multiplies the sums by what does not depend on x
+//   evaluate(x, p, out, terms)   one vector: what is written, and the terms of the sums
+//   finish(p, channel, totals)   multiplies the sums by what does not vary
 //
 // A sum is formed in float within the lanes of a unit of work, in double across units, always in
 // the same order: units depend on the shape alone, so any number of threads gives the same bits.
@@ -19,20 +19,20 @@ using formula::Storage;
 using formula::V;
 using Number = Scalar<V>;
 constexpr int width = lanes<V>;
-constexpr int sums = formula::sums;
+constexpr int elements = formula::elements, stores = formula::stores, sums = formula::sums;
 
-// Layout "segments": x is (outer, channels, inner), a parameter has one value per channel.
-// Layout "columns": x is rows of `channels` elements, the last row perhaps shorter; `outer` is the
-// number of elements.
+// Layout "segments": a tensor is (outer, channels, inner), and a row is (channels, inner); a
+// parameter has one value per channel. Layout "columns": a row is (channels,), the last one perhaps
+// shorter, and `outer` is the number of elements.
 typedef int (*ParallelFor)(int64_t, int64_t, int64_t, void (*)(int64_t, int64_t, void*), void*);
 struct Arguments {
-    const Storage* x;
-    const Storage* upstream;
-    Storage* y;
-    Number* gradients;  // (sums, channels)
+    const Storage* upstream;  // row after row
+    Number* gradients;        // (sums, channels)
     int64_t outer, channels, inner;
     int64_t constant_upstream;  // whether `upstream` is one number for all elements
     ParallelFor parallel_for;   // null: stay in this thread
+    Storage* operands[elements + stores];
+    int64_t steps[elements + stores];  // of each operand, from one row to the next; rows are dense
     const Number* parameters[formula::parameters + 1];
 };
 
@@ -43,22 +43,45 @@ constexpr int64_t fresh_bytes = 12 << 20;  // an output from here on is memory n
 
 INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// One vector at offset i, of which `count` elements count.
+// Where a row of each operand, or a part of it, begins.
+struct Row {
+    const Storage* x[elements];
+    const Storage* upstream;
+    Storage* y[stores + 1];
+};
+INLINE Row row_of(const Arguments& a, int64_t row, int64_t offset) {
+    Row r;
+    for (int k = 0; k < elements; k++) r.x[k] = a.operands[k] + row * a.steps[k] + offset;
+    for (int k = 0; k < stores; k++)
+        r.y[k] = a.operands[elements + k] + row * a.steps[elements + k] + offset;
+    r.upstream = a.upstream + (formula::backward ? row * a.channels * a.inner + offset : 0);
+    return r;
+}
+
+template <bool whole> INLINE V vector_at(const Storage* p, int count) {
+    return whole ? load(p) : load_some(p, count);
+}
+
+// One vector at offset i, of which `count` elements count; an upstream gradient that is `constant`
+// is `same` everywhere.
 template <bool whole>
-INLINE void step(const Arguments& a, int64_t i, int count, V same, const V* p, V* totals) {
-    const bool constant = a.constant_upstream;
-    V out, terms[sums + 1];
-    formula::evaluate(whole ? load(a.x + i) : load_some(a.x + i, count), p, out, terms);
+INLINE void step(
+    const Row& r, int64_t i, int count, bool constant, V same, const V* p, V* totals
+) {
+    V x[elements], out[stores + 1], terms[sums + 1];
+    for (int k = 0; k < elements; k++) x[k] = vector_at<whole>(r.x[k] + i, count);
+    formula::evaluate(x, p, out, terms);
     if constexpr (formula::backward) {
-        const V g = constant ? same : whole ? load(a.upstream + i) : load_some(a.upstream + i, count);
-        out = g * out;
+        const V g = constant ? same : vector_at<whole>(r.upstream + i, count);
+        for (int k = 0; k < stores; k++) out[k] = g * out[k];
         for (int k = 0; k < sums; k++) {
             V term = g * terms[k];
             for (int lane = count; !whole && lane < width; lane++) term[lane] = 0;
             totals[k] += term;
         }
     }
-    if constexpr (formula::writes) whole ? store(a.y + i, out) : store_some(a.y + i, out, count);
+    for (int k = 0; k < stores; k++)
+        whole ? store(r.y[k] + i, out[k]) : store_some(r.y[k] + i, out[k], count);
 }
 
 INLINE V constant_upstream(const Arguments& a) {
@@ -67,19 +90,18 @@ INLINE V constant_upstream(const Arguments& a) {
 
 // A run of elements with the same parameters.
 template <bool prefetch>
-INLINE void run(const Arguments& a, int64_t begin, int64_t end, const V* p, V* totals) {
+INLINE void run(const Row& r, int64_t size, bool constant, V same, const V* p, V* totals) {
     constexpr int64_t ahead = 1024;
-    const V same = constant_upstream(a);
-    int64_t i = begin;
-    for (; i + width <= end; i += width) {
+    int64_t i = 0;
+    for (; i + width <= size; i += width) {
         if constexpr (prefetch) {
-            __builtin_prefetch(a.x + i + ahead);
-            if (formula::backward && !a.constant_upstream) __builtin_prefetch(a.upstream + i + ahead);
-            if (formula::writes) __builtin_prefetch(a.y + i + ahead, 1);
+            for (int k = 0; k < elements; k++) __builtin_prefetch(r.x[k] + i + ahead);
+            if (formula::backward && !constant) __builtin_prefetch(r.upstream + i + ahead);
+            for (int k = 0; k < stores; k++) __builtin_prefetch(r.y[k] + i + ahead, 1);
         }
-        step<true>(a, i, width, same, p, totals);
+        step<true>(r, i, width, constant, same, p, totals);
     }
-    if (i < end) step<false>(a, i, end - i, same, p, totals);
+    if (i < size) step<false>(r, i, size - i, constant, same, p, totals);
 }
 
 struct Work {
@@ -94,6 +116,7 @@ struct Work {
 static void segments(int64_t begin, int64_t end, void* context) {
     const Work& w = *(const Work*)context;
     const Arguments a = w.a;  // a copy, which stores to y cannot alias
+    const V same = constant_upstream(a);
     for (int64_t unit = begin; unit < end; unit++) {
         const int64_t block = unit % w.blocks, channel = unit / w.blocks % a.channels;
         const int64_t first = unit / w.blocks / a.channels * w.rows;
@@ -103,9 +126,9 @@ static void segments(int64_t begin, int64_t end, void* context) {
         V p[formula::parameters + 1], totals[sums + 1] = {};
         for (int k = 0; k < formula::parameters; k++) p[k] = canonical(splat<V>(a.parameters[k][channel]));
         for (int64_t row = first; row < last; row++) {
-            const int64_t at = (row * a.channels + channel) * a.inner;
-            if (w.fresh) run<true>(a, at + start, at + stop, p, totals);
-            else run<false>(a, at + start, at + stop, p, totals);
+            const Row r = row_of(a, row, channel * a.inner + start);
+            if (w.fresh) run<true>(r, stop - start, a.constant_upstream, same, p, totals);
+            else run<false>(r, stop - start, a.constant_upstream, same, p, totals);
         }
         for (int k = 0; k < sums; k++) {
             double total = 0;
@@ -141,15 +164,15 @@ static void columns(int64_t begin, int64_t end, void* context) {
         const int64_t stop = start + column_block < a.channels ? start + column_block : a.channels;
         V totals[column_block / width][sums + 1] = {};
         for (int64_t row = first; row < first + w.rows; row++) {
-            const int64_t at = row * a.channels;
-            for (int64_t c = start; c < stop && at + c < a.outer; c += width) {
-                const int64_t room = (stop < a.outer - at ? stop : a.outer - at) - c;
-                V p[formula::parameters + 1];
+            const int64_t left = a.outer - row * a.channels, end = stop < left ? stop : left;
+            const Row r = row_of(a, row, 0);
+            for (int64_t c = start; c < end; c += width) {
+                V p[formula::parameters + 1], *const sums_here = totals[(c - start) / width];
                 for (int k = 0; k < formula::parameters; k++)
                     p[k] = canonical(c + width <= stop ? load(a.parameters[k] + c)
                                                        : load_some(a.parameters[k] + c, stop - c));
-                if (room >= width) step<true>(a, at + c, width, same, p, totals[(c - start) / width]);
-                else step<false>(a, at + c, room, same, p, totals[(c - start) / width]);
+                if (c + width <= end) step<true>(r, c, width, a.constant_upstream, same, p, sums_here);
+                else step<false>(r, c, end - c, a.constant_upstream, same, p, sums_here);
             }
         }
         for (int k = 0; k < sums; k++)
@@ -204,7 +227,8 @@ extern "C" int zeta_kernel(const Arguments* arguments) {
         if (!w.partial) return 1;
     }
     w.fresh = size * (int64_t)sizeof(Storage) >= fresh_bytes;
-    if (w.fresh && formula::writes) prefer_huge_pages(a.y, size * sizeof(Storage));
+    for (int k = 0; w.fresh && k < stores; k++)
+        prefer_huge_pages(a.operands[elements + k], size * sizeof(Storage));
 
     const auto task = by_column ? columns : segments;
     const int64_t units_per_thread = divide_up(units * grain, size);

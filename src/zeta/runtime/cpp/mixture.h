@@ -102,9 +102,10 @@ static void tokens(int64_t begin, int64_t end, void* context) {
     }
 }
 
-extern "C" void zeta_kernel(Arguments* arguments) {
+extern "C" int zeta_kernel(Arguments* arguments) {
     const Arguments& a = *arguments;
     const int64_t per_thread = grain / (a.mixtures * a.classes) + 1;
     if (a.tokens <= per_thread || !a.parallel_for) tokens(0, a.tokens, arguments);
     else a.parallel_for(0, a.tokens, per_thread, tokens, arguments);
+    return 0;
 }
