@@ -98,7 +98,7 @@ def test_kernels_run(fresh: None, tmp_path: Path) -> None:
     assert found["CPU"] == "fused kernels run"
     assert found["compiler"] == find_compiler()
     assert found["cache folder"] == str(tmp_path / "cache" / "kernels")
-    assert ("can run" in found["GPU"]) <= torch.cuda.is_available()
+    assert (found["GPU"] == doctor.RUN) <= torch.cuda.is_available()
 
 
 def test_kernels_switched_off(monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:

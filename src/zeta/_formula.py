@@ -198,6 +198,24 @@ class Formula:
             self, learnable=learnable, num_parameters=num_parameters, channel_dim=channel_dim
         )
 
+    def explain(self) -> None:
+        """Print what runs where, and where it is no kernel, why; what is saved; the limits.
+
+        Example:
+            >>> from zeta import formula
+            >>> @formula
+            ... def decided(x):
+            ...     return x if x > 0 else 0.1 * x
+            >>> decided.explain()  # doctest: +ELLIPSIS
+            formula             decided(x)
+            ...
+            CPU                 plain operations: a kernel decides nothing for all elements at ...
+        """
+        from zeta._explain import explain
+
+        for label, finding in explain(self).items():
+            print(f"{label:<18}  {finding}")
+
     def __repr__(self) -> str:
         defaults = (f"{name}={value:g}" for name, value in self.parameters.items())
         return f"{self.name}({', '.join(['x', *defaults])})"

@@ -279,10 +279,19 @@ def bench_command(
 
 
 @cli.command("doctor")
-def doctor_command() -> None:
-    """Show versions, devices, the compiler, fused kernels, and which extras are installed."""
+@click.argument("formula", required=False)
+def doctor_command(formula: str | None) -> None:
+    """Show versions, devices, the compiler, fused kernels, and which extras are installed.
+
+    With FORMULA, a name of the catalogue or path/to/file.py:name: what runs where, and why not.
+    """
     from zeta.doctor import diagnose
 
+    if formula:
+        from zeta.load_formula import load_formula
+
+        load_formula(formula).explain()
+        return
     for section, findings in diagnose().items():
         click.secho(section, bold=True)
         width = max(map(len, findings), default=0)

@@ -15,6 +15,7 @@ FRAMEWORKS = ("torch", "jax", "flax", "keras", "tensorflow")
 # Packages that install the same modules.
 _SAME_CONTENT = {"tensorflow": ["tensorflow-cpu"], "tensorflow-cpu": ["tensorflow"]}
 _VERSION_TIMEOUT = 10  # seconds
+RUN = "fused kernels run"
 # The features that vectorised kernels can use, narrowest first.
 _VECTOR_FEATURES = (
     "sse4_2",
@@ -123,17 +124,18 @@ def compiler() -> str | None:
 
 def kernels() -> dict[str, str]:
     """Whether fused kernels run on processor and GPU, with what, and if not, why."""
-    cpu = _cpu_kernels()
+    cpu = cpu_kernels()
     found = status()  # after the trial, which may have found the cache unusable
     return {
         "CPU": cpu,
         "compiler": found.compiler or "none found",
         "cache folder": found.cache_folder,
-        "GPU": _gpu_kernels(),
+        "GPU": gpu_kernels(),
     }
 
 
-def _cpu_kernels() -> str:
+def cpu_kernels() -> str:
+    """Whether fused kernels run on the processor: `RUN`, or what is amiss."""
     if not status().enabled:
         return f"plain operations: {status().reason}"
     try:
@@ -141,10 +143,11 @@ def _cpu_kernels() -> str:
             load(None, lambda: 'extern "C" int zeta_kernel() { return 0; }')
     except KernelError as error:
         return f"plain operations: {error}"
-    return "; ".join(filter(None, ["fused kernels run", status().reason]))
+    return "; ".join(filter(None, [RUN, status().reason]))
 
 
-def _gpu_kernels() -> str:
+def gpu_kernels() -> str:
+    """The same of a GPU."""
     try:
         import torch
 
@@ -155,11 +158,7 @@ def _gpu_kernels() -> str:
         return "none: PyTorch finds no CUDA device"
     if disabled():
         return f"plain operations: {status().reason}"
-    return (
-        "fused kernels can run"
-        if build.has_triton()
-        else "plain operations: Triton is not installed"
-    )
+    return RUN if build.has_triton() else "plain operations: Triton is not installed"
 
 
 def extras() -> dict[str, list[str]]:
