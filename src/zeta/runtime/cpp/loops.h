@@ -40,6 +40,7 @@ constexpr int64_t unit_size = 4096;        // elements that a unit of work has, 
 constexpr int64_t serial_size = 32768;     // elements up to which a second thread does not pay
 constexpr int64_t grain = 16384;           // elements that a thread has at least
 constexpr int64_t fresh_bytes = 12 << 20;  // an output from here on is memory never touched before
+constexpr int64_t huge_bytes = 2 << 20;    // an output from here on has room for a huge page
 
 INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -226,9 +227,10 @@ extern "C" int zeta_kernel(const Arguments* arguments) {
         w.partial = (double*)std::malloc(partials * sums * sizeof(double));
         if (!w.partial) return 1;
     }
-    w.fresh = size * (int64_t)sizeof(Storage) >= fresh_bytes;
-    for (int k = 0; w.fresh && k < stores; k++)
-        prefer_huge_pages(a.operands[elements + k], size * sizeof(Storage));
+    const int64_t bytes = size * sizeof(Storage);
+    w.fresh = bytes >= fresh_bytes;
+    for (int k = 0; bytes >= huge_bytes && k < stores; k++)
+        prefer_huge_pages(a.operands[elements + k], bytes);
 
     const auto task = by_column ? columns : segments;
     const int64_t units_per_thread = divide_up(units * grain, size);
