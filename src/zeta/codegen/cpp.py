@@ -15,19 +15,21 @@ _STORAGE = {"float16": "Half", "bfloat16": "BFloat", "float32": "float", "float6
 
 
 @refusals()
-def source(program: Program, dtype: str, columns: bool) -> str:
+def source(program: Program, dtype: str, columns: bool, pairs: bool = False) -> str:
     """The whole translation unit.
 
     Args:
         program: what to compute at an element.
         dtype: the tensors', "float16", "bfloat16", "float32" or "float64".
         columns: whether parameters vary along the innermost dimension.
+        pairs: whether the program's two inputs lie in turn in memory, and their gradients too.
     """
     return f"""\
 {_prelude(dtype)}
 constexpr int elements = {len(program.elements)}, parameters = {len(program.parameters)};
 constexpr int stores = {len(program.stores)}, sums = {len(program.sums)};
 constexpr bool backward = {_bool(program.backward)}, columns = {_bool(columns)};
+constexpr bool pairs = {_bool(pairs)};
 
 INLINE void evaluate(const V* x, const V* p, V* out, V* terms) {{
 {_indented(_evaluate(program))}

@@ -47,14 +47,19 @@ def kernel(
 
 
 @refusals()
-def source(program: Program) -> str:
-    """The Python source of a module whose ``kernel`` computes the program."""
+def source(program: Program, pairs: bool = False) -> str:
+    """The Python source of a module whose ``kernel`` computes the program.
+
+    Args:
+        program: what to compute at an element.
+        pairs: as in `zeta.codegen.cpp.source`.
+    """
     operands = [*_elements(program), *_stores(program)]
     parameters = [identifier("parameter", name) for name in program.parameters]
     return _KERNEL.format(
         pointers=", ".join(f"{name}_ptr" for name in (*operands, *parameters)),
         strides=", ".join(f"{name}_stride" for name in operands),
-        body="\n".join(f"    {line}" for line in _body(program)),
+        body="\n".join(f"    {line}" for line in _body(program, pairs)),
     )
 
 
@@ -66,10 +71,12 @@ def _stores(program: Program) -> list[str]:
     return [f"out{k}" for k in range(len(program.stores))]
 
 
-def _body(program: Program) -> Iterable[str]:
-    place = "{0}_ptr + rows * {0}_stride + within"
+def _body(program: Program, pairs: bool) -> Iterable[str]:
+    place = "{0}_ptr + rows * {0}_stride + {1} * within"
+    read, write = (2 if pairs else 1), (2 if pairs and len(program.stores) == 2 else 1)
     for name in _elements(program):
-        yield f"{name} = tl.load({place.format(name)}, mask=inside, other=0.0).to(tl.float32)"
+        loaded = f"tl.load({place.format(name, read)}, mask=inside, other=0.0)"
+        yield f"{name} = {loaded}.to(tl.float32)"
     for name in program.parameters:
         operand = identifier("parameter", name)
         yield f"{operand} = tl.load({operand}_ptr + channel, mask=known, other=1.0)"
@@ -82,7 +89,7 @@ def _body(program: Program) -> Iterable[str]:
     for name in _stores(program):
         value = f"(upstream * {name})" if program.backward else name
         rounded = f"{value}.to({name}_ptr.dtype.element_ty)"
-        yield f"tl.store({place.format(name)}, {rounded}, mask=inside)"
+        yield f"tl.store({place.format(name, write)}, {rounded}, mask=inside)"
     for k in range(len(program.sums)):
         yield f"term = tl.where(inside, upstream * term{k}, 0.0)"
         yield f"into = partial_ptr + ({k} * blocks + block) * channels + channel"

@@ -43,6 +43,7 @@ def elementwise_cpp(
     parameters: Sequence[Parameter | None],
     layout: Layout | None,
     wanted: tuple[str, ...],
+    pairs: bool = False,
 ) -> Run | None:
     """The C++ kernel of these gradients, or of the value if none are wanted; None if there is none.
 
@@ -54,9 +55,10 @@ def elementwise_cpp(
         parameters: in the formula's order; of interest are those that are numbers.
         layout: how the parameters lie along the inputs; None if each is one value.
         wanted: names of inputs, and of parameters that are tensors; in the formula's order.
+        pairs: whether two inputs, and what is written for them, lie element by element in turn.
     """
     ones = are_one(parameters)
-    variant = (DTYPES[dtype][0], layout is not None and layout.columns)
+    variant = (DTYPES[dtype][0], layout is not None and layout.columns, pairs)
 
     def source() -> str:
         from zeta.codegen import cpp
@@ -71,7 +73,10 @@ def elementwise_cpp(
 
 
 def elementwise_triton(
-    formula: Formula, parameters: Sequence[Parameter | None], wanted: tuple[str, ...]
+    formula: Formula,
+    parameters: Sequence[Parameter | None],
+    wanted: tuple[str, ...],
+    pairs: bool = False,
 ) -> Run | None:
     """As :func:`elementwise_cpp`; one Triton kernel serves all dtypes and layouts."""
     ones = are_one(parameters)
@@ -79,9 +84,10 @@ def elementwise_triton(
     def make() -> Run:
         from zeta.codegen import triton
 
-        return _triton_kernel(formula.name, triton.source(_program(formula, ones, wanted)))
+        program = _program(formula, ones, wanted)
+        return _triton_kernel(formula.name, triton.source(program, pairs))
 
-    return _kept(formula, ("triton", ones, wanted), make)
+    return _kept(formula, ("triton", ones, wanted, pairs), make)
 
 
 def softmax_cpp(formula: Formula, dtype: torch.dtype) -> Run | None:

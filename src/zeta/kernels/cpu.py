@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from zeta.kernels.build import DTYPES, Run, elementwise_cpp
-from zeta.kernels.operands import Layout, alike, extents
+from zeta.kernels.operands import Layout, extents
 
 kernel = elementwise_cpp
+# Whether an upstream gradient may be one number, expanded.
+READS_ONE_UPSTREAM = True
 
 
 class _Packers(dict[int, Callable[..., bytes]]):
@@ -42,6 +44,7 @@ def launch(
     sums: int,
     parameters: Sequence[Tensor],
     layout: Layout | None,
+    steps: Sequence[int] | None = None,
 ) -> Tensor | None:
     """Fill what is stored; the sums, (sums,), or with a layout (sums, row); None if there are none.
 
@@ -49,10 +52,11 @@ def launch(
         run: the kernel.
         elements: the inputs, dense and alike.
         stores: what is written, which lies as the inputs do.
-        upstream: the gradient by the value; None for the value itself.
+        upstream: the gradient by the value, alike too, or one number expanded; None for the value.
         sums: how many parameters' gradients are wanted.
         parameters: those that the kernel reads, numbers by :func:`number`.
         layout: how they lie along the inputs; None if each is one value.
+        steps: from row to row of each of the inputs and stores; None if their rows are dense.
     """
     x = elements[0]
     size = x.numel()
@@ -62,10 +66,6 @@ def launch(
         totals = x.new_zeros((sums,) if layout is None else (sums, layout.row), dtype=dtype)
     if size == 0:
         return totals
-    is_constant = False
-    if upstream is not None:
-        is_constant = not any(upstream.stride())
-        upstream = upstream if is_constant else alike(upstream, x)
     for p in parameters:
         if layout is not None or p.dtype != dtype:
             parameters = [_value(p, dtype, layout) for p in parameters]
@@ -81,10 +81,10 @@ def launch(
         outer,
         channels,
         inner,
-        is_constant,
+        upstream is not None and not any(upstream.stride()),
         parallel_for,
         *operands,
-        *[channels * inner] * len(operands),
+        *(steps or [channels * inner] * len(operands)),
         *addresses,
     )
     if run(_PACK[len(words)](*words)):

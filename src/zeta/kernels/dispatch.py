@@ -7,6 +7,7 @@ dispatch mode) gets the plain formula, and so does a double backward.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
@@ -22,6 +23,8 @@ from zeta.kernels.build import DTYPES, Run, are_one
 from zeta.kernels.function import apply
 from zeta.kernels.operands import (
     Layout,
+    PackedLayout,
+    Packing,
     alike,
     broadcasts,
     dense,
@@ -37,15 +40,20 @@ _sound: WeakSet[Formula] = WeakSet()
 
 
 def fused(
-    formula: Formula, inputs: tuple[Any, ...], parameters: Mapping[str, Any], plain: Plain
+    formula: Formula,
+    inputs: tuple[Any, ...],
+    parameters: Mapping[str, Any],
+    plain: Plain,
+    packing: Packing | None = None,
 ) -> Tensor | None:
     """The formula by a kernel, differentiable; None if the plain formula must do.
 
     Args:
         formula: the formula.
-        inputs: of whatever type.
+        inputs: of whatever type; with a packing, the one tensor that holds them.
         parameters: every parameter's value by name.
         plain: evaluates the formula by plain operations, for a double backward.
+        packing: how the formula's two inputs lie in one tensor.
     """
     x = inputs[0]
     if not takes_kernels() or not is_plain(x):
@@ -81,10 +89,14 @@ def fused(
                 varied.append(value)
         numbers.append(None)
         others.append(value)
-    layout = find_layout(dense(x), varied) if varied else None
-    if varied and layout is None:
-        return None
-    call = _call(formula, gpu if x.is_cuda else cpu, x.dtype, tuple(numbers), layout, plain)
+    layout: Layout | PackedLayout | None = None
+    if packing or varied:
+        layout = packing.layout(dense(x), varied) if packing else find_layout(dense(x), varied)
+        if layout is None:
+            return None
+    call = _call(
+        formula, gpu if x.is_cuda else cpu, x.dtype, tuple(numbers), layout, plain, packing
+    )
     if call.run is None:
         return None
     try:
@@ -106,6 +118,8 @@ class _Elementwise:
         run: the kernel for the value; None if there is none.
     """
 
+    pairs = False
+
     def __init__(
         self,
         formula: Formula,
@@ -121,7 +135,7 @@ class _Elementwise:
         self.numbers = numbers
         self.layout = layout
         self._plain = plain
-        self._count = len(formula.inputs)
+        self._count = self._input_tensors()
         kept = zip(numbers, are_one(numbers), strict=True)
         self._numbers = [
             n if n is None else launcher.number(n, dtype) for n, one in kept if not one
@@ -129,12 +143,15 @@ class _Elementwise:
         self.run = self._kernel(()) if _is_sound(formula) else None
         self._gradient_runs: dict[tuple[bool, ...], Run | None] = {}
 
+    def _input_tensors(self) -> int:
+        """How many tensors hold the inputs."""
+        return len(self.formula.inputs)
+
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[()]]:
         """The value; nothing is kept."""
-        elements = _elements(tensors[: self._count])
+        elements = self._elements(tensors)
         y = torch.empty_like(elements[0])
-        parameters = self._read(tensors)
-        self.launcher.launch(self.run, elements, (y,), None, 0, parameters, self.layout)
+        self._launch(self.run, tensors, elements, (y,), None, 0)
         return y, ()
 
     def backward(
@@ -149,16 +166,47 @@ class _Elementwise:
         if run is None:
             return None
         n = self._count
-        elements = _elements(tensors[:n])
-        stores = [torch.empty_like(elements[0]) for need in needed[:n] if need]
+        elements = self._elements(tensors)
+        gradients, stores = self._stores(tensors, elements, needed[:n])
+        if any(upstream.stride()) or not self.launcher.READS_ONE_UPSTREAM:
+            upstream = alike(upstream, self._strides(elements))
         learned = [t for t, need in zip(tensors[n:], needed[n:], strict=True) if need]
-        parameters = self._read(tensors)
-        sums = self.launcher.launch(
-            run, elements, stores, upstream, len(learned), parameters, self.layout
+        sums = self._launch(run, tensors, elements, stores, upstream, len(learned))
+        if sums is None:
+            return gradients
+        return gradients + [in_shape(s, p, self.layout) for s, p in zip(sums, learned, strict=True)]
+
+    def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The inputs as a kernel reads them: dense, and alike."""
+        x = dense(tensors[0])
+        if self._count == 1:
+            return (x,)
+        return (x, *[alike(other, x.stride()) for other in tensors[1 : self._count]])
+
+    def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
+        """How the value and the upstream gradient lie in memory."""
+        return elements[0].stride()
+
+    def _stores(
+        self, tensors: Sequence[Tensor], elements: Sequence[Tensor], needed: Sequence[bool]
+    ) -> tuple[list[Tensor], Sequence[Tensor]]:
+        """Memory for the inputs' gradients: as tensors, and as the kernel writes them."""
+        gradients = [torch.empty_like(x) for x, need in zip(elements, needed, strict=True) if need]
+        return gradients, gradients
+
+    def _launch(
+        self,
+        run: Run,
+        tensors: Sequence[Tensor],
+        elements: Sequence[Tensor],
+        stores: Sequence[Tensor],
+        upstream: Tensor | None,
+        sums: int,
+    ) -> Tensor | None:
+        found: Tensor | None = self.launcher.launch(
+            run, elements, stores, upstream, sums, self._read(tensors), self.layout
         )
-        if not learned:
-            return stores
-        return stores + [in_shape(s, p, self.layout) for s, p in zip(sums, learned, strict=True)]
+        return found
 
     def plain(self, tensors: Sequence[Tensor]) -> Tensor:
         """The value by plain, differentiable operations."""
@@ -180,25 +228,89 @@ class _Elementwise:
         """The kernel for the gradients of the tensors that need one."""
         if needed not in self._gradient_runs:
             names = zip(self.formula.parameters, self.numbers, strict=True)
-            tensors = (*self.formula.inputs, *(n for n, number in names if number is None))
-            wanted = (name for name, need in zip(tensors, needed, strict=True) if need)
-            self._gradient_runs[needed] = self._kernel(tuple(wanted))
+            learned = (name for name, number in names if number is None)
+            operands = (*self._operands(), *((name,) for name in learned))
+            wanted = (o for o, need in zip(operands, needed, strict=True) if need)
+            self._gradient_runs[needed] = self._kernel(tuple(itertools.chain(*wanted)))
         return self._gradient_runs[needed]
+
+    def _operands(self) -> Sequence[tuple[str, ...]]:
+        """The inputs' names that each of the tensors with inputs holds."""
+        return [(name,) for name in self.formula.inputs]
 
     def _kernel(self, wanted: tuple[str, ...]) -> Run | None:
         run: Run | None = self.launcher.kernel(
-            self.formula, self.dtype, self.numbers, self.layout, wanted
+            self.formula, self.dtype, self.numbers, self.layout, wanted, self.pairs
         )
         return run
 
 
-_call = lru_cache(maxsize=256)(_Elementwise)
+class _Packed(_Elementwise):
+    """The same where one tensor holds both inputs, which the kernels read where they lie."""
+
+    def __init__(
+        self,
+        formula: Formula,
+        launcher: ModuleType,
+        dtype: torch.dtype,
+        numbers: tuple[float | None, ...],
+        found: PackedLayout,
+        plain: Plain,
+        packing: Packing,
+    ) -> None:
+        self._found, self._packing, self.pairs = found, packing, found.pairs
+        super().__init__(formula, launcher, dtype, numbers, found.layout, plain)
+
+    def _input_tensors(self) -> int:
+        return 1
+
+    def _operands(self) -> Sequence[tuple[str, ...]]:
+        return [self.formula.inputs]
+
+    def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return self._packing.views(dense(tensors[0]))
+
+    def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
+        return self._found.strides
+
+    def _stores(
+        self, tensors: Sequence[Tensor], elements: Sequence[Tensor], needed: Sequence[bool]
+    ) -> tuple[list[Tensor], Sequence[Tensor]]:
+        if not needed[0]:
+            return [], ()
+        gradient = torch.empty_like(dense(tensors[0]))
+        return [gradient], self._packing.views(gradient)
+
+    def _launch(
+        self,
+        run: Run,
+        tensors: Sequence[Tensor],
+        elements: Sequence[Tensor],
+        stores: Sequence[Tensor],
+        upstream: Tensor | None,
+        sums: int,
+    ) -> Tensor | None:
+        step, row = self._found.step, self._found.step // 2
+        steps = [step] * 2 + [row if upstream is None else step] * len(stores)
+        found: Tensor | None = self.launcher.launch(
+            run, elements, stores, upstream, sums, self._read(tensors), self.layout, steps
+        )
+        return found
 
 
-def _elements(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The inputs as a kernel reads them: dense, and alike."""
-    x = dense(inputs[0])
-    return (x,) if len(inputs) == 1 else (x, *[alike(other, x) for other in inputs[1:]])
+@lru_cache(maxsize=256)
+def _call(
+    formula: Formula,
+    launcher: ModuleType,
+    dtype: torch.dtype,
+    numbers: tuple[float | None, ...],
+    layout: Any,
+    plain: Plain,
+    packing: Packing | None,
+) -> _Elementwise:
+    if packing:
+        return _Packed(formula, launcher, dtype, numbers, layout, plain, packing)
+    return _Elementwise(formula, launcher, dtype, numbers, layout, plain)
 
 
 def _is_sound(formula: Formula) -> bool:

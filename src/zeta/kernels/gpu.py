@@ -15,8 +15,9 @@ from torch import Tensor
 
 from zeta._formula import Formula
 from zeta.kernels.build import Run, elementwise_triton, has_triton
-from zeta.kernels.operands import Layout, Parameter, alike, extents
+from zeta.kernels.operands import Layout, Parameter, extents
 
+READS_ONE_UPSTREAM = False
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 # Elements along memory in a tile: eight to a thread of four warps.
@@ -32,11 +33,12 @@ def kernel(
     parameters: Sequence[Parameter | None],
     layout: Layout | None,
     wanted: tuple[str, ...],
+    pairs: bool = False,
 ) -> Run | None:
     """As :func:`zeta.kernels.build.elementwise_cpp`; one kernel serves all dtypes and layouts."""
     if dtype not in DTYPES or not has_triton():
         return None
-    return elementwise_triton(formula, parameters, wanted)
+    return elementwise_triton(formula, parameters, wanted, pairs)
 
 
 def launch(
@@ -47,6 +49,7 @@ def launch(
     sums: int,
     parameters: Sequence[Parameter],
     layout: Layout | None,
+    steps: Sequence[int] | None = None,
 ) -> Tensor | None:
     """As :func:`zeta.kernels.cpu.launch`."""
     x = elements[0]
@@ -71,9 +74,9 @@ def launch(
             run[(units,)](
                 *operands,
                 *values,
-                x if upstream is None else alike(upstream, x),
+                x if upstream is None else upstream,
                 partial,
-                *(channels * inner for _ in operands),
+                *(steps or [channels * inner] * len(operands)),
                 outer,
                 channels,
                 inner,

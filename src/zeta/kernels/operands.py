@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +31,7 @@ class Layout:
         channel_shape: the sizes of the adjacent dimensions that parameters vary along.
         before: how many dimensions lie outside those.
         outer, channels, inner: the product of the sizes outside, of and inside of them.
+        apart: whether there is something between a row of channels and the next.
     """
 
     order: tuple[int, ...]
@@ -37,6 +40,7 @@ class Layout:
     outer: int
     channels: int
     inner: int
+    apart: bool = False
 
     @property
     def columns(self) -> bool:
@@ -46,7 +50,7 @@ class Layout:
     @property
     def repeats(self) -> int:
         """How often a row of channels is repeated to make a row of decent length."""
-        return max(1, _SHORTEST_ROW // self.channels) if self.columns else 1
+        return max(1, _SHORTEST_ROW // self.channels) if self.columns and not self.apart else 1
 
     @property
     def row(self) -> int:
@@ -86,7 +90,7 @@ class Layout:
         return sizes[self.before : self.before + len(self.channel_shape)]
 
 
-def find_layout(x: Tensor, parameters: Sequence[Tensor]) -> Layout | None:
+def find_layout(x: Tensor, parameters: Sequence[Tensor], apart: bool = False) -> Layout | None:
     """The layout of a dense ``x``; None if it is empty or parameters vary along dims apart."""
     if x.numel() == 0:
         return None
@@ -112,7 +116,86 @@ def find_layout(x: Tensor, parameters: Sequence[Tensor]) -> Layout | None:
         math.prod(sizes[:first]),
         math.prod(shape),
         math.prod(sizes[last + 1 :]),
+        apart,
     )
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How two inputs lie in one tensor, along one of its dimensions.
+
+    Attributes:
+        dim: the dimension, from 0 on.
+        interleaved: whether they lie in turn, a b a b …, and not one after the other.
+        first: which of them comes first, 0 or 1.
+    """
+
+    dim: int
+    interleaved: bool
+    first: int
+
+    def views(self, packed: Tensor) -> tuple[Tensor, Tensor]:
+        """The two inputs, in the formula's order."""
+        if self.interleaved:
+            parts = packed.unflatten(self.dim, (-1, 2)).unbind(self.dim + 1)
+        else:
+            parts = packed.chunk(2, self.dim)
+        return (parts[1], parts[0]) if self.first else (parts[0], parts[1])
+
+    def layout(self, packed: Tensor, parameters: Sequence[Tensor]) -> PackedLayout | None:
+        """How a kernel reads the dense ``packed``; None if it cannot.
+
+        Args:
+            packed: the tensor.
+            parameters: those that differ between elements.
+        """
+        return _packed_layout(
+            self, packed.shape, packed.stride(), tuple(p.shape for p in parameters)
+        )
+
+
+class PackedLayout(NamedTuple):
+    """How a kernel reads a tensor of two inputs.
+
+    Attributes:
+        layout: of each of the two.
+        strides: of what has the shape of one, dense.
+        pairs: whether they lie element by element in turn.
+        step: from one row of an input to its next, in elements.
+    """
+
+    layout: Layout
+    strides: tuple[int, ...]
+    pairs: bool
+    step: int
+
+
+@lru_cache(maxsize=256)
+def _packed_layout(
+    packing: Packing,
+    shape: torch.Size,
+    strides: tuple[int, ...],
+    parameters: tuple[torch.Size, ...],
+) -> PackedLayout | None:
+    packed = torch.empty_strided(shape, strides, device="meta")
+    view = packing.views(packed)[0]
+    if view.numel() == 0:
+        return None
+    like = torch.empty_like(view)
+    inside = strides[packing.dim]
+    pairs = packing.interleaved and inside == 1
+    if pairs:
+        run = view.numel()
+    else:
+        run = inside if packing.interleaved else shape[packing.dim] // 2 * inside
+    if parameters:
+        own = [torch.empty(p, device="meta") for p in parameters]
+        layout = find_layout(like, own, apart=not pairs)
+    else:
+        layout = Layout((), (), 0, view.numel() // run, 1, run, apart=True)
+    if layout is None or not (pairs or layout.channels * layout.inner == run):
+        return None
+    return PackedLayout(layout, like.stride(), pairs, 2 * layout.row * layout.inner)
 
 
 def extents(layout: Layout | None, size: int) -> tuple[int, int, int]:
@@ -154,6 +237,9 @@ def dense(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
-def alike(tensor: Tensor, x: Tensor) -> Tensor:
-    """The tensor itself if it lies in memory as the dense ``x`` does; else a copy."""
-    return tensor if tensor.stride() == x.stride() else torch.empty_like(x).copy_(tensor)
+def alike(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """The tensor itself if it lies in memory as these dense strides say; else a copy."""
+    if tensor.stride() == strides:
+        return tensor
+    like = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    return like.copy_(tensor)

@@ -7,6 +7,7 @@
 //   parameters, sums     how many parameters there are, how many of their gradients are wanted
 //   backward             whether what is written and summed is multiplied by an upstream gradient
 //   columns              how parameters vary, see Arguments
+//   pairs                whether two inputs, and what is written for them, lie in turn: a b a b …
 //   evaluate(x, p, out, terms)   one vector: what is written, and the terms of the sums
 //   finish(p, channel, totals)   multiplies the sums by what does not vary
 //
@@ -20,6 +21,7 @@ using formula::V;
 using Number = Scalar<V>;
 constexpr int width = lanes<V>;
 constexpr int elements = formula::elements, stores = formula::stores, sums = formula::sums;
+constexpr bool reads_pairs = formula::pairs, writes_pairs = formula::pairs && stores == 2;
 
 // Layout "segments": a tensor is (outer, channels, inner), and a row is (channels, inner); a
 // parameter has one value per channel. Layout "columns": a row is (channels,), the last one perhaps
@@ -52,15 +54,32 @@ struct Row {
 };
 INLINE Row row_of(const Arguments& a, int64_t row, int64_t offset) {
     Row r;
-    for (int k = 0; k < elements; k++) r.x[k] = a.operands[k] + row * a.steps[k] + offset;
+    const int64_t read = reads_pairs ? 2 * offset : offset, written = writes_pairs ? 2 * offset : offset;
+    for (int k = 0; k < elements; k++) r.x[k] = a.operands[k] + row * a.steps[k] + read;
     for (int k = 0; k < stores; k++)
-        r.y[k] = a.operands[elements + k] + row * a.steps[elements + k] + offset;
+        r.y[k] = a.operands[elements + k] + row * a.steps[elements + k] + written;
     r.upstream = a.upstream + (formula::backward ? row * a.channels * a.inner + offset : 0);
     return r;
 }
 
 template <bool whole> INLINE V vector_at(const Storage* p, int count) {
     return whole ? load(p) : load_some(p, count);
+}
+
+// The first and the second of each of `count` pairs.
+template <bool whole> INLINE void load_pairs(const Storage* p, int count, V& a, V& b) {
+    const int rest = 2 * count - width;
+    const V low = whole || rest >= 0 ? load(p) : load_some(p, 2 * count);
+    const V high = whole ? load(p + width) : rest > 0 ? load_some(p + width, rest) : low;
+    split(low, high, a, b, std::make_integer_sequence<int, width>());
+}
+template <bool whole> INLINE void store_pairs(Storage* p, int count, V a, V b) {
+    const int rest = 2 * count - width;
+    V low, high;
+    join(a, b, low, high, std::make_integer_sequence<int, width>());
+    whole || rest >= 0 ? store(p, low) : store_some(p, low, 2 * count);
+    if (whole) store(p + width, high);
+    else if (rest > 0) store_some(p + width, high, rest);
 }
 
 // One vector at offset i, of which `count` elements count; an upstream gradient that is `constant`
@@ -70,7 +89,14 @@ INLINE void step(
     const Row& r, int64_t i, int count, bool constant, V same, const V* p, V* totals
 ) {
     V x[elements], out[stores + 1], terms[sums + 1];
-    for (int k = 0; k < elements; k++) x[k] = vector_at<whole>(r.x[k] + i, count);
+    if constexpr (reads_pairs) {
+        const bool turned = r.x[1] < r.x[0];
+        V a, b;
+        load_pairs<whole>(r.x[turned] + 2 * i, count, a, b);
+        x[0] = turned ? b : a, x[1] = turned ? a : b;
+    } else {
+        for (int k = 0; k < elements; k++) x[k] = vector_at<whole>(r.x[k] + i, count);
+    }
     formula::evaluate(x, p, out, terms);
     if constexpr (formula::backward) {
         const V g = constant ? same : vector_at<whole>(r.upstream + i, count);
@@ -81,8 +107,14 @@ INLINE void step(
             totals[k] += term;
         }
     }
-    for (int k = 0; k < stores; k++)
-        whole ? store(r.y[k] + i, out[k]) : store_some(r.y[k] + i, out[k], count);
+    if constexpr (writes_pairs) {
+        const bool turned = r.y[1] < r.y[0];
+        const V a = turned ? out[1] : out[0], b = turned ? out[0] : out[1];
+        store_pairs<whole>(r.y[turned] + 2 * i, count, a, b);
+    } else {
+        for (int k = 0; k < stores; k++)
+            whole ? store(r.y[k] + i, out[k]) : store_some(r.y[k] + i, out[k], count);
+    }
 }
 
 INLINE V constant_upstream(const Arguments& a) {
@@ -96,9 +128,9 @@ INLINE void run(const Row& r, int64_t size, bool constant, V same, const V* p, V
     int64_t i = 0;
     for (; i + width <= size; i += width) {
         if constexpr (prefetch) {
-            for (int k = 0; k < elements; k++) __builtin_prefetch(r.x[k] + i + ahead);
+            for (int k = 0; k < elements; k++) __builtin_prefetch(r.x[k] + (1 + reads_pairs) * i + ahead);
             if (formula::backward && !constant) __builtin_prefetch(r.upstream + i + ahead);
-            for (int k = 0; k < stores; k++) __builtin_prefetch(r.y[k] + i + ahead, 1);
+            for (int k = 0; k < stores; k++) __builtin_prefetch(r.y[k] + (1 + writes_pairs) * i + ahead, 1);
         }
         step<true>(r, i, width, constant, same, p, totals);
     }
@@ -229,6 +261,7 @@ extern "C" int zeta_kernel(const Arguments* arguments) {
     }
     const int64_t bytes = size * sizeof(Storage);
     w.fresh = bytes >= fresh_bytes;
+    // What one tensor holds in two parts is asked for twice.
     for (int k = 0; bytes >= huge_bytes && k < stores; k++)
         prefer_huge_pages(a.operands[elements + k], bytes);
 

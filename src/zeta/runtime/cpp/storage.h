@@ -2,6 +2,8 @@
 //
 // The generated code defines, in namespace `formula`, the vector type V that arithmetic runs in.
 
+#include <utility>
+
 INLINE Float load(const float* p) { Float v; std::memcpy(&v, p, sizeof v); return v; }
 INLINE Double load(const double* p) { Double v; std::memcpy(&v, p, sizeof v); return v; }
 INLINE void store(float* p, Float v) { std::memcpy(p, &v, sizeof v); }
@@ -145,4 +147,17 @@ template <class T> INLINE void store_some(T* p, formula::V v, int count) {
     typename Bytes<lanes<formula::V> * sizeof(T)>::type bytes;
     store((T*)&bytes, v);
     store_bytes(p, bytes, count * sizeof(T));
+}
+
+// What lies in turn in two vectors, a b a b …, as two vectors; and back.
+template <class V, int... i>
+INLINE void split(V low, V high, V& a, V& b, std::integer_sequence<int, i...>) {
+    a = __builtin_shufflevector(low, high, 2 * i...);
+    b = __builtin_shufflevector(low, high, (2 * i + 1)...);
+}
+template <class V, int... i>
+INLINE void join(V a, V b, V& low, V& high, std::integer_sequence<int, i...>) {
+    constexpr int n = sizeof...(i);
+    low = __builtin_shufflevector(a, b, (i / 2 + i % 2 * n)...);
+    high = __builtin_shufflevector(a, b, (n / 2 + i / 2 + i % 2 * n)...);
 }
