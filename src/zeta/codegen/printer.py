@@ -24,8 +24,8 @@ OPERATORS = {
     "or": "{} | {}",
     "not": "~{}",
 }
-# Written out as products up to this exponent.
-_LARGEST_PRODUCT = 4
+# Written out as products up to this exponent: each factor may cost half a unit in the last place.
+_LARGEST_PRODUCT = 8
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Dialect:
 
     def _expression(self, node: Node, names: Mapping[Node, str]) -> str:
         if node.op == "power" and _is_product(node.args[1].value):
-            return self._product(names[node.args[0]], int(node.args[1].value))
+            return self._product(names[node.args[0]], node.args[1].value)
         if node.op in OPERATORS:
             return self.templates[node.op].format(*(self._operand(a, names) for a in node.args))
         vectors = [self._vector(argument, names) for argument in node.args]
@@ -71,10 +71,14 @@ class Dialect:
             return self.templates[node.op].format(*vectors)
         return f"{node.op}({', '.join(vectors)})"
 
-    def _product(self, base: str, exponent: int) -> str:
+    def _product(self, base: str, exponent: float) -> str:
         # Of reciprocals, which underflow by and by where a power's reciprocal would be 0 at once.
-        factor = base if exponent > 0 else f"({self.number(1.0)} / {base})"
-        return " * ".join([factor] * abs(exponent))
+        one = self.number(1.0)
+        factor = base if exponent > 0 else f"({one} / {base})"
+        factors = [_repeated(factor, int(abs(exponent)))] if abs(exponent) >= 1 else []
+        if not exponent.is_integer():
+            factors.append(f"sqrt({base})" if exponent > 0 else f"({one} / sqrt({base}))")
+        return " * ".join(factors)
 
     def _operand(self, node: Node, names: Mapping[Node, str]) -> str:
         return self.number(node.value) if node.is_number else names[node]
@@ -88,7 +92,15 @@ def identifier(role: str, name: str) -> str:
     return f"{role}_{name}"
 
 
+def _repeated(factor: str, count: int) -> str:
+    """A whole power of at least 1 by squares, which the compiler forms once."""
+    if count == 1:
+        return factor
+    half = _repeated(factor, count // 2)
+    return f"({half} * {half}{f' * {factor}' * (count % 2)})"
+
+
 def _is_product(exponent: float | str | None) -> bool:
     if not isinstance(exponent, float):
         return False
-    return exponent.is_integer() and abs(exponent) <= _LARGEST_PRODUCT
+    return (2 * exponent).is_integer() and abs(exponent) <= _LARGEST_PRODUCT

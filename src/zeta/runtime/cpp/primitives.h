@@ -3,8 +3,8 @@
 // Everything is branch-free and inline, so that the compiler merges what two primitives of the
 // same argument have in common: sigmoid(x), tanh(x) and their derivatives share one exponential.
 // A vector is as wide as the machine's widest register, through the vector extension of GCC and
-// Clang. Coefficients are minimax fits (float) or Taylor coefficients (double, e^x alone); the
-// other functions call libm lane by lane in double.
+// Clang. Coefficients are minimax fits, by the exchange algorithm of Remez for the relative error;
+// atan, sin and cos call libm lane by lane in double.
 
 #include <cmath>
 #include <cstdint>
@@ -146,6 +146,17 @@ INLINE bool any(Int mask) {
 #endif
 }
 
+// By rising powers: in two chains of half the length, but for the constant, so that it is rounded once.
+template <int n> INLINE Double polynomial(Double x, const double (&coefficients)[n]) {
+    const Double square = x * x;
+    Double chain[2] = {splat<Double>(coefficients[n - 2]), splat<Double>(coefficients[n - 1])};
+    for (int k = n - 3; k > 0; k--) {
+        Double& other = chain[(n - k) % 2];
+        other = other * square + coefficients[k];
+    }
+    return (chain[n % 2 ? 1 : 0] * x + chain[n % 2 ? 0 : 1]) * x + coefficients[0];
+}
+
 // ---- Exponentials -----------------------------------------------------------------------------
 
 // significand·2^n, rounded once, also where the result is subnormal or infinite.
@@ -169,11 +180,11 @@ INLINE Float exp_series(Float r) {
     return high * s + (r * 0x1.5554b0p-3f + 0x1.fffffep-2f);
 }
 INLINE Double exp_series(Double r) {
-    double coefficient[12] = {0.5};
-    for (int k = 1; k < 12; k++) coefficient[k] = coefficient[k - 1] / (k + 2);
-    Double q = splat<Double>(coefficient[11]);
-    for (int k = 10; k >= 0; k--) q = q * r + coefficient[k];
-    return q;
+    return polynomial(r, {  // to 2^-57.2
+        0x1.0p-1, 0x1.5555555555557p-3, 0x1.555555555554ep-5, 0x1.11111111100e6p-7,
+        0x1.6c16c16c1a015p-10, 0x1.a01a01abe2f49p-13, 0x1.a01a019085ed3p-16,
+        0x1.71de023f9334fp-19, 0x1.27e510829d47cp-22, 0x1.af4dcf9803046p-26,
+        0x1.1f1a8ba1156e9p-29});
 }
 
 template <class V> INLINE Exponential<V> exponential(V x) {
@@ -284,8 +295,34 @@ INLINE Float erf(Float x) {
     p = p * s + 0x1.20dd74p+0f;
     return a < 1 ? p * x : with_sign(1 - erfc(a), x);
 }
-INLINE Double erfc(Double x) { return each_lane(x, [](double v) { return std::erfc(v); }); }
-INLINE Double erf(Double x) { return each_lane(x, [](double v) { return std::erf(v); }); }
+// erf(x) for |x| <= 1, where erf(x)/x is fitted to 2^-54.9.
+INLINE Double erf_series(Double x) {
+    return x * polynomial(x * x, {
+        0x1.20dd750429b6dp+0, -0x1.812746b0379bdp-2, 0x1.ce2f21a040d1fp-4,
+        -0x1.b82ce311fab24p-6, 0x1.565bccf92e41dp-8, -0x1.c02db03e3149fp-11,
+        0x1.f9a2baaf3e63dp-14, -0x1.f4ca4db356654p-17, 0x1.b97fd59446ff1p-20,
+        -0x1.5c072cf2a3662p-23, 0x1.d71b1e08f94c8p-27, -0x1.abae326401edbp-31});
+}
+INLINE Double erfc(Double x) {
+    const Double a = at_most(abs(x), Traits<Double>::gauss_highest);
+    // p/q = e^(a²)·erfc(a) on [0, 27.3], to 2^-53.9.
+    const Double p = polynomial(a, {
+        1.0, 0x1.2ba66dbb29958p+1, 0x1.5bc2a8b35ccdcp+1, 0x1.028743d0d45f1p+1,
+        0x1.0e216f165900cp+0, 0x1.9ca4fa1086c9dp-2, 0x1.d2035cba01475p-4,
+        0x1.80ab913c63de9p-6, 0x1.bdedae9fd9e0bp-9, 0x1.4a19d42f1d350p-12,
+        0x1.dfd68452857f9p-17});
+    const Double q = polynomial(a, {
+        1.0, 0x1.bc15283d3e710p+1, 0x1.686d4f9c71ff6p+2, 0x1.6a10bb4d5e219p+2,
+        0x1.f55e235129d81p+1, 0x1.f7d7a4284cf4bp+0, 0x1.7835018cb897ep-1,
+        0x1.a3247009f3307p-3, 0x1.5730c9b206e24p-5, 0x1.8c063bfb6c15ep-8,
+        0x1.248b5743ddb16p-11, 0x1.a93ecd17ddaf7p-16});
+    const Double upper = gauss(x) * (p / q), outer = x < 0 ? 2 - upper : upper;
+    return a < 0.5 ? 1 - erf_series(x) : outer;
+}
+INLINE Double erf(Double x) {
+    const Double a = abs(x);
+    return a < 1 ? erf_series(x) : with_sign(1 - erfc(a), x);
+}
 
 // ---- Logarithms -------------------------------------------------------------------------------
 
@@ -312,12 +349,43 @@ INLINE Float log(Float x) {
     y = x == 0 ? splat<Float>(-infinity) : y;
     return x > 0 || x == 0 ? (x < infinity ? y : x) : splat<Float>(NAN);
 }
-INLINE Float log1p(Float x) {
-    const Float u = x + 1, lost = x - (u - 1);
-    return log(u) + (x < 0x1p30f && u > 0 ? lost / u : Float{});
+
+// 2·atanh(s)/s - 2 of w = s²; with s = f/(2 + f), log(1 + f) = 2·atanh(s) = f - s·(f - this).
+INLINE Double atanh_series(Double w) {
+    return w * polynomial(w, {  // on [0, 1/9], to 2^-52.2
+        0x1.5555555555555p-1, 0x1.999999999a406p-2, 0x1.24924923d1dc9p-2,
+        0x1.c71c727307951p-3, 0x1.745cf05ec01cep-3, 0x1.3b18baf3d2077p-3,
+        0x1.10abf59484e25p-3, 0x1.eb995130e4c43p-4, 0x1.684f5c537af71p-4, 0x1.4b35557f59cabp-3});
 }
-INLINE Double log(Double x) { return each_lane(x, [](double v) { return std::log(v); }); }
-INLINE Double log1p(Double x) { return each_lane(x, [](double v) { return std::log1p(v); }); }
+INLINE Float atanh_series(Float w) {  // on [0, 0.0295], to 2^-21.6
+    return w * ((w * 0x1.2ee612p-2f + 0x1.997c30p-2f) * w + 0x1.55555cp-1f);
+}
+// log(x) of a finite x > 0 as a sum, the second number the smaller.
+template <class V> struct Logarithm { V high, low; };
+template <class V> INLINE Logarithm<V> logarithm(V x) {
+    constexpr int mantissa = Traits<V>::mantissa;
+    constexpr Scalar<V> rounder = Traits<V>::rounder;
+    const Bits<V> tiny = x < std::numeric_limits<Scalar<V>>::min();
+    const Bits<V> bits = (Bits<V>)(tiny ? x * Scalar<V>(1ll << mantissa) : x);
+    // x = 2^e·(1 + f) with 1 + f in [√½, √2)
+    const Bits<V> e = (bits - (Bits<V>)splat<V>(0x1.6a09e667f3bcdp-1)) >> mantissa;
+    const V f = (V)(bits - (e << mantissa)) - 1, s = f / (f + 2);
+    const V n = ((V)(e + (Bits<V>)splat<V>(rounder)) - rounder) - (tiny ? splat<V>(mantissa) : V{});
+    const V whole = n * Traits<V>::ln2_high, sum = whole + f;  // the product is exact
+    const V rest = n * Traits<V>::ln2_low - s * (f - atanh_series(s * s)) + (f - (sum - whole));
+    const V high = sum + rest;
+    return {high, rest - (high - sum)};
+}
+INLINE Double log(Double x) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    const Double y = x == 0 ? splat<Double>(-infinity) : logarithm(x).high;
+    return x > 0 || x == 0 ? (x < infinity ? y : x) : splat<Double>(NAN);
+}
+
+template <class V> INLINE V log1p(V x) {
+    const V u = x + 1, lost = x - (u - 1);
+    return log(u) + (x < Scalar<V>(0x1p30) && u > 0 ? lost / u : V{});
+}
 
 // log(1 + q) for 0 <= q <= 1, which is 2·atanh(t/2) with t = q/(1 + q/2) <= 2/3.
 INLINE Float log1p_of_unit(Float q) {
@@ -327,7 +395,10 @@ INLINE Float log1p_of_unit(Float q) {
     p = p * w + 0.3333316147327423f;
     return t * (p * w) + t;
 }
-INLINE Double log1p_of_unit(Double q) { return log1p(q); }
+INLINE Double log1p_of_unit(Double q) {
+    const Double s = q / (q + 2);
+    return q - s * (q - atanh_series(s * s));
+}
 
 template <class V> INLINE V softplus(V x) { return at_least(x, 0) + log1p_of_unit(exp_decay(x)); }
 
@@ -398,15 +469,31 @@ INLINE Double atan(Double x) { return each_lane(x, [](double v) { return std::at
 template <class V> INLINE V sqrt(V x) {
     return each_lane(x, [](Scalar<V> v) { return std::sqrt(v); });
 }
+// x^y for a finite x > 0: e^(y·log(x)), the exponent as a sum of two numbers.
+template <class V> INLINE V power_of_positive(V x, V y) {
+    constexpr Scalar<V> lowest = Traits<V>::exp_lowest, highest = Traits<V>::exp_highest;
+    const auto [high, low] = logarithm(x);
+    const V bounded = clip(y, splat<V>(-0x1p64), splat<V>(0x1p64));  // times 0 it is 0
+    const V exponent = bounded * high;
+    const V lost = fused(bounded, high, -exponent) + bounded * low;
+    const auto [n, p] = exponential(at_most(at_least(exponent, lowest), highest));
+    return scale((abs(exponent) < -lowest ? (p + 1) * lost + p : p) + 1, n);
+}
+// As std::pow, but for the sign of zero.
 template <class V> INLINE V power(V x, V y) {
-    for (int i = 0; i < lanes<V>; i++) x[i] = std::pow(x[i], y[i]);
-    return x;
+    constexpr Scalar<V> infinity = std::numeric_limits<Scalar<V>>::infinity();
+    // All numbers that large are even.
+    const V even = splat<V>(Scalar<V>(1ll << (8 * sizeof(Scalar<V>) - 2))), bounded = clip(y, -even, even);
+    const Bits<V> whole = __builtin_convertvector(bounded, Bits<V>);
+    const Bits<V> is_whole = __builtin_convertvector(whole, V) == bounded, is_odd = is_whole & -(whole & 1);
+    const V a = abs(x), overflow = splat<V>(infinity);
+    V z = power_of_positive(a, y);
+    z = a == 0 ? (y > 0 ? V{} : overflow) : a == infinity ? (y > 0 ? overflow : V{}) : z;
+    z = is_odd ? with_sign(z, x) : z;
+    z = x < 0 && a < infinity && !is_whole ? splat<V>(NAN) : z;
+    return y == 0 || x == 1 ? splat<V>(1) : unless_nan(unless_nan(z, x), y);
 }
 // x^y·log(x), and 0 where x = 0 and y >= 0, as PyTorch has it.
 template <class V> INLINE V power_log(V x, V y) {
-    for (int i = 0; i < lanes<V>; i++) {
-        const bool is_limit = x[i] == 0 && y[i] >= 0;
-        x[i] = is_limit ? 0 : std::pow(x[i], y[i]) * std::log(x[i]);
-    }
-    return x;
+    return x == 0 && y >= 0 ? V{} : power(x, y) * log(x);
 }
