@@ -95,8 +95,8 @@ def gelu_tanh(x):
     Source: Hendrycks and Gimpel 2016.
     """
     c = clip(x, -32, 32)  # where the gate is 0 or 1 even in float64
-    u = math.sqrt(2 / math.pi) * (c + 0.044715 * (c * c) * c)
-    return x * zm.sigmoid(2 * u)
+    k = 2 * math.sqrt(2 / math.pi)
+    return x * zm.sigmoid(c * (k + 0.044715 * k * (c * c)))
 
 
 @formula

@@ -107,6 +107,9 @@ class Graph:
                 return args[1] if first.value else last
             case "where" if args[1] is last:
                 return last
+            case "where" if args[1].op == "where" and args[1].args[2] is last:
+                inner, value, _ = args[1].args
+                return self.node("where", first & inner, value, last)
         return None
 
     def _kept(self, op: str, value: Any, args: tuple[Node, ...]) -> Node:
