@@ -22,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LSELU = activations.learnable_selu_variation
+GRID = grid(torch.float32)
 
 
 def run(f, x, parameters=None, layout=None):
@@ -74,6 +75,20 @@ def test_special_values_are_the_plain_formulas(f):
     torch.testing.assert_close(
         run(f, x), evaluate_plain(f, x, dict(f.parameters)), equal_nan=True, rtol=1e-6, atol=1e-42
     )
+
+
+def test_powers():
+    """Special numbers as PyTorch has them; the others to 2 units, and a tenth for each of p."""
+    special = [0.0, 1.0, 0.5, 2.0, 3.0, 3.5, 9.0, math.inf, 1e-42, 3e38, 2.0**23 + 1, 2.0**24]
+    special = torch.tensor([*special, *(-s for s in special), math.nan])
+    p = torch.cat([special, torch.tensor([1.3, -2.3, 30.5, -0.01])])[:, None].to(DEVICE)
+    x = torch.cat([special, GRID]).repeat(len(p), 1).to(DEVICE)
+    got = run(formula(p=1.0)(lambda x, p: x**p), x, [p], find_layout(x, [p])).double()
+    expected = torch.pow(x.double(), p.double()).float().double()
+    bound = (2 + p.abs().clamp(max=1e3).nan_to_num() / 10) * torch.finfo(torch.float32).eps
+    near = (got - expected).abs() <= bound * expected.abs() + 1.5e-45
+    right = (got == expected) | near | (got.isnan() & expected.isnan())
+    assert right.all(), (x[~right], p.expand_as(x)[~right], got[~right])
 
 
 @pytest.mark.parametrize("f", FORMULAS, ids=name)

@@ -283,13 +283,43 @@ def sqrt(x):
 
 
 @triton.jit
+def power_of_positive(x, y):
+    """x^y for a finite x > 0: e^(y·log(x)), the exponent as a sum of two numbers."""
+    tiny = x < 1.1754943508222875e-38
+    bits = tl.where(tiny, x * 8388608.0, x).to(tl.int32, bitcast=True)
+    # x = 2^e·(1 + f) with 1 + f in [√½, √2); with s = f/(2 + f), log(1 + f) is f - s·(f - series).
+    e = (bits - 0x3F3504F3) >> 23
+    f = (bits - (e << 23)).to(tl.float32, bitcast=True) - 1.0
+    s = f / (f + 2.0)
+    w = s * s
+    series = w * ((w * 0.29579952359199524 + 0.3998878002166748) * w + 0.6666668653488159)
+    n = e.to(tl.float32) - tl.where(tiny, 23.0, 0.0)
+    whole = n * 0.693145751953125  # exact
+    head = whole + f
+    rest = n * 1.428606765330187e-06 - s * (f - series) + (f - (head - whole))
+    high = head + rest
+    low = rest - (high - head)
+    bounded = clip(y, -18446744073709551616.0, 18446744073709551616.0)  # times 0 it is 0
+    power = bounded * high
+    lost = tl.fma(bounded, high, -power) + bounded * low
+    n = exponent(clip(power, -104.0, 89.0))
+    p = fraction(clip(power, -104.0, 89.0), n)
+    return scale(tl.where(tl.abs(power) < 104.0, (p + 1.0) * lost + p, p) + 1.0, n)
+
+
+@triton.jit
 def power(x, y):
-    # |x|^y by logarithm; a negative x has a real power for a whole y alone.
-    magnitude = exp(y * log(tl.abs(x)))
+    a = tl.abs(x)
+    infinity = float("inf")
     whole = tl.floor(y) == y
-    odd = tl.floor(y * 0.5) != y * 0.5
-    signed = tl.where(odd, -magnitude, magnitude)
-    return tl.where(x < 0, tl.where(whole, signed, float("nan")), magnitude)
+    odd = whole & (tl.floor(y * 0.5) != y * 0.5)
+    z = power_of_positive(a, y)
+    z = tl.where(a == 0, tl.where(y > 0, 0.0, infinity), z)
+    z = tl.where(a == infinity, tl.where(y > 0, infinity, 0.0), z)
+    z = tl.where((x.to(tl.int32, bitcast=True) < 0) & odd, -z, z)  # -0 too
+    z = tl.where((x < 0) & (a < infinity) & (whole == 0), float("nan"), z)
+    z = unless_nan(unless_nan(z, x), y)
+    return tl.where((y == 0) | (x == 1), 1.0, z)
 
 
 @triton.jit
