@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import zeta.math as zm
 from cases import FORMULAS, name
 from zeta import Formula, activations, formula
+from zeta._backends import jax, numpy, torch_plain
 from zeta._errors import NoResultError
 
 
@@ -97,7 +99,7 @@ def test_arrays_that_are_not_floating_point_are_refused():
 
 def test_numpy_parameters_are_checked():
     x = np.ones(3)
-    with pytest.raises(TypeError, match="exo: alpha must be a number or an array of numbers"):
+    with pytest.raises(TypeError, match="exo: alpha must be a number or an array, got NoneType"):
         activations.exo(x, None)
     with pytest.raises(ValueError, match=r"alpha of shape \(2, 3\) does not broadcast"):
         activations.exo(x, np.ones((2, 3)))
@@ -113,10 +115,32 @@ def test_parameters_that_do_not_broadcast_are_refused():
         activations.exo(x, torch.ones(2))
     with pytest.raises(ValueError, match=r"alpha of shape \(4, 2, 3\) does not broadcast"):
         activations.exo(x, torch.ones(4, 2, 3))
-    with pytest.raises(TypeError, match="exo: alpha must be a number or a tensor, got str"):
+    with pytest.raises(TypeError, match=r"exo: alpha must be a number or a torch\.Tensor, got str"):
         activations.exo(x, "1.0")
     with pytest.raises(TypeError, match="exo: alpha must be a floating-point tensor"):
         activations.exo(x, torch.ones(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "ones"),
+    [(numpy.ARRAYS, np.ones), (torch_plain.ARRAYS, torch.ones), (jax.ARRAYS, jnp.ones)],
+)
+def test_several_inputs_broadcast_and_have_one_dtype(arrays, ones):
+    product = formula(value=1.0)(lambda gate, value: gate * value)
+    column, row = ones((2, 1)), ones((3,))
+    assert arrays.evaluate(product, (column, row), {}).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"shapes \(2, 1\) and \(3, 2\) do not broadcast"):
+        arrays.evaluate(product, (column, ones((3, 2))), {})
+    half = arrays.cast(row, next(iter(arrays.dtypes)))
+    with pytest.raises(TypeError, match=r"inputs must have one dtype, got .*float16 and .*float"):
+        arrays.evaluate(product, (column, half), {})
+
+
+@pytest.mark.parametrize("ones", [np.ones, torch.ones, jnp.ones])
+def test_a_formula_that_asks_of_all_elements_is_told_what_to_write(ones):
+    positive = formula(lambda x: x if isinstance(x, mpmath.mpf) or x > 0 else 0 * x)
+    with pytest.raises(TypeError, match=r"asks of all of x .* write zeta\.math\.maximum"):
+        positive(ones(3))
 
 
 def test_a_formula_must_return_one_value_per_element():

@@ -11,14 +11,18 @@ import pytest
 import torch
 
 import zeta.math as zm
+from zeta._backends.protocol import Backend
 
 UNARY = sorted(set(zm.__all__) - {"minimum", "maximum", "clip", "piecewise"})
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax", "numpy", "number", "sympy", "mpmath"])
+@pytest.mark.parametrize(
+    "backend", ["torch", "jax", "numpy", "number", "sympy", "mpmath", "tracer"]
+)
 def test_a_backend_defines_every_primitive(backend):
     module = importlib.import_module(f"zeta._backends.{backend}")
-    assert not [p for p in [*zm.__all__, "evaluate"] if not hasattr(module, p)]
+    assert set(Backend.__annotations__) == {*zm.__all__, "evaluate"}
+    assert not [p for p in Backend.__annotations__ if not hasattr(module, p)]
 
 
 @pytest.mark.parametrize("primitive", UNARY)

@@ -59,7 +59,7 @@ class Formula:
         from zeta._backends import backend_for
 
         values = self.bind(*args, **kwargs)
-        result: Array = backend_for(x, *values.values()).evaluate(self, x, values)
+        result: Array = backend_for(x, *values.values()).evaluate(self, (x,), values)
         return result
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

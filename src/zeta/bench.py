@@ -32,7 +32,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("zeta.bench", "PyTorch", extra="torch") from error
 
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 
 MODES = ("forward", "backward", "both")
 SIZES = (2**10, 2**16, 2**20, 2**24)

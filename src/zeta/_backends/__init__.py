@@ -1,15 +1,16 @@
 """Which framework a value belongs to, found by its type without importing any framework.
 
-A backend is one module of this package. It defines every primitive of `zeta.math` for its
-framework, and ``evaluate(formula, x, parameters)``: the checks, the dtype the computation runs
-in, and the rounding of the result. To add a framework, write its module and name its packages
-here.
+A backend is one module of this package, see `zeta._backends.protocol`. To add a framework, write
+its module and name its packages here.
 """
 
+import importlib
 import numbers
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from zeta._backends.protocol import Backend
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,7 +26,7 @@ _BACKEND_OF_PACKAGE = {
 }
 
 
-def backend_for(*values: Any) -> ModuleType:
+def backend_for(*values: Any) -> "Backend":
     """The backend of the first value that is not a plain Python number.
 
     Raises:
@@ -35,44 +36,7 @@ def backend_for(*values: Any) -> ModuleType:
         name = _backend_name(type(value))
         if name != "number":
             break
-    return _load(name)
-
-
-def _load(name: str) -> ModuleType:
-    # Plain import statements: the one dynamic thing that torch.compile traces.
-    match name:
-        case "torch":
-            from zeta._backends import torch
-
-            return torch
-        case "numpy":
-            from zeta._backends import numpy
-
-            return numpy
-        case "sympy":
-            from zeta._backends import sympy
-
-            return sympy
-        case "mpmath":
-            from zeta._backends import mpmath
-
-            return mpmath
-        case "jax":
-            from zeta._backends import jax
-
-            return jax
-        case "tensorflow":
-            from zeta._backends import tensorflow
-
-            return tensorflow
-        case "tracer":
-            from zeta._backends import tracer
-
-            return tracer
-        case _:
-            from zeta._backends import number
-
-            return number
+    return _BACKENDS[name]
 
 
 def constant_while_compiling(function: F) -> F:
@@ -84,14 +48,18 @@ def constant_while_compiling(function: F) -> F:
     return function
 
 
+_BACKENDS: dict[str, "Backend"] = {}
 _NAME_OF_TYPE: dict[type, str] = {}
 
 
 @constant_while_compiling
 def _backend_name(cls: type) -> str:
+    """The backend of a type, which is among `_BACKENDS` from now on."""
     name = _NAME_OF_TYPE.get(cls)
     if name is None:
-        name = _NAME_OF_TYPE[cls] = _find_backend_name(cls)
+        name = _find_backend_name(cls)
+        _BACKENDS[name] = importlib.import_module(f"{__name__}.{name}")
+        _NAME_OF_TYPE[cls] = name
     return name
 
 

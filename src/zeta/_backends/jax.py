@@ -8,12 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.typing import DTypeLike
 
 from zeta._backends import jax_elementary
+from zeta._backends.evaluate import Arrays
 from zeta._formula import Formula
 
-DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
+ARRAYS = Arrays(
+    kind="an array",
+    noun="array",
+    types=(Array, np.ndarray, np.generic),
+    dtypes={np.dtype(d): jnp.promote_types(d, "f4") for d in ("f2", jnp.bfloat16, "f4", "f8")},
+    cast=jnp.asarray,
+    at_least=lambda x, low: jnp.where(x < low, low, x),
+    at_most=lambda x, high: jnp.where(x > high, high, x),
+    largest=lambda dtype: jnp.finfo(dtype).max,
+)
+check_input = ARRAYS.check_input
+compute_dtype = ARRAYS.compute_dtype
 
 exp = jnp.exp
 expm1 = jax_elementary.expm1
@@ -60,71 +71,16 @@ def piecewise(
     return jnp.where(x > 0, above, below)
 
 
-def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Array:
+def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Array:
     """The formula, compiled as one, in float32 for half types."""
-    check_input(x, formula.name)
-    x = jnp.asarray(x)
-    values = {
-        name: _checked_parameter(formula.name, name, value, x.shape)
-        for name, value in parameters.items()
-    }
-    return _compiled(formula, x, values)
+    ARRAYS.check(formula, inputs, parameters)
+    return _compiled(formula, inputs, parameters)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _compiled(formula: Formula, x: Array, parameters: dict[str, Any]) -> Array:
-    dtype = compute_dtype(x.dtype)
-    values = {name: jnp.asarray(value, dtype) for name, value in parameters.items()}
-    y = formula.function(_limits_defined(formula, x.astype(dtype)), **values)
-    if jnp.shape(y) != x.shape:
-        raise ValueError(
-            f"formula {formula.name!r} must return one value per element of x, shape {x.shape}; "
-            f"it returned shape {jnp.shape(y)}"
-        )
-    return jnp.asarray(y, x.dtype)
-
-
-def check_input(x: Any, function: str, argument: str = "input") -> None:
-    """Raise TypeError unless ``x`` is an array of a supported floating-point dtype."""
-    if not isinstance(x, Array | np.ndarray | np.generic):
-        raise TypeError(f"{function}: {argument} must be an array, got {type(x).__name__}")
-    if x.dtype not in DTYPES:
-        accepted = ", ".join(np.dtype(dtype).name for dtype in DTYPES)
-        raise TypeError(
-            f"{function}: {argument} must be a floating-point array ({accepted}), got {x.dtype}"
-        )
-
-
-def compute_dtype(dtype: DTypeLike) -> Any:
-    """The dtype that arithmetic runs in: float32 for the half types, else the dtype itself."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def _checked_parameter(function: str, name: str, value: Any, shape: tuple[int, ...]) -> Any:
-    if isinstance(value, int | float):
-        return value
-    if not isinstance(value, Array | np.ndarray | np.generic):
-        raise TypeError(
-            f"{function}: {name} must be a number or an array, got {type(value).__name__}"
-        )
-    check_input(value, function, name)
-    fits = len(value.shape) <= len(shape) and all(
-        size in (1, whole)
-        for size, whole in zip(reversed(value.shape), reversed(shape), strict=False)
-    )
-    if not fits:
-        raise ValueError(
-            f"{function}: {name} of shape {value.shape} does not broadcast to the input's "
-            f"shape {shape}"
-        )
-    return value
-
-
-def _limits_defined(formula: Formula, x: Array) -> Array:
-    below, above = formula.clamped_sides
-    largest = jnp.finfo(x.dtype).max
-    x = jnp.where(x < -largest, -largest, x) if below else x
-    return jnp.where(x > largest, largest, x) if above else x
+def _compiled(formula: Formula, inputs: tuple[Array, ...], parameters: dict[str, Any]) -> Array:
+    y: Array = ARRAYS.compute(formula, inputs, parameters)
+    return y
 
 
 def _finite(x: Array) -> Array:

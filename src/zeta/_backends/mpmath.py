@@ -6,6 +6,7 @@ from typing import Any
 import mpmath
 from mpmath import mpf
 
+from zeta._backends.evaluate import applied
 from zeta._formula import Formula
 
 atan = mpmath.atan
@@ -84,13 +85,16 @@ def piecewise(x: mpf, positive: Callable[[mpf], Any], otherwise: Callable[[mpf],
     return mpmath.mpf(positive(x) if x > 0 else otherwise(x))
 
 
-def evaluate(formula: Formula, x: mpf, parameters: dict[str, Any]) -> mpf:
+def evaluate(formula: Formula, inputs: tuple[mpf, ...], parameters: dict[str, Any]) -> mpf:
     """The formula at the working precision; at ±inf its limit, where it has one."""
-    below, above = formula.clamped_sides
-    # So far out that what is left of the approach to the limit rounds away.
-    largest = mpmath.mpf("1e30")
-    at = maximum(x, -largest) if below else x
-    at = minimum(at, largest) if above else at
-    y = formula.function(at, **parameters)
+    y = applied(_finite, formula, inputs, parameters)
     # Nothing underflows here: what is left of a limit of 0 would be infinite times the next factor.
-    return mpf(0) if mpmath.isinf(x) and abs(y) < mpf("1e-1000") else y
+    is_limit = any(map(mpmath.isinf, inputs))
+    return mpf(0) if is_limit and abs(y) < mpf("1e-1000") else y
+
+
+def _finite(x: mpf, below: bool, above: bool) -> mpf:
+    # So far out that what is left of the approach to the limit rounds away.
+    largest = mpf("1e30")
+    x = maximum(x, -largest) if below else x
+    return minimum(x, largest) if above else x

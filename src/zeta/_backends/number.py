@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 from zeta._backends import numpy
+from zeta._backends.evaluate import applied
 from zeta._formula import Formula
 
 
 def _on_numbers(function: Callable[..., Any]) -> Callable[..., float]:
+    @np.errstate(all="ignore")
     def call(*values: float) -> float:
-        with np.errstate(all="ignore"):
-            return float(function(*map(np.float64, values)))
+        return float(function(*map(np.float64, values)))
 
     return call
 
@@ -39,6 +40,8 @@ def piecewise(x: float, positive: Callable[[Any], Any], otherwise: Callable[[Any
     return float(numpy.piecewise(np.asarray(x, np.float64), positive, otherwise))
 
 
-def evaluate(formula: Formula, x: float, parameters: dict[str, Any]) -> float:
-    """The formula at one number."""
-    return float(numpy.evaluate(formula, np.float64(x), parameters))
+@np.errstate(all="ignore")
+def evaluate(formula: Formula, inputs: tuple[float, ...], parameters: dict[str, Any]) -> float:
+    """The formula at one point."""
+    at = tuple(map(np.float64, inputs))
+    return float(applied(numpy.ARRAYS.finite, formula, at, parameters))

@@ -7,11 +7,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from zeta._backends.evaluate import Arrays
 from zeta._formula import Formula
 
 Array = npt.NDArray[np.floating[Any]]
 
-DTYPES = (np.float16, np.float32, np.float64)
+ARRAYS = Arrays(
+    kind="an array",
+    noun="array",
+    types=(np.ndarray, np.generic),
+    dtypes={np.dtype(d): np.promote_types(d, np.float32) for d in ("f2", "f4", "f8")},
+    cast=lambda x, dtype: x.astype(dtype),
+    at_least=np.maximum,
+    at_most=np.minimum,
+    largest=lambda dtype: np.finfo(dtype).max,
+)
 
 exp = np.exp
 expm1 = np.expm1
@@ -59,51 +69,17 @@ def piecewise(
     return np.where(x > 0, above, below)
 
 
-def evaluate(formula: Formula, x: Any, parameters: dict[str, Any]) -> Array:
+@np.errstate(all="ignore")  # ±inf and NaN are values here, as in every framework
+def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Array:
     """The formula by NumPy operations, in float32 for float16."""
-    x = np.asarray(x)
-    if x.dtype not in DTYPES:
-        raise TypeError(
-            f"{formula.name}: input must be a floating-point array "
-            f"(float16, float32 or float64), got {x.dtype}"
-        )
-    dtype = np.promote_types(x.dtype, np.float32)
-    values = {
-        name: _checked_parameter(formula.name, name, value, x, dtype)
-        for name, value in parameters.items()
-    }
-    with np.errstate(all="ignore"):  # ±inf and NaN are values here, as in every framework
-        y = np.asarray(formula.function(_limits_defined(formula, x.astype(dtype)), **values))
-        y = y.astype(x.dtype)
-    if y.shape != x.shape:
-        raise ValueError(
-            f"formula {formula.name!r} must return one value per element of x, shape {x.shape}; "
-            f"it returned shape {y.shape}"
-        )
-    return y
+    values = {k: v if type(v) is float else _array_of(v) for k, v in parameters.items()}
+    return np.asarray(ARRAYS.evaluate(formula, tuple(map(np.asarray, inputs)), values))
 
 
-def _limits_defined(formula: Formula, x: Array) -> Array:
-    below, above = formula.clamped_sides
-    largest = np.finfo(x.dtype).max
-    x = np.maximum(x, -largest) if below else x
-    return np.minimum(x, largest) if above else x
-
-
-def _checked_parameter(function: str, name: str, value: Any, x: Array, dtype: np.dtype[Any]) -> Any:
-    if isinstance(value, int | float):
-        return value
-    array = np.asarray(value)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise TypeError(
-            f"{function}: {name} must be a number or an array of numbers, got {value!r}"
-        )
-    if np.broadcast_shapes(array.shape, x.shape) != x.shape:
-        raise ValueError(
-            f"{function}: {name} of shape {array.shape} does not broadcast to the input's shape "
-            f"{x.shape}"
-        )
-    return array.astype(dtype)
+def _array_of(value: Any) -> Any:
+    """What other libraries have, and lists, as NumPy's; the rest as it is."""
+    is_array = hasattr(value, "__array__") or isinstance(value, list | tuple)
+    return np.asarray(value) if is_array else value
 
 
 def _finite(x: Array) -> Array:

@@ -118,9 +118,9 @@ def piecewise(x: Expr, positive: Callable[[Expr], Any], otherwise: Callable[[Exp
     return Piecewise((positive(x), x > 0), (otherwise(x), True))
 
 
-def evaluate(formula: Formula, x: Expr, parameters: dict[str, Any]) -> Expr:
+def evaluate(formula: Formula, inputs: tuple[Expr, ...], parameters: dict[str, Any]) -> Expr:
     """The formula as an expression."""
-    return formula.function(x, **parameters)
+    return formula.function(*inputs, **parameters)
 
 
 def _operator(name: str, function: Function, printer: Any, exponent: str | None) -> str:

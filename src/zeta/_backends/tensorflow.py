@@ -7,11 +7,30 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from zeta._backends import tensorflow_graph
-from zeta._formula import Formula
+from zeta._backends.evaluate import Arrays, Shape
 
 Primitive = Callable[[Tensor], Tensor]
 
-DTYPES = (tf.float16, tf.bfloat16, tf.float32, tf.float64)
+
+def _shape(x: Tensor) -> Shape:
+    return None if x.shape.rank is None else tuple(x.shape)
+
+
+ARRAYS = Arrays(
+    kind="a tf.Tensor",
+    noun="tensor",
+    types=(Tensor, tf.Variable),
+    dtypes=dict.fromkeys((tf.float16, tf.bfloat16, tf.float32), tf.float32)
+    | {tf.float64: tf.float64},
+    cast=tf.cast,
+    at_least=lambda x, low: tf.where(x < low, low, x),
+    at_most=lambda x, high: tf.where(x > high, high, x),
+    largest=lambda dtype: tf.constant(dtype.max, dtype),
+    shape=_shape,
+)
+check_input = ARRAYS.check_input
+compute_dtype = ARRAYS.compute_dtype
+evaluate = ARRAYS.evaluate
 
 
 def _or_in_graph(primitive: Primitive, traced: Primitive) -> Primitive:
@@ -70,76 +89,6 @@ def piecewise(
         for y in branches
     )
     return tf.where(x > 0, above, below)
-
-
-def evaluate(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> Tensor:
-    """The formula by TensorFlow operations, in float32 for half types."""
-    check_input(x, formula.name)
-    x = tf.convert_to_tensor(x)
-    dtype = compute_dtype(x.dtype)
-    values = {
-        name: _checked_parameter(formula.name, name, value, x, dtype)
-        for name, value in parameters.items()
-    }
-    y = formula.function(_limits_defined(formula, tf.cast(x, dtype)), **values)
-    if not tf.is_tensor(y) or not y.shape.is_compatible_with(x.shape):
-        came = f"shape {y.shape}" if tf.is_tensor(y) else type(y).__name__
-        raise ValueError(
-            f"formula {formula.name!r} must return one value per element of x, "
-            f"shape {x.shape}; it returned {came}"
-        )
-    return tf.cast(y, x.dtype)
-
-
-def check_input(x: Any, function: str, argument: str = "input") -> None:
-    """Raise TypeError unless ``x`` is a tensor of a supported floating-point dtype."""
-    if not isinstance(x, Tensor | tf.Variable):
-        raise TypeError(f"{function}: {argument} must be a tf.Tensor, got {type(x).__name__}")
-    if x.dtype not in DTYPES:
-        accepted = ", ".join(dtype.name for dtype in DTYPES)
-        raise TypeError(
-            f"{function}: {argument} must be a floating-point tensor ({accepted}), "
-            f"got {x.dtype.name}"
-        )
-
-
-def compute_dtype(dtype: tf.DType) -> tf.DType:
-    """The dtype that arithmetic runs in: float32 for the half types, else the dtype itself."""
-    return tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype
-
-
-def _checked_parameter(function: str, name: str, value: Any, x: Tensor, dtype: tf.DType) -> Any:
-    """A number as it is, a tensor in the dtype that the computation runs in."""
-    if isinstance(value, int | float):
-        return value
-    if not isinstance(value, Tensor | tf.Variable):
-        raise TypeError(
-            f"{function}: {name} must be a number or a tensor, got {type(value).__name__}"
-        )
-    check_input(value, function, name)
-    if not _broadcasts(value.shape, x.shape):
-        raise ValueError(
-            f"{function}: {name} of shape {tuple(value.shape)} does not broadcast to the input's "
-            f"shape {tuple(x.shape)}"
-        )
-    return tf.cast(value, dtype)
-
-
-def _broadcasts(shape: tf.TensorShape, whole: tf.TensorShape) -> bool:
-    """A size that is not known while a graph is traced is taken on trust."""
-    if shape.rank is None or whole.rank is None:
-        return True
-    return shape.rank <= whole.rank and all(
-        size in (1, None, wanted) or wanted is None
-        for size, wanted in zip(reversed(shape), reversed(whole), strict=False)
-    )
-
-
-def _limits_defined(formula: Formula, x: Tensor) -> Tensor:
-    below, above = formula.clamped_sides
-    largest = tf.constant(x.dtype.max, x.dtype)
-    x = tf.where(x < -largest, -largest, x) if below else x
-    return tf.where(x > largest, largest, x) if above else x
 
 
 def _angle(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from zeta._backends.evaluate import applied
 from zeta._formula import Formula
 from zeta.codegen.graph import Node
 
@@ -41,9 +42,11 @@ def piecewise(x: Node, positive: Callable[[Node], Any], otherwise: Callable[[Nod
     return x.graph.node("where", x > 0, above, below)
 
 
-def evaluate(formula: Formula, x: Node, parameters: dict[str, Any]) -> Any:
-    """The formula as nodes; x kept finite on the sides where its limit asks for it."""
-    below, above = formula.clamped_sides
+def evaluate(formula: Formula, inputs: tuple[Node, ...], parameters: dict[str, Any]) -> Any:
+    """The formula as nodes."""
+    return applied(_finite, formula, inputs, parameters)
+
+
+def _finite(x: Node, below: bool, above: bool) -> Node:
     x = x.graph.node("finite_below", x) if below else x
-    x = x.graph.node("finite_above", x) if above else x
-    return formula.function(x, **parameters)
+    return x.graph.node("finite_above", x) if above else x

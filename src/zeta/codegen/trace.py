@@ -91,7 +91,7 @@ def _traced(formula: Formula, constants: Mapping[str, float]) -> tuple[Node, dic
     parameters = {p: graph.parameter(p) for p in formula.parameters if p not in constants}
     formula.clamped_sides  # noqa: B018 - what it raises is the caller's to mend
     with refusals():
-        (x,) = (graph.element(name) for name in formula.inputs)
-        value = tracer.evaluate(formula, x, parameters | dict(constants))
+        inputs = tuple(graph.element(name) for name in formula.inputs)
+        value = tracer.evaluate(formula, inputs, parameters | dict(constants))
         # A node, also where it is a number or a mask.
         return graph.node("add", value, 0), parameters

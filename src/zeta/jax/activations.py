@@ -33,7 +33,7 @@ def on_arrays(formula: Formula) -> Callable[..., Array]:
 
     @functools.wraps(formula, updated=())
     def function(x: Any, *args: Any, **kwargs: Any) -> Array:
-        return backend.evaluate(formula, x, formula.bind(*args, **kwargs))
+        return backend.evaluate(formula, (x,), formula.bind(*args, **kwargs))
 
     function.__module__ = "zeta.jax"  # where it is found, for pickles
     return function

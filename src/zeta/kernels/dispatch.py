@@ -8,7 +8,7 @@ dispatch mode) gets the plain formula, and so does a double backward.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -17,6 +17,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from zeta._backends.torch_plain import ARRAYS
 from zeta._formula import Formula
 from zeta.kernels import cpu, gpu
 from zeta.kernels.build import DTYPES, Run, are_one
@@ -33,9 +34,6 @@ from zeta.kernels.operands import (
 )
 from zeta.kernels.support import PLAIN_TYPES, is_plain, takes_kernels
 
-# Evaluates a formula by plain, differentiable operations: the formula, inputs, parameters.
-Plain = Callable[..., Tensor]
-
 _sound: WeakSet[Formula] = WeakSet()
 
 
@@ -43,7 +41,6 @@ def fused(
     formula: Formula,
     inputs: tuple[Any, ...],
     parameters: Mapping[str, Any],
-    plain: Plain,
     packing: Packing | None = None,
 ) -> Tensor | None:
     """The formula by a kernel, differentiable; None if the plain formula must do.
@@ -52,7 +49,6 @@ def fused(
         formula: the formula.
         inputs: of whatever type; with a packing, the one tensor that holds them.
         parameters: every parameter's value by name.
-        plain: evaluates the formula by plain operations, for a double backward.
         packing: how the formula's two inputs lie in one tensor.
     """
     x = inputs[0]
@@ -94,9 +90,7 @@ def fused(
         layout = packing.layout(dense(x), varied) if packing else find_layout(dense(x), varied)
         if layout is None:
             return None
-    call = _call(
-        formula, gpu if x.is_cuda else cpu, x.dtype, tuple(numbers), layout, plain, packing
-    )
+    call = _call(formula, gpu if x.is_cuda else cpu, x.dtype, tuple(numbers), layout, packing)
     if call.run is None:
         return None
     try:
@@ -127,14 +121,12 @@ class _Elementwise:
         dtype: torch.dtype,
         numbers: tuple[float | None, ...],
         layout: Layout | None,
-        plain: Plain,
     ) -> None:
         self.formula = formula
         self.launcher = launcher
         self.dtype = dtype
         self.numbers = numbers
         self.layout = layout
-        self._plain = plain
         self._count = self._input_tensors()
         kept = zip(numbers, are_one(numbers), strict=True)
         self._numbers = [
@@ -215,7 +207,11 @@ class _Elementwise:
             name: next(rest) if number is None else number
             for name, number in zip(self.formula.parameters, self.numbers, strict=True)
         }
-        return self._plain(self.formula, *tensors[: self._count], parameters)
+        y: Tensor = ARRAYS.evaluate(self.formula, self._inputs(tensors), parameters)
+        return y
+
+    def _inputs(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return tensors[: self._count]
 
     def _read(self, tensors: Sequence[Tensor]) -> Sequence[Any]:
         """The parameters that a kernel reads, in the formula's order."""
@@ -255,17 +251,19 @@ class _Packed(_Elementwise):
         dtype: torch.dtype,
         numbers: tuple[float | None, ...],
         found: PackedLayout,
-        plain: Plain,
         packing: Packing,
     ) -> None:
         self._found, self._packing, self.pairs = found, packing, found.pairs
-        super().__init__(formula, launcher, dtype, numbers, found.layout, plain)
+        super().__init__(formula, launcher, dtype, numbers, found.layout)
 
     def _input_tensors(self) -> int:
         return 1
 
     def _operands(self) -> Sequence[tuple[str, ...]]:
         return [self.formula.inputs]
+
+    def _inputs(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return self._packing.views(tensors[0])
 
     def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         return self._packing.views(dense(tensors[0]))
@@ -305,12 +303,11 @@ def _call(
     dtype: torch.dtype,
     numbers: tuple[float | None, ...],
     layout: Any,
-    plain: Plain,
     packing: Packing | None,
 ) -> _Elementwise:
     if packing:
-        return _Packed(formula, launcher, dtype, numbers, layout, plain, packing)
-    return _Elementwise(formula, launcher, dtype, numbers, layout, plain)
+        return _Packed(formula, launcher, dtype, numbers, layout, packing)
+    return _Elementwise(formula, launcher, dtype, numbers, layout)
 
 
 def _is_sound(formula: Formula) -> bool:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zeta._backends.torch import compute_dtype
+from zeta._backends.torch_plain import compute_dtype
 from zeta.kernels import compiler, gpu, mixture_cpu
 from zeta.kernels.build import has_triton
 

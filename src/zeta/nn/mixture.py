@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor, fx, nn
 
-from zeta._backends.torch import check_input, compute_dtype
+from zeta._backends.torch_plain import check_input, compute_dtype
 from zeta._mixture import (
     check_k,
     check_sampling,

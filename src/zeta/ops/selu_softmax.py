@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.overrides import handle_torch_function
 
 from zeta import activations
-from zeta._backends.torch import check_input, compute_dtype, evaluate_plain, is_symbol
+from zeta._backends.torch import is_symbol
+from zeta._backends.torch_plain import check_input, compute_dtype, evaluate_plain
 from zeta._call_forms import input_also_called
 from zeta._selu_softmax import DIM_LEFT_OUT, checked_dim
 from zeta.activations import SELU_ALPHA, SELU_SCALE

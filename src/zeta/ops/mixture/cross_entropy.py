@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from zeta import _mixture
-from zeta._backends.torch import check_input, compute_dtype
+from zeta._backends.torch_plain import check_input, compute_dtype
 from zeta.kernels.mixture import Mass
 from zeta.kernels.support import is_eager
 from zeta.ops.mixture import operators, plain

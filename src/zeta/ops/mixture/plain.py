@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeta._backends.torch import compute_dtype
+from zeta._backends.torch_plain import compute_dtype
 from zeta.ops.mixture.chunks import Problem
 
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeta._backends.torch import compute_dtype
+from zeta._backends.torch_plain import compute_dtype
 from zeta.kernels.mixture import Statistics
 
 

@@ -1,0 +1,189 @@
+"""A formula on arrays: the checks, the dtype that it is computed in, and the rounding, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from zeta._backends import constant_while_compiling
+from zeta._formula import Formula
+
+# None for a size that a graph does not know yet, and for all where it knows not even the rank.
+Shape = Sequence[int | None] | None
+
+# How frameworks refuse to say whether an array is true, as `if x > 0` and `max(x, 0)` ask.
+_ASKED_OF_ALL = (
+    "Boolean value of Tensor",
+    "truth value of an array",
+    "boolean conversion of traced array",
+    "as a Python `bool`",
+)
+
+
+def _sizes(x: Any) -> Shape:
+    return x.shape
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What is particular to a framework's arrays.
+
+    Attributes:
+        kind: what messages call one, "a torch.Tensor".
+        noun: the same in general, "tensor" or "array".
+        types: what is one.
+        dtypes: those that are taken, each with the one that arithmetic runs in.
+        cast: an array in another dtype.
+        at_least: an array, or the number where that is more; NaN stays NaN.
+        at_most: an array, or the number where that is less; likewise.
+        largest: the largest finite number of a dtype.
+        numbers: what is a single number.
+        shape: an array's sizes.
+    """
+
+    kind: str
+    noun: str
+    types: tuple[Any, ...]
+    dtypes: Mapping[Any, Any]
+    cast: Callable[[Any, Any], Any]
+    at_least: Callable[[Any, Any], Any]
+    at_most: Callable[[Any, Any], Any]
+    largest: Callable[[Any], Any]
+    numbers: tuple[type, ...] = (int, float)
+    shape: Callable[[Any], Shape] = _sizes
+
+    def evaluate(
+        self, formula: Formula, inputs: Sequence[Any], parameters: Mapping[str, Any]
+    ) -> Any:
+        """The formula, checked, computed in float32 for half types, and rounded once."""
+        self.check(formula, inputs, parameters)
+        return self.compute(formula, inputs, parameters)
+
+    def check(self, formula: Formula, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> None:
+        """Raise an error that says so where the formula is given what it cannot take."""
+        for x in inputs:
+            self.check_input(x, formula.name)
+        for name, value in parameters.items():
+            if isinstance(value, self.numbers):
+                continue
+            if not isinstance(value, self.types):
+                raise TypeError(
+                    f"{formula.name}: {name} must be a number or {self.kind}, "
+                    f"got {type(value).__name__}"
+                )
+            self.check_input(value, formula.name, name)
+            whole = self._whole(formula, inputs)
+            if not _broadcasts(self.shape(value), whole):
+                raise ValueError(
+                    f"{formula.name}: {name} of shape {_shown(self.shape(value))} does not "
+                    f"broadcast to the input's shape {_shown(whole)}; accepted: a number, a scalar "
+                    f"{self.noun}, or one value per channel with size 1 in every other dimension"
+                )
+
+    def check_input(self, x: Any, function: str, argument: str = "input") -> None:
+        """Raise TypeError unless ``x`` is an array of a dtype that is taken."""
+        if not isinstance(x, self.types):
+            raise TypeError(f"{function}: {argument} must be {self.kind}, got {type(x).__name__}")
+        if x.dtype not in self.dtypes:
+            accepted = ", ".join(map(_dtype_name, self.dtypes))
+            raise TypeError(
+                f"{function}: {argument} must be a floating-point {self.noun} ({accepted}), "
+                f"got {_dtype_name(x.dtype)}"
+            )
+
+    def compute_dtype(self, dtype: Any) -> Any:
+        """The dtype that arithmetic runs in: float32 for the half types, else the dtype itself."""
+        return self.dtypes.get(dtype, dtype)
+
+    def compute(
+        self, formula: Formula, inputs: Sequence[Any], parameters: Mapping[str, Any]
+    ) -> Any:
+        """The formula of what has been checked; ``parameters`` are numbers or arrays."""
+        dtype, whole = inputs[0].dtype, self._whole(formula, inputs)
+        arithmetic = self.dtypes[dtype]
+        values = {
+            name: value if isinstance(value, self.numbers) else self.cast(value, arithmetic)
+            for name, value in parameters.items()
+        }
+        try:
+            y = applied(self.finite, formula, [self.cast(x, arithmetic) for x in inputs], values)
+        except Exception as error:
+            if not any(words in str(error) for words in _ASKED_OF_ALL):
+                raise
+            raise TypeError(
+                f"formula {formula.name!r} asks of all of x at once what differs from element to "
+                "element: write zeta.math.maximum(x, 0) for max(x, 0), minimum for min, and "
+                "zeta.math.piecewise(x, positive=…, otherwise=…) for an if"
+            ) from error
+        is_array = isinstance(y, self.types)
+        if not is_array or not _is(self.shape(y), whole):
+            came = f"shape {_shown(self.shape(y))}" if is_array else type(y).__name__
+            raise ValueError(
+                f"formula {formula.name!r} must return one value per element of x, "
+                f"shape {_shown(whole)}; it returned {came}"
+            )
+        return self.cast(y, dtype)
+
+    def _whole(self, formula: Formula, inputs: Sequence[Any]) -> Shape:
+        """The shape that all inputs, which must have one dtype, broadcast to."""
+        if len(inputs) == 1:
+            return self.shape(inputs[0])
+        if len(dtypes := {_dtype_name(x.dtype) for x in inputs}) > 1:
+            names = " and ".join(sorted(dtypes))
+            raise TypeError(f"{formula.name}: the inputs must have one dtype, got {names}")
+        shapes = [self.shape(x) for x in inputs]
+        known = [shape for shape in shapes if shape is not None]
+        columns = zip_longest(*map(reversed, known), fillvalue=1)
+        whole = [next((size for size in column if size != 1), 1) for column in columns][::-1]
+        if not all(_broadcasts(shape, whole) for shape in known):
+            shown = " and ".join(map(_shown, known))
+            raise ValueError(f"{formula.name}: inputs of shapes {shown} do not broadcast")
+        return whole if len(known) == len(shapes) else None
+
+    def finite(self, x: Any, below: bool, above: bool) -> Any:
+        """``x``, kept finite on these sides."""
+        largest = self.largest(x.dtype)
+        x = self.at_least(x, -largest) if below else x
+        return self.at_most(x, largest) if above else x
+
+
+def applied(
+    finite: Callable[[Any, bool, bool], Any],
+    formula: Formula,
+    inputs: Sequence[Any],
+    parameters: Mapping[str, Any],
+) -> Any:
+    """What the formula's function returns; ``finite`` keeps an input finite below and above."""
+    below, above = _clamped_sides(formula)
+    at = [finite(x, below, above) for x in inputs] if below or above else inputs
+    return formula.function(*at, **parameters)
+
+
+# Decided by mpmath at first use, which torch.compile and torch.export need not trace.
+@constant_while_compiling
+def _clamped_sides(formula: Formula) -> tuple[bool, bool]:
+    return formula.clamped_sides
+
+
+def _broadcasts(shape: Shape, whole: Shape) -> bool:
+    """Whether every size is 1 or the whole's; what is not known yet is taken on trust."""
+    if shape is None or whole is None:
+        return True
+    return len(shape) <= len(whole) and all(
+        size in (wanted, 1) or size is None or wanted is None
+        for size, wanted in zip(reversed(shape), reversed(whole), strict=False)
+    )
+
+
+def _is(shape: Shape, whole: Shape) -> bool:
+    return shape == whole or (_broadcasts(shape, whole) and _broadcasts(whole, shape))
+
+
+def _shown(shape: Shape) -> str:
+    return "of unknown rank" if shape is None else str(tuple(shape))
+
+
+def _dtype_name(dtype: Any) -> str:
+    return str(getattr(dtype, "name", dtype))
