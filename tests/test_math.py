@@ -21,8 +21,9 @@ UNARY = sorted(set(zm.__all__) - {"minimum", "maximum", "clip", "piecewise"})
 )
 def test_a_backend_defines_every_primitive(backend):
     module = importlib.import_module(f"zeta._backends.{backend}")
-    assert set(Backend.__annotations__) == {*zm.__all__, "evaluate"}
-    assert not [p for p in Backend.__annotations__ if not hasattr(module, p)]
+    needed = {name for name in vars(Backend) if not name.startswith("_")}
+    assert needed == {*zm.__all__, "evaluate"}
+    assert not [name for name in needed if not hasattr(module, name)]
 
 
 @pytest.mark.parametrize("primitive", UNARY)
