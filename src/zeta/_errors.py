@@ -60,6 +60,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_lower[near[0]] if near else None
 
 
+def one_line(error: BaseException, length: int | None = None) -> str:
+    """An exception's type and text on one line, cut to a length where it is part of a sentence."""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return ": ".join(filter(None, [type(error).__name__, " ".join(text.split())]))[:length]
+
+
 def refuse_upstream_beside() -> None:
     """Raise ImportError where upstream's package is installed into the same folder.
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from zeta import activations
 from zeta._errors import UserError, missing_extra
 from zeta._formula import Formula
+from zeta._modules import CLASSES, LEARNABLE
 from zeta.doctor import environment
 from zeta.load_formula import is_file_source
 
@@ -38,9 +39,7 @@ MODES = ("forward", "backward", "both")
 SIZES = (2**10, 2**16, 2**20, 2**24)
 DTYPES = ("float32", "bfloat16")
 OURS, RIVAL = "zeta", "F.gelu"
-# Their parameters are learnable in the documents, so their gradients count.
-LEARNED = frozenset({"learnable_selu_variation"})
-DEFAULT = ("exo", "learnable_selu_variation", "laplace")
+DEFAULT = tuple(CLASSES)
 TABLE_WIDTH = 120
 
 Function = Callable[..., Tensor]
@@ -191,7 +190,7 @@ def make_inputs(formula: Formula | None, setting: Setting) -> list[Tensor]:
     gradient = setting.mode != "forward"
     dtype = getattr(torch, setting.dtype)
     x = torch.randn(setting.elements).to(dtype).requires_grad_(gradient)
-    values = formula.parameters.values() if formula and formula.name in LEARNED else ()
+    values = formula.parameters.values() if formula and formula.name in LEARNABLE else ()
     return [x, *(torch.tensor(value, requires_grad=gradient) for value in values)]
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from zeta import activations
-from zeta._errors import UnknownNameError, UserError
+from zeta._errors import UnknownNameError, UserError, one_line
 from zeta._formula import Formula
 
 T = TypeVar("T")
@@ -132,12 +132,6 @@ def _line_of(error: BaseException, path: str) -> int | None:
         return error.lineno
     frames = traceback.extract_tb(error.__traceback__)
     return next((frame.lineno for frame in reversed(frames) if frame.filename == path), None)
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's type and text on one line."""
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return ": ".join(filter(None, [type(error).__name__, " ".join(text.split())]))
 
 
 def _advice(error: Exception) -> str:

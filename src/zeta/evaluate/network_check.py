@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from zeta._errors import UserError
+from zeta._errors import UserError, one_line
 from zeta.evaluate.stack import Parameters, Stack
 from zeta.evaluate.tasks import Task
-from zeta.load_formula import one_line
 
 # Of a sum of probabilities in float32 over a large vocabulary: far above its rounding.
 _SUM_TOLERANCE = 1e-2

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from zeta._formula import Formula
+from zeta._modules import CLASSES, LEARNABLE
 from zeta.evaluate.tasks import METRICS, Budget
 
 Phase = Literal["tuning", "final"]
@@ -16,11 +17,9 @@ Status = Literal["ok", "diverged"]
 # the old protocol are not taken for new ones.
 PROTOCOL_VERSION = 3
 
-DEFAULT_CANDIDATES = ("exo", "learnable_selu_variation", "laplace")
+DEFAULT_CANDIDATES = tuple(CLASSES)
 BASELINES = ("relu", "gelu", "silu")
-# These train their parameters, all others keep their documented constants. Each has a frozen twin
-# in every evaluation, which shows what the training of the parameters is worth.
-LEARNABLE = frozenset({"learnable_selu_variation"})
+# What trains its parameters has a frozen twin in every evaluation, which shows what that is worth.
 _FROZEN = " (frozen)"
 
 TUNING_SEEDS = (0, 1)

@@ -16,25 +16,15 @@ from torch import Tensor, nn
 import zeta.nn
 from zeta._errors import UserError
 from zeta._formula import Formula
+from zeta._modules import CLASSES, LEARNABLE
 from zeta.evaluate import tasks
 from zeta.evaluate.network_check import check_networks
-from zeta.evaluate.protocol import (
-    LEARNABLE,
-    Trial,
-    TrialKey,
-    formula_fingerprint,
-    formula_source,
-)
+from zeta.evaluate.protocol import Trial, TrialKey, formula_fingerprint, formula_source
 from zeta.evaluate.stack import Parameters, networks_of
 from zeta.evaluate.tasks import Split, Task
 from zeta.evaluate.tasks.task import MakeActivation
 from zeta.load_formula import load_formula
 
-_MODULES: dict[str, type[nn.Module]] = {
-    "exo": zeta.nn.Exo,
-    "learnable_selu_variation": zeta.nn.LearnableSELUVariation,
-    "laplace": zeta.nn.LaplaceActivation,
-}
 # Rows that are scored at once: the outputs of a hidden layer would else be the most of the memory.
 _SCORED_ROWS = 4096
 # Enough for layers that look at a whole batch.
@@ -131,8 +121,9 @@ def make_network(task: Task, formula: Formula, key: TrialKey) -> nn.Module:
 
 
 def _activation_of(name: str, formula: Formula) -> MakeActivation:
-    if name in _MODULES:
-        return _MODULES[name]
+    if name in CLASSES:
+        own: MakeActivation = getattr(zeta.nn, CLASSES[name])
+        return own
     return lambda: formula.module(learnable=name in LEARNABLE)
 
 

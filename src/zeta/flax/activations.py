@@ -1,6 +1,5 @@
 """Activation functions as NNX modules: one class for every formula, and the documents' three."""
 
-import operator
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -12,6 +11,15 @@ from zeta import activations
 from zeta._backends.jax import check_input
 from zeta._call_forms import input_also_called
 from zeta._formula import Formula
+from zeta._modules import (
+    EXO,
+    LAPLACE,
+    SELU,
+    channel_shape,
+    check_names,
+    given_or_own,
+    parameter_shape,
+)
 from zeta.jax.activations import on_arrays
 
 
@@ -58,26 +66,17 @@ class FormulaModule(nnx.Module):
         channel_dim: int = 1,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
-        if operator.index(num_parameters) < 1:
-            raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
+        shape = parameter_shape(num_parameters)
         self.formula = formula
         self.learnable = learnable
         self.num_parameters = num_parameters
         self.channel_dim = channel_dim
+        check_names(self, formula, "module")
+        variable = nnx.Param if learnable else Fixed
         for name, value in formula.bind(**(values or {})).items():
-            if hasattr(self, name):
-                raise ValueError(
-                    f"{formula!r} cannot be a module: modules have an attribute {name!r} of their "
-                    "own; name the parameter otherwise"
-                )
-            setattr(self, name, self._stored(float(value), param_dtype))
-
-    def _stored(self, value: float, dtype: DTypeLike) -> float | nnx.Variable[Array]:
-        if not self.learnable and self.num_parameters == 1:
-            return value
-        shape = () if self.num_parameters == 1 else (self.num_parameters,)
-        variable = nnx.Param if self.learnable else Fixed
-        return variable(jnp.full(shape, value, dtype))
+            is_stored = learnable or shape
+            stored = variable(jnp.full(shape, value, param_dtype)) if is_stored else float(value)
+            setattr(self, name, stored)
 
     @input_also_called("x", "inputs")
     def __call__(self, input: Array) -> Array:
@@ -91,25 +90,10 @@ class FormulaModule(nnx.Module):
         if self.num_parameters == 1:
             return values
         check_input(input, self.formula.name)
-        shape = self._channel_shape(input)
+        shape = channel_shape(
+            input.shape, self.channel_dim, self.num_parameters, type(self).__name__
+        )
         return {name: value.reshape(shape) for name, value in values.items()}
-
-    def _channel_shape(self, input: Array) -> list[int]:
-        dims, name = input.ndim, type(self).__name__
-        if not -dims <= self.channel_dim < dims:
-            raise ValueError(
-                f"{name}: channel_dim={self.channel_dim} needs an input that has this "
-                f"dimension, got shape {input.shape}"
-            )
-        if input.shape[self.channel_dim] != self.num_parameters:
-            raise ValueError(
-                f"{name}: expected {self.num_parameters} channels in dimension "
-                f"{self.channel_dim}, got {input.shape[self.channel_dim]} "
-                f"(input shape {input.shape})"
-            )
-        shape = [1] * dims
-        shape[self.channel_dim] = self.num_parameters
-        return shape
 
 
 class Exo(FormulaModule):
@@ -141,7 +125,7 @@ class Exo(FormulaModule):
 
     def __init__(
         self,
-        alpha: float = 1.0,
+        alpha: float = EXO["alpha"],
         *,
         learnable: bool = False,
         num_parameters: int = 1,
@@ -187,11 +171,11 @@ class LearnableSELUVariation(FormulaModule):
 
     def __init__(
         self,
-        lambda_: float = 1.0507,
-        alpha: float = 1.67326,
-        beta: float = 1.0,
-        gamma: float = 0.1,
-        omega: float = 2.0,
+        lambda_: float = SELU["lambda_"],
+        alpha: float = SELU["alpha"],
+        beta: float = SELU["beta"],
+        gamma: float = SELU["gamma"],
+        omega: float = SELU["omega"],
         *,
         num_parameters: int = 1,
         channel_dim: int = 1,
@@ -237,8 +221,8 @@ class LaplaceActivation(FormulaModule):
 
     def __init__(
         self,
-        mu: float = 0.707107,
-        sigma: float = 0.282095,
+        mu: float = LAPLACE["mu"],
+        sigma: float = LAPLACE["sigma"],
         *,
         learnable: bool = False,
         num_parameters: int = 1,
@@ -258,8 +242,5 @@ class LaplaceActivation(FormulaModule):
         self, input: Array, mu: float | Array | None = None, sigma: float | Array | None = None
     ) -> Array:
         """The activation, elementwise; ``mu`` and ``sigma`` given here win over the module's."""
-        given = {"mu": mu, "sigma": sigma}
-        values = {name: value for name, value in given.items() if value is not None}
-        if len(values) < len(given):
-            values = self.parameter_values(input) | values
+        values = given_or_own(lambda: self.parameter_values(input), mu=mu, sigma=sigma)
         return on_arrays(self.formula)(input, **values)

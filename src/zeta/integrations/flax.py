@@ -11,16 +11,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from zeta import flax as zeta_flax
+from zeta._errors import one_line
 from zeta._formula import Formula
+from zeta._modules import IsMatched
 from zeta.integrations import flax_calls
 from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
-from zeta.integrations.names import IsMatched, activation_name, own_name, unmatched
+from zeta.integrations.names import activation_name, own_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
 from zeta.integrations.surgery import (
     Selection,
     call_arguments,
-    in_one_line,
     undone_out_of_order,
 )
 
@@ -216,7 +217,7 @@ def _look(
     try:
         return flax_calls.traced_calls(twin, example_inputs), ""
     except Exception as error:  # whatever a model raises on tracers
-        return [], f"JAX cannot trace the model ({in_one_line(error)})"
+        return [], f"JAX cannot trace the model ({one_line(error, 100)})"
 
 
 def _identity(x: jax.Array, *_: Any, **__: Any) -> jax.Array:
@@ -238,7 +239,7 @@ def _check_runs(model: nnx.Module, example_inputs: Any, undo: Callable[[], Any])
         undo()
         raise TypeError(
             "the model does not run with the new activations, so nothing was changed "
-            f"({in_one_line(error)}); layers that nnx.vmap has stacked, for nnx.scan say, take "
+            f"({one_line(error, 100)}); layers that nnx.vmap has stacked, for nnx.scan say, take "
             "parameters only where they are built"
         ) from error
 

@@ -11,13 +11,15 @@ import keras
 import numpy as np
 
 from zeta import keras as zeta_keras
+from zeta._errors import one_line
 from zeta._formula import Formula
+from zeta._modules import IsMatched
 from zeta.integrations import keras_calls
 from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
-from zeta.integrations.names import IsMatched, activation_name, own_name, unmatched
+from zeta.integrations.names import activation_name, own_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import Selection, in_one_line
+from zeta.integrations.surgery import Selection
 from zeta.keras.matched import Matched
 
 MAKER = Maker(zeta_keras, zeta_keras.FormulaLayer, keras.Layer, "a Keras layer")
@@ -270,7 +272,7 @@ def _twin(layer: Any, **changes: Any) -> Any:
     except Exception as error:  # of whatever type the layer chooses
         raise TypeError(
             f"{layer.name} ({type(layer).__name__}) cannot be cloned from its configuration: "
-            f"{in_one_line(error, 200)}"
+            f"{one_line(error, 200)}"
         ) from error
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from zeta import activations
 from zeta._formula import Formula
+from zeta._modules import IsMatched
 
 # What torch.nn, jax.nn and keras.activations have beside the catalogue.
 _FURTHER = (
@@ -37,12 +38,6 @@ def _spelling(name: str) -> str:
 NAMES = (*activations.CATALOGUE, *_FURTHER)
 _NAMES = {_spelling(name): name for name in NAMES}
 _NAMES |= {alias: name for name, aliases in _ALIASES.items() for alias in aliases}
-
-
-class IsMatched:
-    """Marks every framework's ``Matched``, which stands for the ``activation`` within."""
-
-    activation: Any
 
 
 def unmatched(value: Any) -> Any:

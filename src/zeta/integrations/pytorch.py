@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from zeta import nn as zeta_nn
+from zeta._errors import one_line
 from zeta._formula import Formula
+from zeta._modules import IsMatched
 from zeta.integrations import pytorch_calls
 from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
-from zeta.integrations.names import IsMatched, activation_name, own_name, unmatched
+from zeta.integrations.names import activation_name, own_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import Selection, in_one_line, undone_out_of_order
+from zeta.integrations.surgery import Selection, undone_out_of_order
 from zeta.integrations.transformers import configured_activations, written_into_code
 from zeta.nn.module import Module, has_meta_tensors
 
@@ -358,7 +360,7 @@ def _look(
     try:
         return pytorch_calls.traced_calls(model, selected), ""
     except Exception as error:  # whatever a model's forward raises on symbols
-        return (), f"torch.fx cannot trace the model ({in_one_line(error)}); give example_inputs"
+        return (), f"torch.fx cannot trace the model ({one_line(error, 100)}); give example_inputs"
 
 
 class _Observer:

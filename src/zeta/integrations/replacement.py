@@ -10,14 +10,8 @@ from typing import Any
 
 from zeta import activations
 from zeta._formula import Formula
+from zeta._modules import CLASSES
 from zeta.integrations.names import GATES, activation_name
-
-# Formulas of the catalogue with a class of their own, named alike in every framework.
-_OWN = {
-    "exo": "Exo",
-    "learnable_selu_variation": "LearnableSELUVariation",
-    "laplace": "LaplaceActivation",
-}
 
 
 @dataclass(frozen=True)
@@ -38,8 +32,8 @@ class Maker:
 
     def of_formula(self, formula: Formula) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The class for a formula, and its keyword arguments."""
-        if activations.CATALOGUE.get(formula.name) is formula and formula.name in _OWN:
-            return getattr(self.namespace, _OWN[formula.name]), {}
+        if activations.CATALOGUE.get(formula.name) is formula and formula.name in CLASSES:
+            return getattr(self.namespace, CLASSES[formula.name]), {}
         return self.general, {"formula": formula}
 
     def factory(self, replacement: str | Formula | Callable[..., Any]) -> Callable[..., Any]:

@@ -184,11 +184,6 @@ def undone_out_of_order() -> RuntimeError:
     )
 
 
-def in_one_line(error: Exception, length: int = 100) -> str:
-    """An error's type and message, as part of a sentence."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:length]
-
-
 def call_arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of one call of a model."""
     if isinstance(example_inputs, dict):

@@ -8,6 +8,7 @@ import keras
 
 from zeta import activations
 from zeta._formula import Formula
+from zeta._modules import EXO, LAPLACE, SELU, check_names, given_or_own
 from zeta._selu_softmax import checked_dim
 from zeta.keras.functions import PACKAGE, evaluate, selu_softmax
 
@@ -61,11 +62,7 @@ class FormulaLayer(keras.Layer):
         self.initial_values = {name: float(value) for name, value in bound.items()}
         self.learnable = learnable
         self.shared_axes = None if shared_axes is None else _axes(shared_axes)
-        if taken := [name for name in self.initial_values if hasattr(self, name)]:
-            raise ValueError(
-                f"{self.formula!r} cannot be a layer: layers have an attribute {taken[0]!r} of "
-                "their own; name the parameter otherwise"
-            )
+        check_names(self, self.formula, "layer")
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the parameters, each at its starting value exactly."""
@@ -176,7 +173,7 @@ class Exo(FormulaLayer):
 
     def __init__(
         self,
-        alpha: float = 1.0,
+        alpha: float = EXO["alpha"],
         *,
         learnable: bool = False,
         shared_axes: int | Sequence[int] | None = None,
@@ -225,11 +222,11 @@ class LearnableSELUVariation(FormulaLayer):
 
     def __init__(
         self,
-        lambda_: float = 1.0507,
-        alpha: float = 1.67326,
-        beta: float = 1.0,
-        gamma: float = 0.1,
-        omega: float = 2.0,
+        lambda_: float = SELU["lambda_"],
+        alpha: float = SELU["alpha"],
+        beta: float = SELU["beta"],
+        gamma: float = SELU["gamma"],
+        omega: float = SELU["omega"],
         *,
         shared_axes: int | Sequence[int] | None = None,
         **kwargs: Any,
@@ -277,8 +274,8 @@ class LaplaceActivation(FormulaLayer):
 
     def __init__(
         self,
-        mu: float = 0.707107,
-        sigma: float = 0.282095,
+        mu: float = LAPLACE["mu"],
+        sigma: float = LAPLACE["sigma"],
         *,
         learnable: bool = False,
         shared_axes: int | Sequence[int] | None = None,
@@ -294,9 +291,8 @@ class LaplaceActivation(FormulaLayer):
 
     def call(self, inputs: Any, mu: Any = None, sigma: Any = None) -> Any:
         """The activation, elementwise; ``mu`` and ``sigma`` given here win over the layer's."""
-        given = {"mu": mu, "sigma": sigma}
-        values = {name: value for name, value in given.items() if value is not None}
-        return evaluate(self.formula, inputs, self.parameter_values() | values)
+        values = given_or_own(self.parameter_values, mu=mu, sigma=sigma)
+        return evaluate(self.formula, inputs, values)
 
     def _arguments(self) -> dict[str, Any]:
         options = {"learnable": self.learnable, "shared_axes": self.shared_axes}

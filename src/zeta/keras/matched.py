@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from zeta.integrations.names import IsMatched
+from zeta._modules import IsMatched
 from zeta.keras.functions import PACKAGE
 
 

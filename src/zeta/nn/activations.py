@@ -1,6 +1,5 @@
 """Activation functions as modules: one class for every formula, and the documents' three."""
 
-import operator
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +8,15 @@ from torch import Tensor, fx, nn
 from zeta import activations
 from zeta._call_forms import input_also_called
 from zeta._formula import Formula
+from zeta._modules import (
+    EXO,
+    LAPLACE,
+    SELU,
+    channel_shape,
+    check_names,
+    given_or_own,
+    parameter_shape,
+)
 from zeta.nn.module import Module
 
 
@@ -51,20 +59,14 @@ class FormulaModule(Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if operator.index(num_parameters) < 1:
-            raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
+        shape = parameter_shape(num_parameters)
         self.formula = formula
         self.initial_values = {k: float(v) for k, v in formula.bind(**(values or {})).items()}
         self.learnable = learnable
         self.num_parameters = num_parameters
         self.channel_dim = channel_dim
-        shape = () if num_parameters == 1 else (num_parameters,)
+        check_names(self, formula, "module")
         for name, value in self.initial_values.items():
-            if hasattr(self, name):
-                raise ValueError(
-                    f"{formula!r} cannot be a module: modules have an attribute {name!r} of their "
-                    "own; name the parameter otherwise"
-                )
             if not learnable and num_parameters == 1:
                 setattr(self, name, value)
                 continue
@@ -115,19 +117,7 @@ def _along_channels(
     parameters: tuple[Tensor, ...], input: Tensor, channel_dim: int, channels: int, module: str
 ) -> list[Tensor]:
     """One value per channel of each, shaped to broadcast over the input."""
-    dims = input.dim()
-    if not -dims <= channel_dim < dims:
-        raise ValueError(
-            f"{module}: channel_dim={channel_dim} needs an input that has this dimension, "
-            f"got shape {tuple(input.shape)}"
-        )
-    if input.shape[channel_dim] != channels:
-        raise ValueError(
-            f"{module}: expected {channels} channels in dimension {channel_dim}, "
-            f"got {input.shape[channel_dim]} (input shape {tuple(input.shape)})"
-        )
-    shape = [1] * dims
-    shape[channel_dim] = channels
+    shape = channel_shape(input.shape, channel_dim, channels, module)
     return [parameter.view(shape) for parameter in parameters]
 
 
@@ -162,7 +152,7 @@ class Exo(FormulaModule):
 
     def __init__(
         self,
-        alpha: float = 1.0,
+        alpha: float = EXO["alpha"],
         *,
         learnable: bool = False,
         num_parameters: int = 1,
@@ -216,11 +206,11 @@ class LearnableSELUVariation(FormulaModule):
 
     def __init__(
         self,
-        lambda_: float = 1.0507,
-        alpha: float = 1.67326,
-        beta: float = 1.0,
-        gamma: float = 0.1,
-        omega: float = 2.0,
+        lambda_: float = SELU["lambda_"],
+        alpha: float = SELU["alpha"],
+        beta: float = SELU["beta"],
+        gamma: float = SELU["gamma"],
+        omega: float = SELU["omega"],
         *,
         num_parameters: int = 1,
         channel_dim: int = 1,
@@ -271,8 +261,8 @@ class LaplaceActivation(FormulaModule):
 
     def __init__(
         self,
-        mu: float = 0.707107,
-        sigma: float = 0.282095,
+        mu: float = LAPLACE["mu"],
+        sigma: float = LAPLACE["sigma"],
         *,
         learnable: bool = False,
         num_parameters: int = 1,
@@ -297,8 +287,5 @@ class LaplaceActivation(FormulaModule):
         sigma: float | Tensor | None = None,
     ) -> Tensor:
         """The activation, elementwise; ``mu`` and ``sigma`` given here win over the module's."""
-        given = {"mu": mu, "sigma": sigma}
-        values = {name: value for name, value in given.items() if value is not None}
-        if len(values) < len(given):
-            values = self.parameter_values(input) | values
+        values = given_or_own(lambda: self.parameter_values(input), mu=mu, sigma=sigma)
         return self.formula(input, **values)

@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from zeta import activations
+from zeta._modules import EXO, LAPLACE, SELU
 
 
-def exo(input: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
+def exo(input: Tensor, alpha: float | Tensor = EXO["alpha"]) -> Tensor:
     """Exo: a sigmoid gate between the identity and tanh, elementwise.
 
     ``exo(x) = g·x + (1 - g)·tanh(x)`` with ``g = sigmoid(alpha·x)``. It is linear for x → +∞
@@ -35,11 +36,11 @@ def exo(input: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
 
 def learnable_selu_variation(
     input: Tensor,
-    lambda_: float | Tensor = 1.0507,
-    alpha: float | Tensor = 1.67326,
-    beta: float | Tensor = 1.0,
-    gamma: float | Tensor = 0.1,
-    omega: float | Tensor = 2.0,
+    lambda_: float | Tensor = SELU["lambda_"],
+    alpha: float | Tensor = SELU["alpha"],
+    beta: float | Tensor = SELU["beta"],
+    gamma: float | Tensor = SELU["gamma"],
+    omega: float | Tensor = SELU["omega"],
 ) -> Tensor:
     """SELU with a sine on its negative side, elementwise.
 
@@ -71,7 +72,7 @@ def learnable_selu_variation(
 
 
 def laplace(
-    input: Tensor, mu: float | Tensor = 0.707107, sigma: float | Tensor = 0.282095
+    input: Tensor, mu: float | Tensor = LAPLACE["mu"], sigma: float | Tensor = LAPLACE["sigma"]
 ) -> Tensor:
     """The Laplace activation: the normal distribution function, elementwise.
 

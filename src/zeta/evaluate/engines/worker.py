@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from zeta._errors import UserError
+from zeta._errors import UserError, one_line
 from zeta.evaluate.protocol import PROTOCOL_VERSION, Trial, TrialKey
-from zeta.load_formula import one_line
 
 
 def work(keys: Sequence[TrialKey]) -> list[Trial] | str:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from zeta._errors import UserError
-from zeta.load_formula import one_line
+from zeta._errors import UserError, one_line
 
 if TYPE_CHECKING:
     from torch import nn
