@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from zeta._backends.evaluate import dtype_name
+
 REDUCTIONS = ("none", "mean", "sum")
 DECODERS = ("separate", "shared")
 DEFAULT_CHUNK_BYTES = 2**24
@@ -161,7 +163,6 @@ def warped_logits(
 
 def check_arguments(
     check_input: Callable[[Any, str, str], None],
-    dtype_name: Callable[[Any], str],
     hidden: Any,
     log_prior: Any,
     weight: Any,
@@ -176,7 +177,6 @@ def check_arguments(
 
     Args:
         check_input: the framework's, which raises TypeError for what is not floating point.
-        dtype_name: "float32", say, of one of its tensors.
         hidden, log_prior, weight, target, bias, class_weight: as the loss takes them.
         num_classes: how many classes there are, if weight holds a part of them; None: weight's.
         any_dtype: whether hidden, weight and bias may have different ones.
@@ -192,9 +192,9 @@ def check_arguments(
     if class_weight is not None:
         check_input(class_weight, _HERE, "class_weight")
     if not any_dtype:
-        _check_dtype("weight", weight, hidden, dtype_name)
+        _check_dtype("weight", weight, hidden)
         if bias is not None:
-            _check_dtype("bias", bias, hidden, dtype_name)
+            _check_dtype("bias", bias, hidden)
     if len(hidden.shape) != 3:
         raise ValueError(f"{_HERE}: hidden must be (N, K, D), got shape {tuple(hidden.shape)}")
     N, K, D = hidden.shape
@@ -298,7 +298,7 @@ def check_tie(decoder: str, weight: Sequence[int], embedding: Sequence[int]) -> 
         )
 
 
-def _check_dtype(name: str, parameter: Any, hidden: Any, dtype_name: Callable[[Any], str]) -> None:
+def _check_dtype(name: str, parameter: Any, hidden: Any) -> None:
     if parameter.dtype != hidden.dtype:
         raise TypeError(
             f"{_HERE}: hidden and {name} must have one dtype, "

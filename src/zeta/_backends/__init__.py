@@ -15,15 +15,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 # The package that defines a value's type -> the backend module in this package.
-_BACKEND_OF_PACKAGE = {
-    "torch": "torch",
-    "numpy": "numpy",
-    "sympy": "sympy",
-    "mpmath": "mpmath",
-    "jax": "jax",
-    "jaxlib": "jax",
-    "tensorflow": "tensorflow",
-}
+_PACKAGES = ("torch", "numpy", "sympy", "mpmath", "jax", "jaxlib", "tensorflow")
+_BACKEND_OF_PACKAGE = {package: package.removesuffix("lib") for package in _PACKAGES}
 
 
 def backend_for(*values: Any) -> "Backend":

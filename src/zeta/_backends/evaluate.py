@@ -10,6 +10,10 @@ from typing import Any
 from zeta._backends import constant_while_compiling
 from zeta._formula import Formula
 
+Inputs = Sequence[Any]
+Parameters = Mapping[str, Any]
+# Keeps an input finite below and above.
+Finite = Callable[[Any, bool, bool], Any]
 # None for a size that a graph does not know yet, and for all where it knows not even the rank.
 Shape = Sequence[int | None] | None
 
@@ -20,10 +24,6 @@ _ASKED_OF_ALL = (
     "boolean conversion of traced array",
     "as a Python `bool`",
 )
-
-
-def _sizes(x: Any) -> Shape:
-    return x.shape
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Arrays:
         at_least: an array, or the number where that is more; NaN stays NaN.
         at_most: an array, or the number where that is less; likewise.
         largest: the largest finite number of a dtype.
-        numbers: what is a single number.
         shape: an array's sizes.
+        numbers: what is a single number.
     """
 
     kind: str
@@ -51,12 +51,10 @@ class Arrays:
     at_least: Callable[[Any, Any], Any]
     at_most: Callable[[Any, Any], Any]
     largest: Callable[[Any], Any]
+    shape: Callable[[Any], Shape]
     numbers: tuple[type, ...] = (int, float)
-    shape: Callable[[Any], Shape] = _sizes
 
-    def evaluate(
-        self, formula: Formula, inputs: Sequence[Any], parameters: Mapping[str, Any]
-    ) -> Any:
+    def evaluate(self, formula: Formula, inputs: Inputs, parameters: Parameters) -> Any:
         """The formula, checked, computed in float32 for half types, and rounded once."""
         self.check(formula, inputs, parameters)
         return self.compute(formula, inputs, parameters)
@@ -87,19 +85,17 @@ class Arrays:
         if not isinstance(x, self.types):
             raise TypeError(f"{function}: {argument} must be {self.kind}, got {type(x).__name__}")
         if x.dtype not in self.dtypes:
-            accepted = ", ".join(map(_dtype_name, self.dtypes))
+            accepted = ", ".join(map(_name, self.dtypes))
             raise TypeError(
                 f"{function}: {argument} must be a floating-point {self.noun} ({accepted}), "
-                f"got {_dtype_name(x.dtype)}"
+                f"got {dtype_name(x)}"
             )
 
     def compute_dtype(self, dtype: Any) -> Any:
         """The dtype that arithmetic runs in: float32 for the half types, else the dtype itself."""
         return self.dtypes.get(dtype, dtype)
 
-    def compute(
-        self, formula: Formula, inputs: Sequence[Any], parameters: Mapping[str, Any]
-    ) -> Any:
+    def compute(self, formula: Formula, inputs: Inputs, parameters: Parameters) -> Any:
         """The formula of what has been checked; ``parameters`` are numbers or arrays."""
         dtype, whole = inputs[0].dtype, self._whole(formula, inputs)
         arithmetic = self.dtypes[dtype]
@@ -126,11 +122,11 @@ class Arrays:
             )
         return self.cast(y, dtype)
 
-    def _whole(self, formula: Formula, inputs: Sequence[Any]) -> Shape:
+    def _whole(self, formula: Formula, inputs: Inputs) -> Shape:
         """The shape that all inputs, which must have one dtype, broadcast to."""
         if len(inputs) == 1:
             return self.shape(inputs[0])
-        if len(dtypes := {_dtype_name(x.dtype) for x in inputs}) > 1:
+        if len(dtypes := {dtype_name(x) for x in inputs}) > 1:
             names = " and ".join(sorted(dtypes))
             raise TypeError(f"{formula.name}: the inputs must have one dtype, got {names}")
         shapes = [self.shape(x) for x in inputs]
@@ -149,13 +145,8 @@ class Arrays:
         return self.at_most(x, largest) if above else x
 
 
-def applied(
-    finite: Callable[[Any, bool, bool], Any],
-    formula: Formula,
-    inputs: Sequence[Any],
-    parameters: Mapping[str, Any],
-) -> Any:
-    """What the formula's function returns; ``finite`` keeps an input finite below and above."""
+def applied(finite: Finite, formula: Formula, inputs: Inputs, parameters: Parameters) -> Any:
+    """What the formula's function returns, its inputs finite where else it has no limit."""
     below, above = _clamped_sides(formula)
     at = [finite(x, below, above) for x in inputs] if below or above else inputs
     return formula.function(*at, **parameters)
@@ -185,5 +176,10 @@ def _shown(shape: Shape) -> str:
     return "of unknown rank" if shape is None else str(tuple(shape))
 
 
-def _dtype_name(dtype: Any) -> str:
-    return str(getattr(dtype, "name", dtype))
+def dtype_name(x: Any) -> str:
+    """The name of an array's dtype, the same in every framework."""
+    return _name(x.dtype)
+
+
+def _name(dtype: Any) -> str:
+    return str(getattr(dtype, "name", dtype)).removeprefix("torch.")

@@ -22,6 +22,7 @@ ARRAYS = Arrays(
     at_least=lambda x, low: jnp.where(x < low, low, x),
     at_most=lambda x, high: jnp.where(x > high, high, x),
     largest=lambda dtype: jnp.finfo(dtype).max,
+    shape=lambda x: x.shape,
 )
 check_input = ARRAYS.check_input
 compute_dtype = ARRAYS.compute_dtype

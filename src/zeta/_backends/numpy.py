@@ -21,6 +21,7 @@ ARRAYS = Arrays(
     at_least=np.maximum,
     at_most=np.minimum,
     largest=lambda dtype: np.finfo(dtype).max,
+    shape=lambda x: x.shape,
 )
 
 exp = np.exp

@@ -21,65 +21,65 @@ tanh = sympy.tanh
 erf = sympy.erf
 
 
-class sigmoid(Function):
-    """The logistic function, kept whole so that printers need not recognise it."""
+class _Whole(Function):
+    """Kept whole, so that printers need not recognise it; ``symbol`` is its name in LaTeX."""
 
     is_real = True
+    symbol = ""
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        power = f"^{{{exp}}}" if exp else ""
+        arguments = ", ".join(map(printer._print, self.args))
+        return rf"{self.symbol}{power}\left({arguments}\right)"
+
+
+class sigmoid(_Whole):
+    """The logistic function."""
+
+    symbol = r"\sigma"
 
     def fdiff(self, argindex: int = 1) -> Expr:
         """s·(1 - s), with 1 - s as its own function: no cancellation."""
         (x,) = self.args
         return sigmoid(x) * sigmoid(-x)
 
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        return _operator(r"\sigma", self, printer, exp)
 
-
-class erfc(Function):
+class erfc(_Whole):
     """The complementary error function; SymPy's own turns erfc(-z) into 2 - erfc(z)."""
 
-    is_real = True
+    symbol = r"\operatorname{erfc}"
 
     def fdiff(self, argindex: int = 1) -> Expr:
         """The Gaussian, -2/√π·e^(-x²)."""
         (x,) = self.args
         return -2 / sympy.sqrt(sympy.pi) * sympy.exp(-(x**2))
 
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        return _operator(r"\operatorname{erfc}", self, printer, exp)
 
+class softplus(_Whole):
+    """log(1 + e^x)."""
 
-class softplus(Function):
-    """log(1 + e^x), kept whole for the same reason."""
-
-    is_real = True
+    symbol = r"\operatorname{softplus}"
 
     def fdiff(self, argindex: int = 1) -> Expr:
         """The logistic function."""
         return sigmoid(self.args[0])
 
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        return _operator(r"\operatorname{softplus}", self, printer, exp)
 
-
-class clip(Function):
+class clip(_Whole):
     """x kept within [low, high], two numbers."""
 
-    is_real = True
+    symbol = r"\operatorname{clip}"
 
     def fdiff(self, argindex: int = 1) -> Expr:
         """1 strictly inside, else 0."""
         x, low, high = self.args
         return Piecewise((0, x <= low), (0, x >= high), (1, True))
 
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        return _operator(r"\operatorname{clip}", self, printer, exp)
 
+class minimum(_Whole):
+    """The smaller of two, whole since as a choice it would lose NaN, and nest badly."""
 
-class minimum(Function):
-    """The smaller of two, kept whole: as a choice it would lose NaN, and nest badly."""
-
-    is_real = True
+    symbol = r"\min"
 
     @classmethod
     def eval(cls, x: Expr, y: Expr) -> Expr | None:
@@ -91,14 +91,11 @@ class minimum(Function):
         x, y = self.args
         return Piecewise((2 - argindex, x <= y), (argindex - 1, True))
 
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        return _operator(r"\min", self, printer, exp)
 
+class maximum(_Whole):
+    """The larger of two, for the same reasons."""
 
-class maximum(Function):
-    """The larger of two, kept whole for the same reasons."""
-
-    is_real = True
+    symbol = r"\max"
 
     @classmethod
     def eval(cls, x: Expr, y: Expr) -> Expr | None:
@@ -110,9 +107,6 @@ class maximum(Function):
         x, y = self.args
         return Piecewise((2 - argindex, x >= y), (argindex - 1, True))
 
-    def _latex(self, printer: Any, exp: str | None = None) -> str:
-        return _operator(r"\max", self, printer, exp)
-
 
 def piecewise(x: Expr, positive: Callable[[Expr], Any], otherwise: Callable[[Expr], Any]) -> Expr:
     return Piecewise((positive(x), x > 0), (otherwise(x), True))
@@ -121,9 +115,3 @@ def piecewise(x: Expr, positive: Callable[[Expr], Any], otherwise: Callable[[Exp
 def evaluate(formula: Formula, inputs: tuple[Expr, ...], parameters: dict[str, Any]) -> Expr:
     """The formula as an expression."""
     return formula.function(*inputs, **parameters)
-
-
-def _operator(name: str, function: Function, printer: Any, exponent: str | None) -> str:
-    power = f"^{{{exponent}}}" if exponent else ""
-    arguments = ", ".join(printer._print(argument) for argument in function.args)
-    return rf"{name}{power}\left({arguments}\right)"

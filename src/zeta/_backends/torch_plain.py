@@ -20,6 +20,7 @@ ARRAYS = Arrays(
     at_least=lambda x, low: torch.where(x < low, low, x),
     at_most=lambda x, high: torch.where(x > high, high, x),
     largest=lambda dtype: torch.finfo(dtype).max,
+    shape=lambda x: x.shape,
     numbers=(numbers.Real, torch.SymInt, torch.SymFloat),
 )
 check_input = ARRAYS.check_input

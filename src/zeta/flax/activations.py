@@ -7,19 +7,11 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
-from zeta import activations
+from zeta import _modules, activations
 from zeta._backends.jax import check_input
 from zeta._call_forms import input_also_called
 from zeta._formula import Formula
-from zeta._modules import (
-    EXO,
-    LAPLACE,
-    SELU,
-    channel_shape,
-    check_names,
-    given_or_own,
-    parameter_shape,
-)
+from zeta._modules import EXO, LAPLACE, SELU
 from zeta.jax.activations import on_arrays
 
 
@@ -66,12 +58,12 @@ class FormulaModule(nnx.Module):
         channel_dim: int = 1,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
-        shape = parameter_shape(num_parameters)
+        shape = _modules.parameter_shape(num_parameters)
         self.formula = formula
         self.learnable = learnable
         self.num_parameters = num_parameters
         self.channel_dim = channel_dim
-        check_names(self, formula, "module")
+        _modules.check_names(self, formula, "module")
         variable = nnx.Param if learnable else Fixed
         for name, value in formula.bind(**(values or {})).items():
             is_stored = learnable or shape
@@ -90,7 +82,7 @@ class FormulaModule(nnx.Module):
         if self.num_parameters == 1:
             return values
         check_input(input, self.formula.name)
-        shape = channel_shape(
+        shape = _modules.channel_shape(
             input.shape, self.channel_dim, self.num_parameters, type(self).__name__
         )
         return {name: value.reshape(shape) for name, value in values.items()}
@@ -242,5 +234,5 @@ class LaplaceActivation(FormulaModule):
         self, input: Array, mu: float | Array | None = None, sigma: float | Array | None = None
     ) -> Array:
         """The activation, elementwise; ``mu`` and ``sigma`` given here win over the module's."""
-        values = given_or_own(lambda: self.parameter_values(input), mu=mu, sigma=sigma)
+        values = _modules.given_or_own(lambda: self.parameter_values(input), mu=mu, sigma=sigma)
         return on_arrays(self.formula)(input, **values)

@@ -19,11 +19,7 @@ from zeta.integrations.gain import NORMAL_QUANTILES, GainSums, on_normal
 from zeta.integrations.names import activation_name, own_name, unmatched
 from zeta.integrations.replacement import Maker, check_distinct
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import (
-    Selection,
-    call_arguments,
-    undone_out_of_order,
-)
+from zeta.integrations.surgery import Selection, call_arguments, undone_out_of_order
 
 Matches = Callable[[str, Any], bool]
 

@@ -89,7 +89,7 @@ def mixture_cross_entropy(
 
     Source: Yang et al. 2018, Breaking the Softmax Bottleneck.
     """
-    check_arguments(check_input, _dtype_name, hidden, log_prior, weight, target, bias, class_weight)
+    check_arguments(check_input, hidden, log_prior, weight, target, bias, class_weight)
     check_options(reduction, label_smoothing, max_chunk_bytes)
     hidden, log_prior, weight, target = map(jnp.asarray, (hidden, log_prior, weight, target))
     dtype = compute_dtype(hidden.dtype)
@@ -363,7 +363,3 @@ def _check_targets(target: Array, ignore_index: int, num_classes: int) -> None:
     values = np.asarray(_wide(target))
     bad = (values != ignore_index) & ((values < 0) | (values >= num_classes))
     check_targets(values[bad], num_classes)
-
-
-def _dtype_name(array: Any) -> str:
-    return np.dtype(array.dtype).name

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from zeta import activations
+from zeta import _modules, activations
 from zeta._formula import Formula
-from zeta._modules import EXO, LAPLACE, SELU, check_names, given_or_own
+from zeta._modules import EXO, LAPLACE, SELU
 from zeta._selu_softmax import checked_dim
 from zeta.keras.functions import PACKAGE, evaluate, selu_softmax
 
@@ -62,7 +62,7 @@ class FormulaLayer(keras.Layer):
         self.initial_values = {name: float(value) for name, value in bound.items()}
         self.learnable = learnable
         self.shared_axes = None if shared_axes is None else _axes(shared_axes)
-        check_names(self, self.formula, "layer")
+        _modules.check_names(self, self.formula, "layer")
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the parameters, each at its starting value exactly."""
@@ -291,7 +291,7 @@ class LaplaceActivation(FormulaLayer):
 
     def call(self, inputs: Any, mu: Any = None, sigma: Any = None) -> Any:
         """The activation, elementwise; ``mu`` and ``sigma`` given here win over the layer's."""
-        values = given_or_own(self.parameter_values, mu=mu, sigma=sigma)
+        values = _modules.given_or_own(self.parameter_values, mu=mu, sigma=sigma)
         return evaluate(self.formula, inputs, values)
 
     def _arguments(self) -> dict[str, Any]:

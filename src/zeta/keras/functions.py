@@ -9,6 +9,7 @@ import numpy as np
 from keras import KerasTensor, Operation, ops
 
 from zeta import activations
+from zeta._backends.evaluate import dtype_name
 from zeta._call_forms import input_also_called
 from zeta._formula import Formula
 from zeta._selu_softmax import DIM_LEFT_OUT, checked_dim
@@ -95,12 +96,6 @@ def check_float(x: Any, function: str, argument: str = "input") -> None:
             f"{function}: {argument} must be a floating-point tensor ({', '.join(DTYPES)}), "
             f"got {dtype_name(x)}"
         )
-
-
-def dtype_name(x: Any) -> str:
-    """The name of a tensor's dtype, the same on every backend."""
-    name: str = keras.backend.standardize_dtype(x.dtype)
-    return name
 
 
 def compute_dtype(dtype: str) -> str:

@@ -36,9 +36,7 @@ def mixture_cross_entropy(
     max_chunk_bytes: int | None = None,
 ) -> Tensor:
     """What :func:`zeta.keras.mixture_cross_entropy` is on the TensorFlow backend."""
-    check_arguments(
-        check_input, lambda x: x.dtype.name, hidden, log_prior, weight, target, bias, class_weight
-    )
+    check_arguments(check_input, hidden, log_prior, weight, target, bias, class_weight)
     check_options(reduction, label_smoothing, max_chunk_bytes)
     hidden, log_prior, weight, target = map(
         tf.convert_to_tensor, (hidden, log_prior, weight, target)

@@ -5,18 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx, nn
 
-from zeta import activations
+from zeta import _modules, activations
 from zeta._call_forms import input_also_called
 from zeta._formula import Formula
-from zeta._modules import (
-    EXO,
-    LAPLACE,
-    SELU,
-    channel_shape,
-    check_names,
-    given_or_own,
-    parameter_shape,
-)
+from zeta._modules import EXO, LAPLACE, SELU
 from zeta.nn.module import Module
 
 
@@ -59,13 +51,13 @@ class FormulaModule(Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        shape = parameter_shape(num_parameters)
+        shape = _modules.parameter_shape(num_parameters)
         self.formula = formula
         self.initial_values = {k: float(v) for k, v in formula.bind(**(values or {})).items()}
         self.learnable = learnable
         self.num_parameters = num_parameters
         self.channel_dim = channel_dim
-        check_names(self, formula, "module")
+        _modules.check_names(self, formula, "module")
         for name, value in self.initial_values.items():
             if not learnable and num_parameters == 1:
                 setattr(self, name, value)
@@ -117,7 +109,7 @@ def _along_channels(
     parameters: tuple[Tensor, ...], input: Tensor, channel_dim: int, channels: int, module: str
 ) -> list[Tensor]:
     """One value per channel of each, shaped to broadcast over the input."""
-    shape = channel_shape(input.shape, channel_dim, channels, module)
+    shape = _modules.channel_shape(input.shape, channel_dim, channels, module)
     return [parameter.view(shape) for parameter in parameters]
 
 
@@ -287,5 +279,5 @@ class LaplaceActivation(FormulaModule):
         sigma: float | Tensor | None = None,
     ) -> Tensor:
         """The activation, elementwise; ``mu`` and ``sigma`` given here win over the module's."""
-        values = given_or_own(lambda: self.parameter_values(input), mu=mu, sigma=sigma)
+        values = _modules.given_or_own(lambda: self.parameter_values(input), mu=mu, sigma=sigma)
         return self.formula(input, **values)

@@ -230,7 +230,6 @@ def _check_arguments(
 ) -> None:
     _mixture.check_arguments(
         check_input,
-        _dtype_name,
         hidden,
         log_prior,
         weight,
@@ -250,7 +249,3 @@ def _check_targets(target_N: Tensor, ignored_N: Tensor, num_classes: int) -> Non
     bad_N = ((target_N < 0) | (target_N >= num_classes)) & ~ignored_N
     if bad_N.any():
         _mixture.check_targets(target_N[bad_N].tolist(), num_classes)
-
-
-def _dtype_name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
