@@ -84,7 +84,7 @@ def _saved(formula: Formula, has_kernel: bool) -> str:
     try:
         import torch
 
-        from zeta._backends.torch import evaluate_plain
+        from zeta._backends.torch_plain import ARRAYS
     except ImportError:
         return "the inputs, 4 bytes an element in float32"
     size = 1 << 10
@@ -98,7 +98,7 @@ def _saved(formula: Formula, has_kernel: bool) -> str:
     inputs: list[Any] = [torch.linspace(-3, 3, size, requires_grad=True) for _ in formula.inputs]
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            _ = evaluate_plain(formula, *inputs, dict(formula.parameters))
+            _ = ARRAYS.evaluate(formula, inputs, formula.parameters)
     except Exception as error:  # the formula is anyone's
         return f"nothing: on tensors it raises {type(error).__name__}: {error}"
     plain = f"{sum(kept.values()) / size:.0f} bytes an element in float32 by {_PLAIN}"
