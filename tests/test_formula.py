@@ -23,6 +23,11 @@ def swish(x, beta):
     return x * zm.sigmoid(beta * x)
 
 
+@formula(scale=1.0)
+def swiglu(gate, value, scale):
+    return scale * (gate * zm.sigmoid(gate) * value)
+
+
 def test_the_decorator_keeps_the_functions_identity():
     assert isinstance(swish, Formula)
     assert swish.name == "swish"
@@ -67,8 +72,8 @@ def test_wrong_parameters_are_named(args, kwargs, message):
 
 
 def test_definitions_that_do_not_fit_are_refused():
-    with pytest.raises(TypeError, match="no default for 'beta'"):
-        formula(lambda x, beta: x)
+    with pytest.raises(TypeError, match=r"no default for 'value'; write @formula\(value=1\.0\)"):
+        formula(beta=1.0)(lambda x, beta, value: x)
     with pytest.raises(TypeError, match="'gamma' has a default but is not an argument"):
         formula(gamma=1.0)(lambda x: x)
     with pytest.raises(TypeError, match="the default of 'beta' must be a number"):
@@ -126,14 +131,38 @@ def test_parameters_that_do_not_broadcast_are_refused():
     [(numpy.ARRAYS, np.ones), (torch_plain.ARRAYS, torch.ones), (jax.ARRAYS, jnp.ones)],
 )
 def test_several_inputs_broadcast_and_have_one_dtype(arrays, ones):
-    product = formula(value=1.0)(lambda gate, value: gate * value)
     column, row = ones((2, 1)), ones((3,))
-    assert arrays.evaluate(product, (column, row), {}).shape == (2, 3)
+    assert swiglu(column, row).shape == (2, 3)
     with pytest.raises(ValueError, match=r"shapes \(2, 1\) and \(3, 2\) do not broadcast"):
-        arrays.evaluate(product, (column, ones((3, 2))), {})
+        swiglu(column, ones((3, 2)))
     half = arrays.cast(row, next(iter(arrays.dtypes)))
     with pytest.raises(TypeError, match=r"inputs must have one dtype, got .*float16 and .*float"):
-        arrays.evaluate(product, (column, half), {})
+        swiglu(column, half)
+    with pytest.raises(TypeError, match="swiglu: value must be"):
+        swiglu(column, None)
+
+
+def test_inputs_by_position_and_name():
+    assert swiglu.inputs == ("gate", "value")
+    assert repr(swiglu) == "swiglu(gate, value, scale=1)"
+    expected = swiglu(1.0, 2.0, 3.0)
+    assert swiglu(1.0, value=2.0, scale=3.0) == expected
+    assert swiglu(value=2.0, gate=1.0, scale=3.0) == expected
+    with pytest.raises(TypeError, match=r"2 inputs \(gate, value\), got 1; if .value. is"):
+        swiglu(1.0)
+    with pytest.raises(TypeError, match=r"swish\(x, beta=1\) takes 1 inputs \(x\), got 0"):
+        swish(beta=1.0)
+
+
+def test_what_follows_from_a_formula_of_two_inputs():
+    symbols = {sympy.Symbol(name, real=True) for name in ("gate", "value", "scale")}
+    assert swiglu.symbolic().free_symbols == symbols
+    assert r"\mathrm{gate}" in swiglu.latex(derivative="value")
+    assert r"\mathrm{value}" not in swiglu.latex(derivative="value")
+    assert swiglu.clamped_sides == ((True, False), (False, False))
+    assert swiglu.reference("-inf", 2) == 0
+    for value in (torch.tensor(2.0), np.float32(2), jnp.float32(2)):
+        assert swiglu(value * -np.inf, value) == 0
 
 
 @pytest.mark.parametrize("ones", [np.ones, torch.ones, jnp.ones])

@@ -69,14 +69,19 @@ def _triton(program: Program) -> str:
 def _limits(formula: Formula) -> str:
     import mpmath
 
-    def at(end: str) -> str:
+    def at(name: str, end: str) -> str:
         try:
-            value = formula.reference(end)
+            value = formula.reference(*(end if name == other else 1 for other in formula.inputs))
         except (ArithmeticError, ValueError):
             return "none"
         return "none" if mpmath.isnan(value) else str(mpmath.nstr(value, 6))
 
-    return f"{at('-inf')} at -inf, {at('inf')} at inf"
+    ends = {
+        name: f"{at(name, '-inf')} at -inf, {at(name, 'inf')} at inf" for name in formula.inputs
+    }
+    if len(ends) == 1:
+        return ends.popitem()[1]
+    return "; ".join(f"by {name} {found}" for name, found in ends.items()) + ", any other being 1"
 
 
 def _saved(formula: Formula, has_kernel: bool) -> str:

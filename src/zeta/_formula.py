@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
+from zeta._backends import backend_for
 from zeta._errors import NoResultError
 
 if TYPE_CHECKING:
@@ -20,27 +22,25 @@ if TYPE_CHECKING:
 
     from zeta.nn import FormulaModule
 
-Array = TypeVar("Array")
-
-# The input's symbol, the keyword of `Formula.reference`, and the first argument of its methods.
+# The symbol of a single input, the keyword of `Formula.reference`, the first argument of methods.
 _TAKEN = ("x", "digits", "self")
 
 
 class Formula:
-    """An elementwise function of ``x`` and named scalar parameters.
+    """An elementwise function of one input or several, and of named scalar parameters.
 
-    Made by the decorator :func:`formula`; calling it evaluates the formula on whatever ``x`` is:
-    a PyTorch or TensorFlow tensor, a JAX or NumPy array, a Python number, a SymPy expression or an
-    mpmath number.
+    Made by the decorator :func:`formula`; calling it evaluates the formula on whatever its inputs
+    are: PyTorch or TensorFlow tensors, JAX or NumPy arrays, Python numbers, SymPy expressions or
+    mpmath numbers.
 
-    Numerics, the same on every framework: the result has the dtype of ``x``; half-precision
-    inputs are computed in float32 and rounded once; ``x = ±inf`` gives the limit where there is
-    one; NaN gives NaN.
+    Numerics, the same on every framework: the result has the dtype of the inputs; half-precision
+    inputs are computed in float32 and rounded once; an input of ±inf gives the limit where there
+    is one; NaN gives NaN.
 
     Attributes:
         name: the function's name.
         function: the plain Python function that was decorated.
-        inputs: the name of the input, in a tuple.
+        inputs: names of the inputs, in the order of the signature.
         parameters: parameter name -> default value, in the order of the signature.
     """
 
@@ -50,17 +50,35 @@ class Formula:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = function.__name__
-        self.inputs: tuple[str, ...] = tuple(inspect.signature(function).parameters)[:1]
         self.parameters: Mapping[str, float] = _checked_parameters(function, parameters or {})
+        arguments = inspect.signature(function).parameters
+        self.inputs: tuple[str, ...] = tuple(a for a in arguments if a not in self.parameters)
         self.__signature__ = _with_defaults(inspect.signature(function), self.parameters)
 
-    def __call__(self, x: Array, *args: Any, **kwargs: Any) -> Array:
-        """Evaluate at ``x``; parameters by position or name, a number or an array each."""
-        from zeta._backends import backend_for
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate: the inputs, then parameters; by position or name, a number or an array each.
 
-        values = self.bind(*args, **kwargs)
-        result: Array = backend_for(x, *values.values()).evaluate(self, (x,), values)
-        return result
+        Raises:
+            TypeError: an input is missing, or as :meth:`bind`.
+        """
+        count = len(self.inputs)
+        if len(args) < count:
+            args = self._inputs_by_name(args, kwargs)
+        inputs, values = args[:count], self.bind(*args[count:], **kwargs)
+        return backend_for(*inputs, *values.values()).evaluate(self, inputs, values)
+
+    def _inputs_by_name(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """All inputs: those given by position, and those that are taken from ``named``."""
+        missing = [name for name in self.inputs[len(given) :] if name not in named]
+        if not missing:
+            return (*given, *(named.pop(name) for name in self.inputs[len(given) :]))
+        came = len(self.inputs) - len(missing)
+        hint = ""
+        if len(self.inputs) > 1:
+            hint = f"; if {missing[-1]!r} is a parameter, write @formula({missing[-1]}=1.0)"
+        raise TypeError(
+            f"{self!r} takes {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {came}{hint}"
+        )
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The value of every parameter: what was given, else its default.
@@ -84,26 +102,27 @@ class Formula:
         return {name: values.get(name, default) for name, default in self.parameters.items()}
 
     @functools.cached_property
-    def clamped_sides(self) -> tuple[bool, bool]:
-        """Whether ``x`` must be kept finite below and above for f(-inf) and f(+inf) to be limits.
+    def clamped_sides(self) -> tuple[tuple[bool, bool], ...]:
+        """Whether each input must be kept finite, below and above, for limits at -inf and +inf.
 
         Written with plain products, a gated formula is 0·inf = NaN at one end although it tends
         to a finite limit there: x·sigmoid(x) at -inf, say. On such a side, x is clamped to the
-        largest finite number. Decided at the default parameters.
+        largest finite number. Decided at the default parameters, any other input being 1.
         """
         import mpmath
 
-        def at(x: Any) -> Any:
+        def at(i: int, x: str) -> Any:
+            inputs = [mpmath.mpf(x if k == i else 1) for k in range(len(self.inputs))]
             try:
-                return self._result(mpmath.mpf(x), self.parameters)
+                return self._result(inputs, self.parameters)
             except (ZeroDivisionError, OverflowError):  # what frameworks take for ±inf or NaN
                 return mpmath.nan
 
+        def is_clamped(i: int, sign: str) -> bool:
+            return bool(mpmath.isnan(at(i, f"{sign}inf")) and mpmath.isfinite(at(i, f"{sign}1e30")))
+
         try:
-            below, above = (
-                bool(mpmath.isnan(at(f"{sign}inf")) and mpmath.isfinite(at(f"{sign}1e30")))
-                for sign in "-+"
-            )
+            return tuple((is_clamped(i, "-"), is_clamped(i, "+")) for i in range(len(self.inputs)))
         except NoResultError:
             raise
         except Exception as error:
@@ -112,10 +131,11 @@ class Formula:
                 f"which run on every framework; on an mpmath number it raised "
                 f"{type(error).__name__}: {error}"
             ) from error
-        return below, above
 
     def symbolic(self) -> sympy.Expr:
-        """The formula as a SymPy expression in ``x`` and its parameters' names (all real).
+        """The formula as a SymPy expression in its inputs' and parameters' names (all real).
+
+        A single input is ``x``, whatever the function calls it.
 
         Example:
             >>> from zeta.activations import silu
@@ -125,21 +145,29 @@ class Formula:
         import sympy
 
         symbols = {name: sympy.Symbol(name, real=True) for name in self.parameters}
-        return sympy.sympify(self._result(sympy.Symbol("x", real=True), symbols))
+        inputs = [sympy.Symbol(name, real=True) for name in self._shown_inputs]
+        return sympy.sympify(self._result(inputs, symbols))
 
-    def _result(self, x: Any, parameters: Mapping[str, Any]) -> Any:
+    @property
+    def _shown_inputs(self) -> tuple[str, ...]:
+        return self.inputs if len(self.inputs) > 1 else ("x",)
+
+    def _result(self, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> Any:
         """What the function returns, which must be something.
 
         Raises:
             NoResultError: it returned None.
         """
-        result = self.function(x, **parameters)
+        result = self.function(*inputs, **parameters)
         if result is None:
             raise NoResultError(self.name)
         return result
 
-    def latex(self, *, derivative: bool = False) -> str:
-        r"""The formula, or its derivative by ``x``, in LaTeX, constants to six digits.
+    def latex(self, *, derivative: bool | str = False) -> str:
+        r"""The formula, or its derivative, in LaTeX, constants to six digits.
+
+        Args:
+            derivative: the input or parameter to differentiate by; True for the first input.
 
         Example:
             >>> from zeta.activations import silu
@@ -152,7 +180,8 @@ class Formula:
 
         expression = self.symbolic()
         if derivative:
-            expression = expression.diff(sympy.Symbol("x", real=True))
+            by = self._shown_inputs[0] if derivative is True else derivative
+            expression = expression.diff(sympy.Symbol(by, real=True))
         expression = expression.expand(func=True, mul=False, multinomial=False)
         constants = expression.atoms(sympy.Float)
         short = {c: sympy.Integer(c) if int(c) == c else sympy.Float(c, 6) for c in constants}
@@ -160,7 +189,7 @@ class Formula:
         text: str = sympy.latex(expression.xreplace(short), symbol_names=names)
         return text
 
-    def reference(self, x: Any, *, digits: int = 50, **parameters: Any) -> mpmath.mpf:
+    def reference(self, *inputs: Any, digits: int = 50, **parameters: Any) -> mpmath.mpf:
         """The value at one point, computed by mpmath with ``digits`` decimal digits.
 
         What the tests compare every kernel and framework with.
@@ -174,7 +203,7 @@ class Formula:
 
         with mpmath.workdps(digits):
             values = {k: mpmath.mpf(v) for k, v in self.bind(**parameters).items()}
-            return self(mpmath.mpf(x), **values)
+            return self(*map(mpmath.mpf, inputs), **values)
 
     def module(
         self, learnable: bool = False, num_parameters: int = 1, channel_dim: int = 1
@@ -218,7 +247,7 @@ class Formula:
 
     def __repr__(self) -> str:
         defaults = (f"{name}={value:g}" for name, value in self.parameters.items())
-        return f"{self.name}({', '.join(['x', *defaults])})"
+        return f"{self.name}({', '.join([*self._shown_inputs, *defaults])})"
 
     def __reduce__(self) -> str:
         # Pickled by name, as functions are.
@@ -236,13 +265,13 @@ def formula(**parameters: float) -> Callable[[Callable[..., Any]], Formula]: ...
 def formula(
     function: Callable[..., Any] | None = None, /, **parameters: float
 ) -> Formula | Callable[[Callable[..., Any]], Formula]:
-    """Turn a function of ``x`` and scalar parameters into a :class:`Formula`.
+    """Turn a function of inputs and scalar parameters into a :class:`Formula`.
 
-    The function's first argument is the input; each further one is a parameter, whose default is
-    given to the decorator. Its body uses arithmetic and the functions of :mod:`zeta.math`.
+    An argument whose default is given to the decorator is a parameter; those before are inputs.
+    The function's body uses arithmetic and the functions of :mod:`zeta.math`.
 
     Raises:
-        TypeError: a parameter without a default, or a default without a parameter.
+        TypeError: no input, an input after a parameter, or a default without a parameter.
         ValueError: a default that is infinite or NaN.
 
     Example:
@@ -255,6 +284,11 @@ def formula(
         swish(x, beta=1)
         >>> swish(2.0, beta=0.0)
         1.0
+        >>> @formula
+        ... def swiglu(gate, value):
+        ...     return gate * sigmoid(gate) * value
+        >>> swiglu(0.0, 3.0)
+        0.0
     """
     if function is not None:
         return Formula(function)
@@ -287,17 +321,17 @@ def _checked_parameters(
     where = f"formula {function.__name__!r}"
     signature = inspect.signature(function).parameters
     arguments = list(signature)
-    if not arguments:
-        raise TypeError(f"{where} must take the input as its first argument")
-    names = arguments[1:]
-    if missing := [name for name in names if name not in parameters]:
-        written = signature[missing[0]].default
-        value = 1.0 if written is inspect.Parameter.empty else written
-        raise TypeError(
-            f"{where}: no default for {missing[0]!r}; write @formula({missing[0]}={value!r})"
-        )
-    if unknown := [name for name in parameters if name not in names]:
+    if unknown := [name for name in parameters if name not in arguments]:
         raise TypeError(f"{where}: {unknown[0]!r} has a default but is not an argument")
+    inputs = list(itertools.takewhile(lambda name: name not in parameters, arguments))
+    names = arguments[len(inputs) :]
+    if not inputs:
+        raise TypeError(f"{where} must take the input as its first argument")
+    for name, argument in signature.items():
+        written = argument.default
+        if name not in parameters and (name in names or written is not inspect.Parameter.empty):
+            value = 1.0 if written is inspect.Parameter.empty else written
+            raise TypeError(f"{where}: no default for {name!r}; write @formula({name}={value!r})")
     if taken := [name for name in names if name in _TAKEN]:
         raise TypeError(f"{where}: {taken[0]!r} cannot be a parameter's name; choose another")
     for name, value in parameters.items():

@@ -19,6 +19,15 @@ LEARNABLE = frozenset({"learnable_selu_variation"})
 EXO, SELU, LAPLACE = (activations.get(name).parameters for name in CLASSES)
 
 
+def check_one_input(formula: Formula, where: str) -> None:
+    """Raise TypeError if the formula takes more than one tensor."""
+    if len(formula.inputs) > 1:
+        raise TypeError(
+            f"{where} needs a formula of one input, and {formula!r} takes "
+            f"{len(formula.inputs)} ({', '.join(formula.inputs)}): call it, or use GatedUnit"
+        )
+
+
 def check_names(module: Any, formula: Formula, kind: str) -> None:
     """Raise ValueError if a parameter is called like an attribute that the module has already."""
     if taken := [name for name in formula.parameters if hasattr(module, name)]:

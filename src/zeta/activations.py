@@ -1,4 +1,4 @@
-"""The catalogue: every activation function once, as a formula.
+"""The catalogue: every activation function and every gate once, as a formula.
 
 To add one, write it here. Functions, modules, derivatives, kernels, plots, references and tests
 follow from these lines; no other file spells the maths.
@@ -141,16 +141,96 @@ def squared_relu(x):
     return piecewise(x, positive=lambda x: x * x, otherwise=lambda x: 0)
 
 
-#: Every activation by name.
-CATALOGUE: dict[str, Formula] = {
-    name: value for name, value in globals().items() if isinstance(value, Formula)
-}
+# ---- Gates ------------------------------------------------------------------------------------
+#
+# At a bound, clip has slope 0 and minimum a half.
 
-__all__ = ["CATALOGUE", "SELU_ALPHA", "SELU_SCALE", "get", *CATALOGUE]
+
+@formula
+def bilinear(gate, value):
+    """The product of two linear maps. Source: Dauphin et al. 2017; Shazeer 2020, GLU variants."""
+    return gate * value
+
+
+@formula
+def glu(gate, value):
+    """The gated linear unit, σ(gate)·value. Source: Dauphin et al. 2017, gated convolutions."""
+    return zm.sigmoid(gate) * value
+
+
+@formula
+def gtu(gate, value):
+    """The gated tanh unit, σ(gate)·tanh(value). Source: van den Oord et al. 2016, WaveNet."""
+    return zm.sigmoid(gate) * zm.tanh(value)
+
+
+@formula
+def reglu(gate, value):
+    """relu(gate)·value. Source: Shazeer 2020, GLU variants."""
+    return relu(gate) * value
+
+
+@formula
+def geglu(gate, value):
+    """gelu(gate)·value; ModernBERT's gate. Source: Shazeer 2020, GLU variants."""
+    return gelu(gate) * value
+
+
+@formula
+def geglu_tanh(gate, value):
+    """gelu_tanh(gate)·value; the gate of T5 1.1 and Gemma. Source: Shazeer 2020, GLU variants."""
+    return gelu_tanh(gate) * value
+
+
+@formula
+def swiglu(gate, value):
+    """silu(gate)·value; the gate of Llama, Mistral and Qwen. Source: Shazeer 2020, GLU variants."""
+    return silu(gate) * value
+
+
+@formula
+def drelu(gate, value):
+    """relu(gate)·relu(value), mostly 0. Source: Song et al. 2024, Turbo Sparse."""
+    return relu(gate) * relu(value)
+
+
+@formula(limit=7.0, alpha=1.702)
+def swiglu_oai(gate, value, limit, alpha):
+    """A bounded SwiGLU, its value shifted by 1. Source: OpenAI 2025, gpt-oss."""
+    gate = zm.minimum(gate, limit)
+    return gate * zm.sigmoid(alpha * gate) * (clip(value, -limit, limit) + 1)
+
+
+@formula(limit=10.0)
+def swiglu_clamped(gate, value, limit):
+    """SwiGLU of bounded inputs, of DeepSeek's models."""
+    return silu(zm.minimum(gate, limit)) * clip(value, -limit, limit)
+
+
+@formula(limit=7.0)
+def swiglu_step(gate, value, limit):
+    """SwiGLU of two bounded factors, of the Step models."""
+    return zm.minimum(silu(gate), limit) * clip(value, -limit, limit)
+
+
+@formula(gate_bound=4.0, value_bound=25.0)
+def situ_glu(gate, value, gate_bound, value_bound):
+    """SwiGLU with a smooth bound on each linear factor, of the Kimi models."""
+    smooth = gate_bound * zm.tanh(gate / gate_bound) * zm.sigmoid(gate)
+    return smooth * (value_bound * zm.tanh(value / value_bound))
+
+
+_ALL = {name: value for name, value in globals().items() if isinstance(value, Formula)}
+#: Every activation, a formula of one input, by name.
+CATALOGUE: dict[str, Formula] = {k: f for k, f in _ALL.items() if len(f.inputs) == 1}
+#: Every gate, a formula of the inputs ``gate`` and ``value``, by name.
+GATES: dict[str, Formula] = {k: f for k, f in _ALL.items() if len(f.inputs) == 2}
+
+__all__ = ["CATALOGUE", "GATES", "SELU_ALPHA", "SELU_SCALE", "get", *CATALOGUE, *GATES]
 
 
 def get(name: str) -> Formula:
-    """The catalogue's formula of that name.
+    """The catalogue's formula of that name, an activation or a gate.
 
     Raises:
         UnknownNameError: there is none; the message suggests the nearest.
@@ -160,6 +240,6 @@ def get(name: str) -> Formula:
         >>> activations.get("exo")
         exo(x, alpha=1)
     """
-    if name not in CATALOGUE:
-        raise UnknownNameError("activation", name, CATALOGUE)
-    return CATALOGUE[name]
+    if name not in _ALL:
+        raise UnknownNameError("activation", name, _ALL)
+    return _ALL[name]

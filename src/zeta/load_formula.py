@@ -154,7 +154,7 @@ def _check_maths(source: str, formula: Formula) -> None:
         raise UserError(
             f"{source!r} cannot be evaluated on symbols ({one_line(error)}); {_advice(error)}"
         ) from error
-    if "x" not in used:
+    if not used & {"x", *formula.inputs}:
         raise UserError(f"{source!r} is constant: an activation must depend on its input")
     if expression.has(I):
         raise UserError(f"{source!r} has complex numbers in it: an activation must be real")

@@ -61,8 +61,9 @@ class Arrays:
 
     def check(self, formula: Formula, inputs: Sequence[Any], parameters: Mapping[str, Any]) -> None:
         """Raise an error that says so where the formula is given what it cannot take."""
-        for x in inputs:
-            self.check_input(x, formula.name)
+        names = formula.inputs if len(inputs) > 1 else ("input",)
+        for name, x in zip(names, inputs, strict=True):
+            self.check_input(x, formula.name, name)
         for name, value in parameters.items():
             if isinstance(value, self.numbers):
                 continue
@@ -147,14 +148,14 @@ class Arrays:
 
 def applied(finite: Finite, formula: Formula, inputs: Inputs, parameters: Parameters) -> Any:
     """What the formula's function returns, its inputs finite where else it has no limit."""
-    below, above = _clamped_sides(formula)
-    at = [finite(x, below, above) for x in inputs] if below or above else inputs
+    sides = _clamped_sides(formula)
+    at = [finite(x, *kept) if any(kept) else x for x, kept in zip(inputs, sides, strict=True)]
     return formula.function(*at, **parameters)
 
 
 # Decided by mpmath at first use, which torch.compile and torch.export need not trace.
 @constant_while_compiling
-def _clamped_sides(formula: Formula) -> tuple[bool, bool]:
+def _clamped_sides(formula: Formula) -> tuple[tuple[bool, bool], ...]:
     return formula.clamped_sides
 
 

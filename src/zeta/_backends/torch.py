@@ -12,7 +12,7 @@ from torch.masked import MaskedTensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from zeta._backends import constant_while_compiling, torch_onnx
-from zeta._backends.torch_plain import evaluate_plain
+from zeta._backends.torch_plain import ARRAYS
 from zeta._formula import Formula
 from zeta.kernels import dispatch
 
@@ -89,17 +89,18 @@ def piecewise(
 
 def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Tensor:
     """The formula: one fused kernel where that is possible, else plain operations."""
-    (x,) = inputs
     y = dispatch.fused(formula, inputs, parameters)
     if y is not None:
         return y
-    if is_symbol(x):
+    if any(map(is_symbol, inputs)):
         node: Any = formula
         symbolic: Tensor = handle_torch_function(node, inputs, *inputs, **parameters)
         return symbolic
-    if isinstance(x, MaskedTensor):
+    if isinstance(inputs[0], MaskedTensor) and len(inputs) == 1:
+        x = inputs[0]
         return _Masked.apply(evaluate(formula, (x.to_tensor(0),), parameters), x.get_mask())
-    return evaluate_plain(formula, x, parameters)
+    plain: Tensor = ARRAYS.evaluate(formula, inputs, parameters)
+    return plain
 
 
 def is_symbol(x: Any) -> bool:

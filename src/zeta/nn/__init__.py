@@ -7,6 +7,7 @@
 ``SELUSoftmax``             SELU, then softmax
 ``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
 ``FormulaModule``           any formula as a module; see ``Formula.module``
+``GatedUnit``               any gate as a module, on one tensor that holds both its inputs
 ``parameter_groups``        a model's parameters for an optimizer, with weight decay and without
 ``init.calculate_gain``     the gain of any formula, for the weights before it
 ==========================  ================================================================
@@ -21,6 +22,7 @@ except ModuleNotFoundError as error:
 
 from zeta.nn import init
 from zeta.nn.activations import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation
+from zeta.nn.gated import GatedUnit
 from zeta.nn.mixture import MixtureOfSoftmaxes
 from zeta.nn.selu_softmax import SELUSoftmax
 from zeta.nn.weight_decay import parameter_groups
@@ -28,6 +30,7 @@ from zeta.nn.weight_decay import parameter_groups
 __all__ = [
     "Exo",
     "FormulaModule",
+    "GatedUnit",
     "LaplaceActivation",
     "LearnableSELUVariation",
     "MixtureOfSoftmaxes",

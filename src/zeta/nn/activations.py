@@ -39,6 +39,8 @@ class FormulaModule(Module):
         FormulaModule(leaky_relu, negative_slope=0.2, learnable=True)
     """
 
+    _inputs = 1
+
     def __init__(
         self,
         formula: Formula,
@@ -51,6 +53,8 @@ class FormulaModule(Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if self._inputs == 1:
+            _modules.check_one_input(formula, self._get_name())
         shape = _modules.parameter_shape(num_parameters)
         self.formula = formula
         self.initial_values = {k: float(v) for k, v in formula.bind(**(values or {})).items()}
@@ -93,7 +97,8 @@ class FormulaModule(Module):
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows; of what is learned, the starting values."""
-        shown = [self.formula.name] if type(self) is FormulaModule else []
+        has_own_class = type(self).__name__ in _modules.CLASSES.values()
+        shown = [] if has_own_class else [self.formula.name]
         current = {k: v for k in self.initial_values if isinstance(v := getattr(self, k), float)}
         values = {**self.initial_values, **current}
         shown += [f"{name}={value:g}" for name, value in values.items()]

@@ -5,6 +5,7 @@
 ``learnable_selu_variation``   SELU with a sine, five parameters
 ``laplace``                    MEGA's attention activation
 ``selu_softmax``               SELU, then softmax
+``gated``                      a gate on one tensor that holds both of its inputs
 ``mixture_cross_entropy``      the loss of a mixture of softmaxes
 ``MixtureOfSoftmaxes``         the module, as in ``zeta.nn``
 =============================  ==============================================================
@@ -24,6 +25,7 @@ except ModuleNotFoundError as error:
 
 from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.ops.activations import exo, laplace, learnable_selu_variation
+from zeta.ops.gated import gated
 from zeta.ops.mixture.cross_entropy import mixture_cross_entropy
 from zeta.ops.selu_softmax import selu_softmax
 
@@ -38,6 +40,7 @@ __all__ = [
     "SELU_SCALE",
     "MixtureOfSoftmaxes",
     "exo",
+    "gated",
     "laplace",
     "learnable_selu_variation",
     "mixture_cross_entropy",

@@ -1,0 +1,93 @@
+"""A gate on one tensor that holds both of its inputs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from zeta._backends.torch_plain import check_input
+from zeta._formula import Formula
+from zeta.kernels import dispatch
+from zeta.kernels.operands import Packing
+
+Order = Literal["halves", "interleaved"]
+
+
+def gated(
+    formula: Formula,
+    packed: Tensor,
+    dim: int = -1,
+    *,
+    layout: Order = "halves",
+    gate_first: bool = True,
+    **parameters: float | Tensor,
+) -> Tensor:
+    """A formula of two inputs, which lie in one tensor and are read there: nothing is copied.
+
+    ``gated(swiglu, packed) = swiglu(gate, value)`` with ``gate, value = packed.chunk(2, dim)``; the
+    gradient is one tensor that lies as ``packed`` does. ``F.glu`` is ``gated(glu, packed,
+    gate_first=False)``. A copy is made where parameters vary along a dimension inside ``dim``, or
+    outside it and the inputs in turn.
+
+    Args:
+        formula: with two inputs, the gate first.
+        packed: any shape of an even size along ``dim``; float16, bfloat16, float32 or float64.
+        dim: the dimension that holds both inputs.
+        layout: ``"halves"``, one after the other, or ``"interleaved"``, in turn.
+        gate_first: whether the gate comes before the value.
+        parameters: numbers, or tensors that broadcast to the result; gradients flow to them.
+
+    Returns:
+        A tensor of half the size along ``dim``, in the dtype of ``packed``.
+
+    Raises:
+        TypeError: the formula has another number of inputs, the tensor is not floating point, or a
+            parameter is unknown.
+        ValueError: the size along ``dim`` is odd, or the layout unknown.
+        IndexError: there is no such dimension.
+
+    Example:
+        >>> import torch
+        >>> from zeta.activations import swiglu
+        >>> from zeta.ops import gated
+        >>> gated(swiglu, torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        tensor([2.1932, 7.0464])
+        >>> gated(swiglu, torch.tensor([1.0, 3.0, 2.0, 4.0]), layout="interleaved")
+        tensor([2.1932, 7.0464])
+    """
+    packing = checked_packing(formula, packed, dim, layout, gate_first)
+    values = formula.bind(**parameters)
+    y = dispatch.fused(formula, (packed,), values, packing)
+    if y is None:
+        y = formula(*packing.views(packed), **parameters)
+    return y
+
+
+def checked_packing(
+    formula: Formula, packed: Any, dim: int, layout: Order, gate_first: bool
+) -> Packing:
+    """How two inputs lie in the tensor; see :func:`gated` for what is raised."""
+    check_two_inputs(formula)
+    check_input(packed, formula.name, "packed")
+    if layout not in ("halves", "interleaved"):
+        raise ValueError(f'layout must be "halves" or "interleaved", got {layout!r}')
+    dims = packed.dim()
+    if not -dims <= dim < dims:
+        raise IndexError(f"{formula.name}: packed of shape {tuple(packed.shape)} has no dim {dim}")
+    if packed.shape[dim] % 2:
+        raise ValueError(
+            f"{formula.name}: packed holds a gate and a value along dim {dim}, whose size must be "
+            f"even; got shape {tuple(packed.shape)}"
+        )
+    return Packing(dim % dims, layout == "interleaved", 0 if gate_first else 1)
+
+
+def check_two_inputs(formula: Formula) -> None:
+    """Raise TypeError unless the formula is a gate."""
+    if not isinstance(formula, Formula):
+        raise TypeError(f"a gate must be a Formula, got {type(formula).__name__}")
+    if len(formula.inputs) != 2:
+        raise TypeError(
+            f"{formula!r} has {len(formula.inputs)} inputs, and a gate has two: call it on tensors"
+        )
