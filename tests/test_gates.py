@@ -1,0 +1,160 @@
+"""The catalogue's gates against mpmath, against others' gates, and on every framework."""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cases import DTYPES, FULL_DTYPES, HALF_DTYPES, name, ulps
+from zeta import activations
+from zeta.math import clip, minimum, tanh
+
+GATES = list(activations.GATES.values())
+MAGNITUDES = [1e-30, 1e-8, 0.1, 1.0, 2.5, 3.3, 8.0, 9.7, 30.0, 95.0]
+
+
+@functools.cache
+def points(dtype):
+    """Pairs of a gate and a value over the ranges where gates do anything."""
+    numbers = torch.tensor([*MAGNITUDES, *(-m for m in MAGNITUDES)], dtype=torch.float64).to(dtype)
+    pairs = itertools.product(numbers[numbers != 0].tolist(), repeat=2)
+    return tuple(torch.tensor(pair, dtype=torch.float64).to(dtype) for pair in zip(*pairs))
+
+
+class Truth(NamedTuple):
+    value: mpmath.mpf
+    slopes: tuple[mpmath.mpf, ...]  # by gate and value
+    condition: float  # relative change of the value per relative change of the inputs
+    scale: float  # the size of what the slopes' sums are of
+
+
+@functools.cache
+def truths(f, dtype):
+    found = []
+    with mpmath.workdps(40):
+        for at in zip(*(t.tolist() for t in points(dtype)), strict=True):
+            at = tuple(map(mpmath.mpf, at))
+            value = f.reference(*at)
+            slopes = tuple(mpmath.diff(f.reference, at, order) for order in ((1, 0), (0, 1)))
+            moved = sum(abs(s * x) for s, x in zip(slopes, at, strict=True))
+            condition = float(moved / abs(value)) if value else 1.0
+            found.append(Truth(value, slopes, condition, float(max(1, *map(abs, at)))))
+    return found
+
+
+def test_the_family():
+    assert all(f.inputs == ("gate", "value") for f in GATES)
+    assert not set(activations.GATES) & set(activations.CATALOGUE)
+    assert activations.get("swiglu") is activations.swiglu
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("f", GATES, ids=name)
+def test_values_are_within_four_ulp(f, dtype):
+    """Times the condition; a half type's is a float32 result rounded once."""
+    y = f(*points(dtype))
+    assert y.dtype == dtype
+    share = 1.0 if dtype in FULL_DTYPES else torch.finfo(torch.float32).eps / torch.finfo(dtype).eps
+    for k, (got, truth) in enumerate(zip(y.tolist(), truths(f, dtype), strict=True)):
+        if abs(truth.value) <= torch.finfo(dtype).max:
+            off = ulps(mpmath.mpf(got) - truth.value, truth.value, dtype)
+            allowed = 4 * max(1.0, truth.condition) * share + (0.5 if dtype in HALF_DTYPES else 0)
+            assert off <= allowed, [t[k] for t in points(dtype)]
+
+
+@pytest.mark.parametrize("dtype", FULL_DTYPES, ids=name)
+@pytest.mark.parametrize("f", GATES, ids=name)
+def test_gradients_by_both_inputs(f, dtype):
+    inputs = [t.clone().requires_grad_() for t in points(dtype)]
+    found = torch.autograd.grad(f(*inputs).sum(), inputs)
+    eps = torch.finfo(dtype).eps
+    for k, truth in enumerate(truths(f, dtype)):
+        for got, slope in zip(found, truth.slopes, strict=True):
+            assert abs(got[k].item() - float(slope)) <= 16 * eps * truth.scale * max(
+                1.0, abs(float(slope))
+            ), [t[k].item() for t in inputs]
+
+
+@pytest.mark.parametrize("f", [f for f in GATES if f.parameters], ids=name)
+def test_gradients_by_parameters(f):
+    inputs = [t.clone().requires_grad_() for t in points(torch.float64)]
+    parameters = [torch.tensor(v, requires_grad=True).double() for v in f.parameters.values()]
+    parameters = [p.detach().requires_grad_() for p in parameters]
+    torch.autograd.gradcheck(lambda *p: f(*inputs, *p).sum(), parameters)
+
+
+OTHERS = {
+    "glu": lambda gate, value: F.glu(torch.cat([value, gate], -1)),
+    "gtu": lambda gate, value: torch.sigmoid(gate) * torch.tanh(value),
+    "reglu": lambda gate, value: F.relu(gate) * value,
+    "geglu": lambda gate, value: F.gelu(gate) * value,
+    "geglu_tanh": lambda gate, value: F.gelu(gate, approximate="tanh") * value,
+    "swiglu": lambda gate, value: F.silu(gate) * value,
+    "drelu": lambda gate, value: F.relu(gate) * F.relu(value),
+    "swiglu_clamped": lambda gate, value: F.silu(gate.clamp(max=10)) * value.clamp(-10, 10),
+}
+
+
+@pytest.mark.parametrize("gate", OTHERS)
+def test_equal_to_pytorchs(gate):
+    inputs = [t.requires_grad_() for t in torch.randn(2, 40, 30, dtype=torch.float64).mul(6)]
+    ours, theirs = activations.GATES[gate](*inputs), OTHERS[gate](*inputs)
+    torch.testing.assert_close(ours, theirs)
+    upstream = torch.randn_like(ours)
+    for a, b in zip(*(torch.autograd.grad(y, inputs, upstream) for y in (ours, theirs))):
+        torch.testing.assert_close(a, b)
+
+
+def test_equal_to_gpt_oss():
+    """Whose experts read gate and value in turn."""
+    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
+
+    packed = torch.randn(50, 64, dtype=torch.float64) * 6
+    experts = object.__new__(GptOssExperts)
+    torch.nn.Module.__init__(experts)
+    experts.alpha, experts.limit = 1.702, 7.0
+    theirs = experts._apply_gate(packed)
+    ours = activations.swiglu_oai(packed[:, ::2], packed[:, 1::2])
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("f", GATES, ids=name)
+def test_numpy_and_jax_give_the_same_numbers(f):
+    inputs = points(torch.float32)
+    expected = f(*(t.double() for t in inputs)).numpy()
+    for convert in (np.asarray, jnp.asarray):
+        y = np.asarray(f(*(convert(t.numpy()) for t in inputs)))
+        assert y.dtype == np.float32
+        np.testing.assert_allclose(
+            y, expected, rtol=4e-4 if "geglu" in f.name else 2e-5, atol=1e-37
+        )
+
+
+@pytest.mark.parametrize("f", GATES, ids=name)
+def test_limits_of_the_gate_and_nan(f):
+    gates = torch.tensor([-torch.inf, torch.inf, torch.nan])
+    low, high, nan = f(gates, torch.full_like(gates, 0.5)).tolist()
+    assert low == (-torch.inf if f is activations.bilinear else 0)
+    assert high > 0
+    assert np.isnan(nan)
+    assert f(torch.ones(1), torch.tensor([torch.nan])).isnan()
+
+
+def test_a_gate_of_ones_own_with_three_inputs():
+    from zeta import formula
+
+    @formula(bound=2.0)
+    def blend(gate, value, shift, bound):
+        return minimum(clip(gate, -1, 1) * value, bound) + tanh(shift)
+
+    inputs = [torch.randn(5, 7, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    y = blend(*inputs)
+    assert "_Fused" in type(y.grad_fn).__name__
+    torch.autograd.gradcheck(blend, inputs)
+    torch.autograd.gradgradcheck(blend, inputs)
