@@ -37,6 +37,8 @@ FUNCTIONS = {
     _primitive("softplus"): (lambda x: 1 / (1 + mpmath.exp(-x)), -math.inf),
     _primitive("log"): (lambda x: 1 / x, 0),
     _primitive("log1p"): (lambda x: 1 / (1 + x), -1),
+    _primitive("sin"): (mpmath.cos, -math.inf),
+    _primitive("cos"): (lambda x: -mpmath.sin(x), -math.inf),
     _primitive("sqrt"): (lambda x: 1 / (2 * mpmath.sqrt(x)), 0),
     **{_to_the(p): (lambda x, p=p: p * x ** (p - 1), 0) for p in (1.5, -0.5, -2.5, 7.5, 2.75)},
     **{_to_the(p): (lambda x, p=p: p * x ** (p - 1), -math.inf) for p in (3, -3, 5, 8, 9)},

@@ -4,7 +4,7 @@
 // same argument have in common: sigmoid(x), tanh(x) and their derivatives share one exponential.
 // A vector is as wide as the machine's widest register, through the vector extension of GCC and
 // Clang. Coefficients are minimax fits, by the exchange algorithm of Remez for the relative error;
-// atan, sin and cos call libm lane by lane in double.
+// atan calls libm lane by lane in double.
 
 #include <cmath>
 #include <cstdint>
@@ -408,8 +408,8 @@ template <class V> INLINE V softplus(V x) { return at_least(x, 0) + log1p_of_uni
 constexpr float sin_highest = 1e5f;
 
 // x = n·π/2 + r with |r| <= π/4; sine and cosine of r
-struct Quarter { Int n; Float sin, cos; };
-INLINE Quarter quarter(Float x) {
+template <class V> struct Quarter { Bits<V> n; V sin, cos; };
+INLINE Quarter<Float> quarter(Float x) {
     const Float shifted = x * 0x1.45f306p-1f + Traits<Float>::rounder;
     const Float n = shifted - Traits<Float>::rounder;
     // Fused on every machine: a rounded n·π/2 would leave nothing of the difference.
@@ -423,29 +423,37 @@ INLINE Quarter quarter(Float x) {
     const Float cos = high * (s * s) + (s * 0x1.55554ap-5f - 0.5f);
     return {(Int)shifted, sin * (s * r) + r, cos * s + 1};
 }
-static __attribute__((noinline, cold)) Float slow_sin(Float x) {
-    return each_lane(finite(x), [](float v) { return std::sin(v); });
+INLINE Quarter<Double> quarter(Double x) {
+    const Double shifted = x * 0x1.45f306dc9c883p-1 + Traits<Double>::rounder;
+    const Double n = shifted - Traits<Double>::rounder;
+    Double r = fused(n, splat<Double>(-0x1.921fb54442d18p+0), x);
+    r = fused(n, splat<Double>(-0x1.1a62633145c07p-54), r);
+    const Double s = r * r;
+    const Double sin = polynomial(s, {  // to 2^-52.2
+        -0x1.5555555555555p-3, 0x1.1111111110ba4p-7, -0x1.a01a019e80bb2p-13,
+        0x1.71de37932f861p-19, -0x1.ae6007e22639dp-26, 0x1.5e0a14a43f0e7p-33});
+    const Double cos = polynomial(s, {  // to 2^-53.9
+        0x1.5555555555555p-5, -0x1.6c16c16c16967p-10, 0x1.a01a019f4e9b4p-16,
+        -0x1.27e4fa17bf139p-22, 0x1.1eeb68cd22f56p-29, -0x1.907d8f29fe831p-37});
+    return {(Long)shifted, sin * (s * r) + r, (cos * s - 0.5) * s + 1};
 }
-static __attribute__((noinline, cold)) Float slow_cos(Float x) {
-    return each_lane(finite(x), [](float v) { return std::cos(v); });
+template <class V> static __attribute__((noinline, cold)) V slow_sin(V x) {
+    return each_lane(finite(x), [](Scalar<V> v) { return std::sin(v); });
 }
-INLINE Float sin(Float x) {
-    if (__builtin_expect(any(abs(x) > sin_highest), 0)) return slow_sin(x);
+template <class V> static __attribute__((noinline, cold)) V slow_cos(V x) {
+    return each_lane(finite(x), [](Scalar<V> v) { return std::cos(v); });
+}
+template <class V> INLINE V sin(V x) {
+    if (__builtin_expect(any((Int)(abs(x) > sin_highest)), 0)) return slow_sin(x);
     const auto [n, sin, cos] = quarter(x);
-    const Float y = (n & 1) != 0 ? cos : sin;
-    return (Float)((Int)y ^ ((n & 2) << 30));
+    const V y = (n & 1) != 0 ? cos : sin;
+    return (V)((Bits<V>)y ^ ((n & 2) << (8 * sizeof(Scalar<V>) - 2)));
 }
-INLINE Float cos(Float x) {
-    if (__builtin_expect(any(abs(x) > sin_highest), 0)) return slow_cos(x);
+template <class V> INLINE V cos(V x) {
+    if (__builtin_expect(any((Int)(abs(x) > sin_highest)), 0)) return slow_cos(x);
     const auto [n, sin, cos] = quarter(x);
-    const Float y = (n & 1) != 0 ? sin : cos;
-    return (Float)((Int)y ^ (((n + 1) & 2) << 30));
-}
-INLINE Double sin(Double x) {
-    return each_lane(finite(x), [](double v) { return std::sin(v); });
-}
-INLINE Double cos(Double x) {
-    return each_lane(finite(x), [](double v) { return std::cos(v); });
+    const V y = (n & 1) != 0 ? sin : cos;
+    return (V)((Bits<V>)y ^ (((n + 1) & 2) << (8 * sizeof(Scalar<V>) - 2)));
 }
 
 INLINE Float atan(Float x) {
