@@ -92,6 +92,8 @@ def gelu(x):
 def gelu_tanh(x):
     """GELU's tanh approximation, 0.5·x·(1 + tanh u) written as x·sigmoid(2u).
 
+    u = √(2/π)·(x + 0.044715·x³).
+
     Source: Hendrycks and Gimpel 2016.
     """
     c = clip(x, -32, 32)  # where the gate is 0 or 1 even in float64

@@ -8,6 +8,7 @@ import torch
 
 from zeta import activations, formula
 from zeta._backends.torch import evaluate_plain
+from zeta.codegen.graph import ordered
 from zeta.codegen.trace import gradient_program
 from zeta.math import clip, exp, maximum, minimum, piecewise, sigmoid
 
@@ -153,3 +154,10 @@ def test_long_recurrences_and_many_coefficients():
         assert time.perf_counter() - start < 0.2  # measured: 3 and 4 ms
     assert_as_plain(chebyshev, [-0.9, -0.1, 0.3, 1.0])
     assert_as_plain(spline, [-0.5, 0.1, 0.5, 1.2], **{k: 0.1 * i for i, k in enumerate(NAMES)})
+
+
+def test_nested_choices_with_one_alternative_are_one():
+    """Within a clip's two bounds."""
+    slope = gradient_program(formula(lambda x: clip(x, -1, 1)), {}, ("x",)).result
+    assert [node.op for node in ordered([slope])].count("where") == 1
+    assert_as_plain(formula(lambda x: x * clip(x, -1, 1)), [-2.0, -1.0, 0.5, 1.0, 2.0])

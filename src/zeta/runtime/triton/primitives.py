@@ -300,11 +300,12 @@ def power_of_positive(x, y):
     high = head + rest
     low = rest - (high - head)
     bounded = clip(y, -18446744073709551616.0, 18446744073709551616.0)  # times 0 it is 0
-    power = bounded * high
-    lost = tl.fma(bounded, high, -power) + bounded * low
-    n = exponent(clip(power, -104.0, 89.0))
-    p = fraction(clip(power, -104.0, 89.0), n)
-    return scale(tl.where(tl.abs(power) < 104.0, (p + 1.0) * lost + p, p) + 1.0, n)
+    product = bounded * high
+    lost = tl.fma(bounded, high, -product) + bounded * low
+    within = clip(product, -104.0, 89.0)
+    n = exponent(within)
+    p = fraction(within, n)
+    return scale(tl.where(tl.abs(product) < 104.0, (p + 1.0) * lost + p, p) + 1.0, n)
 
 
 @triton.jit
