@@ -24,7 +24,9 @@ def points(dtype):
     """Pairs of a gate and a value over the ranges where gates do anything."""
     numbers = torch.tensor([*MAGNITUDES, *(-m for m in MAGNITUDES)], dtype=torch.float64).to(dtype)
     pairs = itertools.product(numbers[numbers != 0].tolist(), repeat=2)
-    return tuple(torch.tensor(pair, dtype=torch.float64).to(dtype) for pair in zip(*pairs))
+    return tuple(
+        torch.tensor(pair, dtype=torch.float64).to(dtype) for pair in zip(*pairs, strict=True)
+    )
 
 
 class Truth(NamedTuple):
@@ -41,7 +43,7 @@ def truths(f, dtype):
         for at in zip(*(t.tolist() for t in points(dtype)), strict=True):
             at = tuple(map(mpmath.mpf, at))
             value = f.reference(*at)
-            slopes = tuple(mpmath.diff(f.reference, at, order) for order in ((1, 0), (0, 1)))
+            slopes = tuple(mpmath.diff(f, at, order) for order in ((1, 0), (0, 1)))
             moved = sum(abs(s * x) for s, x in zip(slopes, at, strict=True))
             condition = float(moved / abs(value)) if value else 1.0
             found.append(Truth(value, slopes, condition, float(max(1, *map(abs, at)))))
@@ -107,8 +109,7 @@ def test_equal_to_pytorchs(gate):
     ours, theirs = activations.GATES[gate](*inputs), OTHERS[gate](*inputs)
     torch.testing.assert_close(ours, theirs)
     upstream = torch.randn_like(ours)
-    for a, b in zip(*(torch.autograd.grad(y, inputs, upstream) for y in (ours, theirs))):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(*(torch.autograd.grad(y, inputs, upstream) for y in (ours, theirs)))
 
 
 def test_equal_to_gpt_oss():
