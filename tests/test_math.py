@@ -75,6 +75,18 @@ def test_clip_stops_the_gradient_at_its_bounds():
     assert slopes.tolist() == [0, 0, 1, 0, 0]
 
 
+def test_two_equal_values_share_the_slope():
+    """As in kernels (codegen/test_graph.py) and TensorFlow (keras/check_tensorflow.py)."""
+
+    def total(x):
+        return (zm.maximum(x, 0) + 2 * zm.minimum(1, x) + 4 * zm.maximum(x, -x)).sum()
+
+    x = torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0], requires_grad=True)
+    expected = [-2, 2.5, 7, 6, 5]
+    assert torch.autograd.grad(total(x), x)[0].tolist() == expected
+    assert jax.grad(total)(jnp.asarray(x.detach().numpy())).tolist() == expected
+
+
 def test_an_unselected_branch_cannot_overflow():
     """What a plain torch.where does wrong: exp overflows where it is not even selected."""
     x = torch.tensor([1e4, -1.0], requires_grad=True)
@@ -95,6 +107,14 @@ def test_piecewise_constant_branches_keep_nan():
     np.testing.assert_array_equal(y.tolist(), [0, 1, math.nan])
     y = zm.piecewise(x.numpy(), positive=lambda x: 1, otherwise=lambda x: 0)
     np.testing.assert_array_equal(y, [0, 1, math.nan])
+
+
+def test_a_parameter_as_a_branch_keeps_nan():
+    x, bound = np.array([-1.0, 1.0, math.nan], np.float32), np.array(0.5, np.float32)
+    for wrap in (torch.from_numpy, jnp.asarray, np.asarray):
+        low = wrap(bound)
+        y = zm.piecewise(wrap(x), positive=lambda x: x, otherwise=lambda x, low=low: low)
+        np.testing.assert_array_equal(np.asarray(y), [0.5, 1, math.nan])
 
 
 def test_sine_of_an_overflowed_argument_stays_within_one():

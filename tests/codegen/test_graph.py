@@ -10,7 +10,19 @@ from zeta import activations, formula
 from zeta._backends.torch import evaluate_plain
 from zeta.codegen.graph import ordered
 from zeta.codegen.trace import gradient_program
-from zeta.math import clip, exp, maximum, minimum, piecewise, sigmoid
+from zeta.math import (
+    clip,
+    cos,
+    exp,
+    expm1,
+    log1p,
+    maximum,
+    minimum,
+    piecewise,
+    sigmoid,
+    sin,
+    tanh,
+)
 
 
 def assert_as_plain(f, x, **parameters):
@@ -117,6 +129,61 @@ def test_finite_where_plain_operations_are():
     x = torch.tensor([-1e20, 1e20], requires_grad=True)
     slope = torch.autograd.grad(formula(lambda x: x * exp(-x * x))(x).sum(), x)[0]
     assert slope.tolist() == [0, 0]
+
+
+def assert_gradients_are_plain(f, x):
+    """Values and slopes, whatever they are."""
+    x = torch.tensor(x, requires_grad=True)
+    y, plain = f(x), evaluate_plain(f, x, dict(f.parameters))
+    assert "_Fused" in type(y.grad_fn).__name__
+    torch.testing.assert_close(y, plain, equal_nan=True)
+    slopes = [torch.autograd.grad(v.sum(), x)[0] for v in (y, plain)]
+    torch.testing.assert_close(*slopes, equal_nan=True)
+
+
+def test_numbers_that_plain_operations_take_for_constants_have_no_slope():
+    at = [-math.inf, -1e20, -1.0, 1.0, 1e20, math.inf, math.nan]
+    assert_gradients_are_plain(formula(lambda x: cos(x * 1e30) + sin(x * 1e30)), at)
+    assert_gradients_are_plain(formula(lambda x: x * sigmoid(-x)), at)
+    assert_gradients_are_plain(formula(lambda x: clip(x, -1.0, 2.0) + abs(x)), at)
+    assert_gradients_are_plain(
+        formula(lambda x: piecewise(x, positive=lambda x: 1.0, otherwise=lambda x: 0.5)), at
+    )
+
+
+def test_a_small_factor_is_multiplied_before_what_would_overflow():
+    small = formula(a=1e-9)(lambda x, a: a * x * x * x * x)
+    assert_gradients_are_plain(small, [1e10, 1e11, 1e14])
+
+
+def test_a_factor_of_a_branch_that_is_not_taken_has_no_say():
+    unused = formula(a=0.0)(
+        lambda x, a: piecewise(x, positive=lambda x: x, otherwise=lambda x: expm1(x / (a - a)))
+    )
+    assert_gradients_are_plain(unused, [0.5, 2.0])
+
+
+def test_what_cancels_in_plain_operations_cancels():
+    assert_as_plain(formula(lambda x: x * (-3.8 / x)), [1.37382e-06, -4.2e-5])
+    assert_as_plain(formula(lambda x: 1 + 1e9 * (x * x - x * x)), [0.3, 1.7, -5.1])
+
+
+def test_zero_keeps_its_sign():
+    x = torch.tensor([0.0, -0.0])
+    for function in (
+        lambda x: sigmoid(1 / tanh(x * x)),
+        lambda x: sigmoid(1 / expm1(x)),
+        lambda x: sigmoid(1 / log1p(x)),
+        lambda x: sigmoid(1 / -(x * (1.5 - 1.5))),
+    ):
+        f = formula(function)
+        assert f(x).tolist() == evaluate_plain(f, x, {}).tolist()
+
+
+def test_a_power_does_not_lose_its_slope_by_underflow():
+    f = formula(lambda x: x * x * (x * 40) ** -2)
+    x = torch.tensor([1e18, 1e19], requires_grad=True)
+    assert torch.autograd.grad(f(x).sum(), x)[0].abs().max() < 1e-24
 
 
 def test_limits_survive_composition():

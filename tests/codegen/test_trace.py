@@ -39,11 +39,14 @@ def test_only_what_is_wanted_is_computed():
     assert [s.parameter for s in program.sums] == ["sigma"]
 
 
-def test_factors_without_x_are_taken_out_of_the_sum():
-    program = gradient_program(activations.learnable_selu_variation, {}, ("gamma",))
-    (gradient,) = program.sums
-    assert gradient.factor.value == "lambda_"
-    assert gradient.term.operands == {"x", "omega"}
+def test_a_factor_without_x_is_taken_out_of_the_sum_where_nothing_overflows_without_it():
+    (gradient,) = gradient_program(activations.laplace, {}, ("sigma",)).sums
+    assert gradient.factor.operands == {"sigma"}
+    assert operations(gradient.term).count("divide") == 1  # in z
+    cube = formula(a=1.0)(lambda x, a: a * x * x * x)
+    assert gradient_program(cube, {}, ("x",)).stores[0].operands == {"x", "a"}
+    (gradient,) = gradient_program(activations.learnable_selu_variation, {}, ("gamma",)).sums
+    assert gradient.factor.is_number  # of a branch: without it there is 0 of it
 
 
 def test_equal_parts_are_computed_once():

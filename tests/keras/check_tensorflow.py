@@ -111,6 +111,21 @@ def test_primitives_of_graphs_at_infinity_and_nan(primitive):
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_two_equal_values_share_the_slope(in_graph):
+    """As in kernels, PyTorch and JAX (tests/test_math.py)."""
+
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = zm.maximum(x, 0) + 2 * zm.minimum(1, x) + 4 * zm.maximum(x, -x)
+        return y, tape.gradient(y, x)
+
+    y, dx = (tf.function(slope) if in_graph else slope)(tf.constant([-1.0, 0.0, 0.5, 1.0, 2.0]))
+    np.testing.assert_array_equal(y, [2, 0, 3.5, 7, 12])
+    np.testing.assert_array_equal(dx, [-2, 2.5, 7, 6, 5])
+
+
 @pytest.mark.parametrize("xla", [False, True])
 def test_activations_in_graphs_match_mpmath(xla):
     inputs = [

@@ -67,8 +67,10 @@ def piecewise(
 ) -> Array:
     # Not jnp.minimum, whose gradient at 0 is a half.
     branches = (positive(jnp.where(x > 0, x, 0)), otherwise(jnp.where(x > 0, 0, x)))
-    # A constant branch would swallow NaN.
-    above, below = (jnp.where(jnp.isnan(x), x, y) if jnp.ndim(y) == 0 else y for y in branches)
+    # A branch without x would swallow NaN.
+    above, below = (
+        y if jnp.shape(y) == jnp.shape(x) else jnp.where(jnp.isnan(x), x, y) for y in branches
+    )
     return jnp.where(x > 0, above, below)
 
 

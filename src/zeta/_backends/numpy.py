@@ -65,8 +65,8 @@ def piecewise(
     x: Array, positive: Callable[[Array], Any], otherwise: Callable[[Array], Any]
 ) -> Array:
     branches = (positive(np.maximum(x, 0)), otherwise(np.minimum(x, 0)))
-    # A constant branch would swallow NaN.
-    above, below = (np.where(np.isnan(x), x, y) if np.ndim(y) == 0 else y for y in branches)
+    # A branch without x would swallow NaN.
+    above, below = (y if np.shape(y) == x.shape else np.where(np.isnan(x), x, y) for y in branches)
     return np.where(x > 0, above, below)
 
 

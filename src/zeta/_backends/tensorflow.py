@@ -64,11 +64,17 @@ def cos(x: Tensor) -> Tensor:
 
 
 def minimum(x: Any, y: Any) -> Tensor:
-    return tf.minimum(*_tensors(x, y))
+    return _extremum(tf.minimum, x, y)
 
 
 def maximum(x: Any, y: Any) -> Tensor:
-    return tf.maximum(*_tensors(x, y))
+    return _extremum(tf.maximum, x, y)
+
+
+def _extremum(of: Callable[..., Tensor], x: Any, y: Any) -> Tensor:
+    # TensorFlow's own gradient of two equal ones is all the first one's: each has half here.
+    x, y = _tensors(x, y)
+    return tf.where(tf.equal(x, y), 0.5 * x + 0.5 * y, of(x, y))
 
 
 def clip(x: Tensor, low: Any, high: Any) -> Tensor:
@@ -83,9 +89,11 @@ def piecewise(
 ) -> Tensor:
     zero = tf.zeros_like(x)
     branches = (positive(tf.where(x > 0, x, zero)), otherwise(tf.where(x > 0, zero, x)))
-    # A constant branch would swallow NaN.
+    # A branch without x would swallow NaN.
     above, below = (
-        y if tf.is_tensor(y) else tf.where(tf.math.is_nan(x), x, tf.cast(y, x.dtype))
+        y
+        if tf.is_tensor(y) and y.shape == x.shape
+        else tf.where(tf.math.is_nan(x), x, tf.cast(y, x.dtype))
         for y in branches
     )
     return tf.where(x > 0, above, below)

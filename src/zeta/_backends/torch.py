@@ -81,10 +81,15 @@ def maximum(x: Any, y: Any) -> Tensor:
 def piecewise(
     x: Tensor, positive: Callable[[Tensor], Any], otherwise: Callable[[Tensor], Any]
 ) -> Tensor:
-    branches = (positive(torch.clamp(x, min=0)), otherwise(torch.clamp(x, max=0)))
-    # A constant branch would swallow NaN.
-    above, below = (y if isinstance(y, Tensor) else torch.where(x.isnan(), x, y) for y in branches)
-    return torch.where(x > 0, above, below)
+    # Not torch.clamp, whose gradient is 1 at 0 for either branch, and 0 at NaN.
+    chosen = x > 0
+    branches = (positive(torch.where(chosen, x, 0)), otherwise(torch.where(chosen, 0, x)))
+    # A branch without x would swallow NaN.
+    above, below = (
+        y if isinstance(y, Tensor) and y.shape == x.shape else torch.where(x.isnan(), x, y)
+        for y in branches
+    )
+    return torch.where(chosen, above, below)
 
 
 def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Tensor:
@@ -126,8 +131,9 @@ class _Masked(torch.autograd.Function):
 
 
 def _finite(x: Tensor) -> Tensor:
+    # Not torch.clamp: its gradient at NaN is 0.
     largest = torch.finfo(x.dtype).max
-    return torch.clamp(x, -largest, largest)
+    return torch.where(x < -largest, -largest, torch.where(x > largest, largest, x))
 
 
 def _tensors(*values: Any) -> tuple[Tensor, ...]:

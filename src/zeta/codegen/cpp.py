@@ -140,6 +140,7 @@ CPP = Dialect(
     mask="const auto {}",
     number=_number,
     splat="splat<V>({})",
+    rounded="rounded({})",
     templates=OPERATORS
     | {
         "indicator": "indicator<V>({})",

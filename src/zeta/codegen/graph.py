@@ -29,6 +29,14 @@ _COMPARISONS = {
 }
 _OPERANDS = ("element", "parameter")
 _MASKS = frozenset({*_COMPARISONS, "and", "or", "not"})
+# Nowhere more than 1 in size.
+_BOUNDED = frozenset(
+    {
+        *("sin", "cos", "tanh", "erf", "gauss", "sign", "indicator", "sigmoid"),
+        *("sigmoid_complement", "tanh_softplus"),
+        *("tanh_derivative", "sigmoid_derivative", "tanh_softplus_derivative"),
+    }
+)
 _ARITHMETIC = {"add": operator.add, "subtract": operator.sub, "multiply": operator.mul}
 # What leaves the other operand as it is: on either side, on the right side alone.
 _NEUTRAL = {"add": 0.0, "multiply": 1.0}
@@ -82,9 +90,6 @@ class Graph:
                 return first.args[0]
             case "less" | "greater" if first is last:
                 return self.number(0)
-            case "multiply" if last.value == 0 or first.value == 0:
-                # NaN stays NaN; compilers take the product for 0.
-                return first - first if last.value == 0 else last - last
             case "multiply" if last.value == -1:
                 return -first
             case "multiply" if first.value == -1:
@@ -121,9 +126,25 @@ class Graph:
                 raise NoKernelError(f"it has more than {LARGEST_GRAPH:,} operations")
             operands = [a.operands for a in args] if op not in _OPERANDS else [frozenset([value])]
             varies = op == "element" or any(a.varies for a in args)
-            index = len(self._nodes)
-            node = self._nodes[key] = Node(self, op, args, value, _union(operands), varies, index)
+            node = self._nodes[key] = Node(
+                graph=self,
+                op=op,
+                args=args,
+                value=value,
+                operands=_union(operands),
+                varies=varies,
+                index=len(self._nodes),
+                is_bounded=_is_bounded(op, value, args),
+            )
         return node
+
+
+def _is_bounded(op: str, value: Any, args: tuple[Node, ...]) -> bool:
+    if op == "number":
+        return abs(value) <= 1
+    if op in ("negate", "multiply"):
+        return all(a.is_bounded for a in args)
+    return op in _BOUNDED
 
 
 def _union(sets: Sequence[frozenset[Any]]) -> frozenset[Any]:
@@ -142,6 +163,7 @@ class Node:
         operands: names of the elements and parameters that it depends on.
         varies: whether it differs from element to element.
         index: greater than that of each of ``args``.
+        is_bounded: whether it is known to be at most 1 in size.
     """
 
     graph: Graph = field(repr=False)
@@ -151,6 +173,7 @@ class Node:
     operands: frozenset[str]
     varies: bool
     index: int
+    is_bounded: bool
 
     # NumPy's numbers leave arithmetic with a node to the node.
     __array_ufunc__ = None
@@ -276,8 +299,9 @@ Guard = tuple[tuple[Node, bool], ...]
 class Adjoint:
     """The derivative of the output by a node: ``factor`` · ``term`` within the guard, else 0.
 
-    Only the term varies, so that the factor may be taken out of a sum. Outside of the guard
-    the term may be anything, NaN too: a branch that is not taken has no say.
+    Only the term varies, so that the factor may be taken out of a sum. It waits where the
+    term cannot overflow without it: as long as that has one part that is not bounded. Outside of
+    the guard both may be anything, NaN too: a branch that is not taken has no say.
     """
 
     guard: Guard
@@ -286,15 +310,21 @@ class Adjoint:
 
     def times(self, node: Node) -> Adjoint:
         """By the chain rule."""
-        if node.varies:
+        if not node.varies:
+            return Adjoint(self.guard, self.factor * node, self.term)
+        if self.term.is_bounded or node.is_bounded:
             return Adjoint(self.guard, self.factor, self.term * node)
-        return Adjoint(self.guard, self.factor * node, self.term)
+        return self.with_term(self.product() * node)
 
     def over(self, node: Node) -> Adjoint:
         """By the chain rule, where the derivative is a reciprocal."""
-        if node.varies:
-            return Adjoint(self.guard, self.factor, self.term / node)
-        return Adjoint(self.guard, self.factor / node, self.term)
+        if not node.varies:
+            return Adjoint(self.guard, self.factor / node, self.term)
+        return self.with_term(self.product() / node)
+
+    def with_term(self, term: Node) -> Adjoint:
+        """A derivative in one."""
+        return Adjoint(self.guard, term.graph.number(1), term)
 
     def where(self, mask: Node, value: bool = True) -> Adjoint:
         """Only where the mask is that."""
@@ -352,25 +382,20 @@ def _merged(adjoints: Sequence[Adjoint]) -> Adjoint:
 
 
 def _added(a: Adjoint, b: Adjoint) -> Adjoint:
-    if a.factor is b.factor:
-        return Adjoint(a.guard, a.factor, a.term + b.term)
-    if a.term is b.term:
-        return Adjoint(a.guard, a.factor + b.factor, a.term)
-    return Adjoint(a.guard, a.term.graph.number(1), a.product() + b.product())
+    return a.with_term(a.product() + b.product())
 
 
 def _chosen(a: Adjoint, b: Adjoint) -> Adjoint:
     *outer, (mask, value) = a.guard
-    if a.factor is b.factor:
-        factor, branches = a.factor, (a.term, b.term)
-    else:
-        factor, branches = mask.graph.number(1), (a.product(), b.product())
+    branches = (a.product(), b.product())
     true, false = branches if value else reversed(branches)
-    return Adjoint(tuple(outer), factor, mask.graph.node("where", mask, true, false))
+    term = mask.graph.node("where", mask, true, false)
+    return Adjoint(tuple(outer), term.graph.number(1), term)
 
 
 def _without_last_guard(a: Adjoint) -> Adjoint:
-    return _chosen(a, Adjoint((), a.factor, a.factor.graph.number(0)))
+    zero, one = (a.term.graph.number(value) for value in (0, 1))
+    return _chosen(a, Adjoint((), one, zero))
 
 
 def _unguarded(a: Adjoint) -> Adjoint:
@@ -390,7 +415,14 @@ def _times(op: str, constant: float = 1.0) -> tuple[Rule]:
     return (lambda a, y, u: a.times(y.graph.node(op, u)).times(y.graph.number(constant)),)
 
 
+def _finite_times(a: Adjoint, op: str, u: Node) -> Adjoint:
+    """As `_times`; an argument that has overflowed is taken at the largest number, a constant."""
+    return a.where(abs(u) == math.inf, False).times(u.graph.node(op, u))
+
+
 def _by_base(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
+    if v.is_number and v.value <= -1:  # the power of v - 1 underflows before this does
+        return a.over(u).times(v * y)
     slope = v * u ** (v - 1)
     return a.times(y.graph.node("where", v == 0, 0, slope))
 
@@ -420,8 +452,8 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
     "expm1": _times("exp"),
     "log": (lambda a, y, u: a.over(u),),
     "log1p": (lambda a, y, u: a.over(1 + u),),
-    "sin": _times("cos"),
-    "cos": _times("sin", -1),
+    "sin": (lambda a, y, u: _finite_times(a, "cos", u),),
+    "cos": (lambda a, y, u: _finite_times(a, "sin", u).times(y.graph.number(-1)),),
     "atan": (lambda a, y, u: a.over(1 + u * u),),
     "tanh": _times("tanh_derivative"),
     "erf": _times("gauss", 2 / math.sqrt(math.pi)),
@@ -439,24 +471,27 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
         lambda a, y, u, v: a.halved(u == v).where(u < v, False),
         lambda a, y, u, v: a.halved(u == v).where(v < u, False),
     ),
-    # At a bound it is the bound.
+    # At a bound it is the bound; at NaN it is u.
     "clip": (
-        lambda a, y, u, low, high: a.where(_below(u, low, high)).where(u > low),
-        lambda a, y, u, low, high: a.where(_below(u, low, high)).where(u > low, False),
-        lambda a, y, u, low, high: a.where(_below(u, low, high), False),
+        lambda a, y, u, low, high: a.where(_above(u, low, high), False).where(u <= low, False),
+        lambda a, y, u, low, high: a.where(_above(u, low, high), False).where(u <= low),
+        lambda a, y, u, low, high: a.where(_above(u, low, high)),
     ),
     "where": (
         None,
         lambda a, y, mask, u, v: a.where(mask),
         lambda a, y, mask, u, v: a.where(mask, False),
     ),
-    "unless_nan": (lambda a, y, u, v: a, None),
-    "finite_below": (lambda a, y, u: a,),
-    "finite_above": (lambda a, y, u: a,),
+    "unless_nan": (
+        lambda a, y, u, v: a.where(v == v),
+        lambda a, y, u, v: a.where(v == v, False),
+    ),
+    "finite_below": (lambda a, y, u: a.where(u == -math.inf, False),),
+    "finite_above": (lambda a, y, u: a.where(u == math.inf, False),),
 }
 
 
-def _below(u: Node, low: Node, high: Node) -> Node:
-    """Whether the upper bound does not count."""
+def _above(u: Node, low: Node, high: Node) -> Node:
+    """Whether the upper bound counts."""
     in_order = low.is_number and high.is_number and low.value < high.value
-    return (u if in_order else u.graph.node("maximum", u, low)) < high
+    return (u if in_order else u.graph.node("maximum", u, low)) >= high

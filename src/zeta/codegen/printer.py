@@ -26,6 +26,9 @@ OPERATORS = {
 }
 # Written out as products up to this exponent: each factor may cost half a unit in the last place.
 _LARGEST_PRODUCT = 8
+# A compiler would round a sum of products once, some of the time.
+_SUMS = frozenset({"add", "subtract"})
+_PRODUCTS = frozenset({"multiply", "negate", "power"})
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Dialect:
         vector, mask: the target that declares a variable.
         number: a literal.
         splat: a literal as a vector.
+        rounded: a product that is an operand of a sum.
         templates: of operations; any other is a function of that name, of vectors.
     """
 
@@ -45,6 +49,7 @@ class Dialect:
     mask: str
     number: Callable[[float], str]
     splat: str
+    rounded: str
     templates: Mapping[str, str]
 
     def statements(self, results: Mapping[str, Node]) -> Iterator[str]:
@@ -65,7 +70,12 @@ class Dialect:
         if node.op == "power" and _is_product(node.args[1].value):
             return self._product(names[node.args[0]], node.args[1].value)
         if node.op in OPERATORS:
-            return self.templates[node.op].format(*(self._operand(a, names) for a in node.args))
+            operands = [self._operand(a, names) for a in node.args]
+            if node.op in _SUMS:
+                products = [a.op in _PRODUCTS for a in node.args]
+                pairs = zip(operands, products, strict=True)
+                operands = [self.rounded.format(o) if is_product else o for o, is_product in pairs]
+            return self.templates[node.op].format(*operands)
         vectors = [self._vector(argument, names) for argument in node.args]
         if node.op in self.templates:
             return self.templates[node.op].format(*vectors)

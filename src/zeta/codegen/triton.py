@@ -102,6 +102,7 @@ _TRITON = Dialect(
     mask="{}",
     number=lambda value: repr(value) if math.isfinite(value) else f"float({str(value)!r})",
     splat="splat({}, channel)",
+    rounded="{}",
     templates=OPERATORS
     | {
         "indicator": "{}.to(tl.float32)",

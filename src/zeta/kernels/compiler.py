@@ -31,7 +31,6 @@ _FLAGS = (
     "-O3",
     "-fno-math-errno",
     "-fno-trapping-math",
-    "-fno-signed-zeros",
     "-ffp-contract=fast",
     "-fPIC",
     "-shared",

@@ -77,12 +77,13 @@ template <class V> INLINE V abs(V x) { return (V)((Bits<V>)x & ~sign_bit<V>()); 
 // -|x|
 template <class V> INLINE V negative(V x) { return (V)((Bits<V>)x | sign_bit<V>()); }
 
-// A magnitude that is not negative, with the sign of another number.
+// A magnitude that is not negative, nor -0, with the sign of another number.
 template <class V> INLINE V with_sign(V magnitude, V sign) {
     return (V)((Bits<V>)magnitude | ((Bits<V>)sign & sign_bit<V>()));
 }
+// 0 for NaN, as PyTorch's derivative of |x|.
 template <class V> INLINE V sign(V x) {
-    return x > 0 ? splat<V>(1) : x < 0 ? splat<V>(-1) : x;
+    return x > 0 ? splat<V>(1) : x < 0 ? splat<V>(-1) : V{};
 }
 
 // 1 where a mask is true, else 0; from (mask ? 1 : 0)·x GCC would make mask ? x : 0, which loses NaN.
@@ -129,6 +130,19 @@ INLINE Double fused(Double x, Double y, Double z) {
 INLINE Float fused(Float x, Float y, Float z) { return __builtin_ia32_vfmaddps256(x, y, z); }
 INLINE Double fused(Double x, Double y, Double z) { return __builtin_ia32_vfmaddpd256(x, y, z); }
 #endif
+
+// A formula's product, kept from being contracted with a sum: of x·y - x·y would be left what was
+// lost in rounding, where plain operations give 0.
+template <class V> INLINE V rounded(V x) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(x));
+#elif defined(__FMA__)
+    asm("" : "+x"(x));
+#elif defined(__aarch64__)
+    asm("" : "+w"(x));
+#endif
+    return x;
+}
 
 template <class V, class F> INLINE V each_lane(V x, F function) {
     for (int i = 0; i < lanes<V>; i++) x[i] = function(x[i]);
@@ -204,7 +218,7 @@ template <class V> INLINE V expm1(V x) {
     // Halves: 2^n itself would overflow before the result does.
     const V half = scale(splat<V>(0.5), n);
     const V y = half * p + (half - Scalar<V>(0.5));
-    return y + y;
+    return with_sign(y + y, x);
 }
 
 // e^-|x| and e^-|x| - 1
@@ -241,7 +255,7 @@ template <class V> INLINE V sigmoid_derivative(V x) {
 // With m = e^-|x| - 1: u = e^-2|x| - 1 = m(m + 2), which does not cancel.
 template <class V> INLINE V tanh(V x) {
     const V m = expm1_decay(x), u = m * m + (m + m);
-    return with_sign(-u / (u + 2), x);
+    return with_sign(abs(u) / (u + 2), x);
 }
 template <class V> INLINE V tanh_derivative(V x) {
     const V m = expm1_decay(x), q = exp_decay(x), u = m * m + (m + m);
@@ -384,7 +398,7 @@ INLINE Double log(Double x) {
 
 template <class V> INLINE V log1p(V x) {
     const V u = x + 1, lost = x - (u - 1);
-    return log(u) + (x < Scalar<V>(0x1p30) && u > 0 ? lost / u : V{});
+    return x == 0 ? x : log(u) + (x < Scalar<V>(0x1p30) && u > 0 ? lost / u : V{});
 }
 
 // log(1 + q) for 0 <= q <= 1, which is 2·atanh(t/2) with t = q/(1 + q/2) <= 2/3.
