@@ -225,6 +225,6 @@ def test_long_recurrences_and_many_coefficients():
 
 def test_nested_choices_with_one_alternative_are_one():
     """Within a clip's two bounds."""
-    slope = gradient_program(formula(lambda x: clip(x, -1, 1)), {}, ("x",)).result
+    slope = gradient_program(formula(lambda x: clip(x, -1, 1)), {}, ("x",)).stores[0]
     assert [node.op for node in ordered([slope])].count("where") == 1
     assert_as_plain(formula(lambda x: x * clip(x, -1, 1)), [-2.0, -1.0, 0.5, 1.0, 2.0])

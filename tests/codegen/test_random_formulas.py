@@ -191,13 +191,13 @@ extern "C" void run(int k, const Number* x, const Number* p, Number* y, int64_t 
 
 def _function(formula):
     graph = Graph()
-    inputs = [graph.input(name) for name in NAMES]
-    values = dict(zip(PARAMETERS, inputs[1:], strict=True))
-    value = graph.node("add", tracer.evaluate(formula, inputs[0], values), 0)
-    results = [value, *(found.product() for found in gradients(value, inputs))]
+    x = graph.element("x")
+    values = {name: graph.parameter(name) for name in PARAMETERS}
+    value = graph.node("add", tracer.evaluate(formula, (x,), values), 0)
+    results = [value, *(found.product() for found in gradients(value, [x, *values.values()]))]
     lines = cpp.CPP.statements({f"out[{k}]": result for k, result in enumerate(results)})
     body = "\n".join(f"    {line}" for line in lines)
-    return f"static void run(V x, V p_a, V p_b, V* out) {{\n{body}\n}}\n"
+    return f"static void run(V element_x, V parameter_a, V parameter_b, V* out) {{\n{body}\n}}\n"
 
 
 # ---- The judgement -----------------------------------------------------------------------------
@@ -206,9 +206,10 @@ def _function(formula):
 def wrong_points(formula, got, dtype, count=RUNS):
     """Where a kernel's numbers are wrong, as text, and how many of them were judged."""
     x = points()
-    # Infinity is the largest number of the dtype, a constant, where a formula's limit asks for that.
+    # Infinity is the largest number, a constant, where a formula's limit asks for that.
     limits = torch.finfo(dtype)
-    ends = zip((-limits.max, limits.max), (-math.inf, math.inf), formula.clamped_sides, strict=True)
+    (sides,) = formula.clamped_sides
+    ends = zip((-limits.max, limits.max), (-math.inf, math.inf), sides, strict=True)
     seen = x.clamp(*(largest if is_clamped else end for largest, end, is_clamped in ends))
     truth = plain(formula, seen, torch.float64, _Exactly())
     truth[1].masked_fill_(x.isinf() & (seen != x), 0)

@@ -14,6 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import zeta.math as zm
+from codegen.random_formulas import random_formula
 from zeta import activations, formula
 from zeta.kernels import gpu
 from zeta.runtime.triton import mixture as mixture_triton
@@ -24,7 +25,7 @@ TENSORS = ("element_x_ptr", "upstream_ptr", "out0_ptr", "logits_ptr")
 
 
 def formulas():
-    """The catalogue, each primitive, and what the generator recognises in a formula."""
+    """The catalogue, each primitive, what the generator recognises in a formula, random ones."""
     yield from activations.CATALOGUE.values()
     for primitive in (*(getattr(zm, name) for name in zm.__all__), abs):
         if len(inspect.signature(primitive).parameters) == 1:
@@ -46,6 +47,7 @@ def formulas():
         ),
     }.items():
         yield named(formula(k=0.5)(function), name)
+    yield from map(random_formula, range(0, 800, 100))
 
 
 def applied(primitive):

@@ -1,8 +1,10 @@
 """The Triton kernels: on a GPU where there is one, else in Triton's interpreter on CPU tensors."""
 
 import math
+import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import mpmath
@@ -10,6 +12,8 @@ import pytest
 import torch
 
 from cases import FORMULAS, grid, name, truths, ulps
+from codegen.random_formulas import random_formula
+from codegen.test_random_formulas import plain, points, wrong_points
 from zeta import activations, formula
 from zeta._backends.torch import evaluate_plain
 from zeta.kernels import dispatch, gpu
@@ -112,6 +116,19 @@ def test_gradients(f):
     assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
 
 
+@pytest.mark.parametrize("seed", [40, 160, 320, 360, 440])
+def test_random_formulas(seed):
+    """Judged as the CPU's; not all of them: a power by logarithm has fewer digits."""
+    f, x = random_formula(seed), points()
+    numbers = [*f.parameters.values()]
+    got = plain(f, x, torch.float32, nullcontext())
+    x = x.float().to(DEVICE)
+    got[0] = run(f, x)
+    kernel = gpu.kernel(f, x.dtype, numbers, None, ("x",))
+    got[1] = gpu.backward(kernel, x, numbers, None, torch.ones_like(x), True, [])[0]
+    assert wrong_points(f, got, torch.float32)[0] == []
+
+
 def test_no_nan_from_the_largest_numbers():
     largest = torch.finfo(torch.float32).max
     x = torch.tensor([-largest, -1.0, 1.0, largest], device=DEVICE)
@@ -189,6 +206,7 @@ def test_a_formula_without_a_kernel_says_so(wanted):
 def test_every_primitive_and_formula_compiles_for_a_gpu(clean_env, tmp_path):
     """To a program for an H100, without one: the interpreter runs what the compiler refuses."""
     environment = clean_env | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, Path(__file__).with_name("check_triton.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
