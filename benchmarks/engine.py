@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from zeta import activations, formula
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta._formula import Formula
 from zeta.doctor import environment
 from zeta.math import clip, maximum, minimum, piecewise, sqrt

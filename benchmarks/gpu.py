@@ -22,7 +22,7 @@ import triton
 
 from mixture import log_space, make_call, make_inputs, make_products, zeta
 from zeta import activations
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta._formula import Formula
 
 # With gradients by their parameters where the documents learn these.

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 from cases import DTYPES, FORMULAS, name
-from zeta._backends.torch import compute_dtype, evaluate_plain
+from zeta._backends.torch_plain import compute_dtype, evaluate_plain
 from zeta.nn import MixtureOfSoftmaxes
 from zeta.ops import selu_softmax
 

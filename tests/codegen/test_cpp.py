@@ -45,7 +45,7 @@ def test_every_primitive_prints_and_runs():
         a = torch.tensor(0.5, dtype=dtype, requires_grad=True)
         y = everything(x, a)
         assert "Fused" in type(y.grad_fn).__name__
-        from zeta._backends.torch import evaluate_plain
+        from zeta._backends.torch_plain import evaluate_plain
 
         plain = evaluate_plain(everything, x, {"a": a})
         torch.testing.assert_close(y, plain, rtol=tolerance, atol=tolerance)

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from codegen.random_formulas import PARAMETERS, random_formula
 from zeta._backends import tracer
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta.codegen import cpp, trace, triton
 from zeta.codegen.graph import Graph, gradients
 from zeta.kernels import compiler

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zeta import activations, formula
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta.codegen.graph import ordered
 from zeta.codegen.trace import gradient_program, value_program
 from zeta.math import minimum, sigmoid, softplus, tanh

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from zeta import activations, formula
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta.kernels import compiler, cpu
 from zeta.kernels.compiler import find_compiler
 
@@ -24,7 +24,7 @@ SOURCE = 'extern "C" int zeta_kernel(const void*) { return 7; }'
 CHECK = """
 import torch, warnings
 from zeta import activations
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta.kernels import compiler
 x = torch.linspace(-5, 5, 1001, requires_grad=True)
 alpha = torch.tensor(0.7, requires_grad=True)

@@ -5,7 +5,7 @@ import torch
 
 from cases import DTYPES, FORMULAS, name
 from zeta import activations
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta.kernels.operands import find_layout
 
 LSELU = activations.learnable_selu_variation

@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from cases import DTYPES, FORMULAS, name
 from zeta import activations, formula
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta._formula import Formula
 from zeta.kernels import compiler, cpu, softmax
 from zeta.math import piecewise, tanh

@@ -15,7 +15,7 @@ from cases import FORMULAS, grid, name, truths, ulps
 from codegen.random_formulas import random_formula
 from codegen.test_random_formulas import plain, points, wrong_points
 from zeta import activations, formula
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta.kernels import dispatch, gpu
 from zeta.kernels.build import are_one
 from zeta.kernels.operands import find_layout, in_shape

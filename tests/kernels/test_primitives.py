@@ -10,7 +10,7 @@ import torch
 import zeta.math as zm
 from cases import FULL_DTYPES, name, ulps
 from zeta import formula
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 
 
 def _named(of, function, **parameters):

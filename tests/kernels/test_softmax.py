@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from cases import DTYPES, name
 from zeta import activations
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta.kernels import softmax
 
 FORMULAS = [activations.selu, activations.tanh, activations.learnable_selu_variation]

@@ -115,6 +115,8 @@ class Graph:
             case "where" if args[1].op == "where" and args[1].args[2] is last:
                 inner, value, _ = args[1].args
                 return self.node("where", first & inner, value, last)
+            case "where" if last.op == "where" and last.args[1] is args[1]:
+                return self.node("where", first | last.args[0], args[1], last.args[2])
         return None
 
     def _kept(self, op: str, value: Any, args: tuple[Node, ...]) -> Node:
