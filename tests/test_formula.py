@@ -136,7 +136,7 @@ def test_several_inputs_broadcast_and_have_one_dtype(arrays, ones):
     with pytest.raises(ValueError, match=r"shapes \(2, 1\) and \(3, 2\) do not broadcast"):
         swiglu(column, ones((3, 2)))
     half = arrays.cast(row, next(iter(arrays.dtypes)))
-    with pytest.raises(TypeError, match=r"inputs must have one dtype, got .*float16 and .*float"):
+    with pytest.raises(TypeError, match=r"inputs must have one dtype, got .*float16.*float"):
         swiglu(column, half)
     with pytest.raises(TypeError, match="swiglu: value must be"):
         swiglu(column, None)

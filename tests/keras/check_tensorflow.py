@@ -3,6 +3,7 @@
 In a graph the primitives are other operations than in eager calls.
 """
 
+import inspect
 import math
 
 import keras
@@ -17,6 +18,8 @@ import parity
 import zeta.keras
 import zeta.math as zm
 from cases import FORMULAS, LIMITS, name, truths
+from zeta import formula
+from zeta._backends import evaluate
 
 pytestmark = pytest.mark.filterwarnings(
     r"ignore:\s*Warning. tf.lite.Interpreter is deprecated:UserWarning"
@@ -39,6 +42,22 @@ TRACED = {
     "softplus": (-80, 80, zm.sigmoid, lambda x: zm.sigmoid(x) * zm.sigmoid(-x)),
 }
 LITE_HEADS = ["selu_softmax", "mixture"]
+
+
+@pytest.mark.parametrize("holder", [evaluate, evaluate.Arrays])
+def test_autograph_can_rewrite_what_evaluates_a_formula(holder):
+    """It says on the terminal what it cannot, an assignment in an expression for one."""
+    functions = {k: f for k, f in vars(holder).items() if inspect.isfunction(f) and k[:2] != "__"}
+    for function in functions.values():
+        if function.__module__ == evaluate.__name__:
+            tf.autograph.to_graph(function)
+
+
+def test_a_formula_of_a_variable_is_a_tensor():
+    x = tf.Variable([1.0, -2.0])
+    y = formula(lambda x: x)(x)
+    x.assign([0.0, 0.0])
+    np.testing.assert_array_equal(y, [1, -2])
 
 
 @pytest.mark.parametrize("xla", [False, True])

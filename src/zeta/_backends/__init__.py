@@ -1,7 +1,7 @@
 """Which framework a value belongs to, found by its type without importing any framework.
 
 A backend is one module of this package, see `zeta._backends.protocol`. To add a framework, write
-its module and name its packages here.
+its module and name its package here.
 """
 
 import importlib
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# The package that defines a value's type -> the backend module in this package.
+# The package that defines a value's type -> the backend module in this package. JAX has two.
 _PACKAGES = ("torch", "numpy", "sympy", "mpmath", "jax", "jaxlib", "tensorflow")
 _BACKEND_OF_PACKAGE = {package: package.removesuffix("lib") for package in _PACKAGES}
 

@@ -127,9 +127,9 @@ class Arrays:
         """The shape that all inputs, which must have one dtype, broadcast to."""
         if len(inputs) == 1:
             return self.shape(inputs[0])
-        if len(dtypes := {dtype_name(x) for x in inputs}) > 1:
-            names = " and ".join(sorted(dtypes))
-            raise TypeError(f"{formula.name}: the inputs must have one dtype, got {names}")
+        dtypes = sorted({dtype_name(x) for x in inputs})
+        if len(dtypes) > 1:
+            raise TypeError(f"{formula.name}: the inputs must have one dtype, got {dtypes}")
         shapes = [self.shape(x) for x in inputs]
         known = [shape for shape in shapes if shape is not None]
         columns = zip_longest(*map(reversed, known), fillvalue=1)

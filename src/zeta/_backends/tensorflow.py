@@ -22,7 +22,7 @@ ARRAYS = Arrays(
     types=(Tensor, tf.Variable),
     dtypes=dict.fromkeys((tf.float16, tf.bfloat16, tf.float32), tf.float32)
     | {tf.float64: tf.float64},
-    cast=tf.cast,
+    cast=lambda x, dtype: tf.cast(tf.convert_to_tensor(x), dtype),  # a variable's value
     at_least=lambda x, low: tf.where(x < low, low, x),
     at_most=lambda x, high: tf.where(x > high, high, x),
     largest=lambda dtype: tf.constant(dtype.max, dtype),
