@@ -65,9 +65,10 @@ class FormulaModule(nnx.Module):
         self.channel_dim = channel_dim
         _modules.check_names(self, formula, "module")
         variable = nnx.Param if learnable else Fixed
-        for name, value in formula.bind(**(values or {})).items():
-            is_stored = learnable or shape
-            stored = variable(jnp.full(shape, value, param_dtype)) if is_stored else float(value)
+        is_stored = learnable or num_parameters > 1
+        for name, given in formula.bind(**(values or {})).items():
+            value = float(given)
+            stored = variable(jnp.full(shape, value, param_dtype)) if is_stored else value
             setattr(self, name, stored)
 
     @input_also_called("x", "inputs")
