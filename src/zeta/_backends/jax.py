@@ -82,8 +82,7 @@ def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, An
 
 @functools.partial(jax.jit, static_argnums=0)
 def _compiled(formula: Formula, inputs: tuple[Array, ...], parameters: dict[str, Any]) -> Array:
-    y: Array = ARRAYS.compute(formula, inputs, parameters)
-    return y
+    return ARRAYS.compute(formula, inputs, parameters)
 
 
 def _finite(x: Array) -> Array:

@@ -29,5 +29,4 @@ compute_dtype = ARRAYS.compute_dtype
 
 def evaluate_plain(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> Tensor:
     """The formula by plain PyTorch operations, in float32 for half types."""
-    y: Tensor = ARRAYS.evaluate(formula, (x,), parameters)
-    return y
+    return ARRAYS.evaluate(formula, (x,), parameters)

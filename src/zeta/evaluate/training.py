@@ -122,8 +122,7 @@ def make_network(task: Task, formula: Formula, key: TrialKey) -> nn.Module:
 
 def _activation_of(name: str, formula: Formula) -> MakeActivation:
     if name in CLASSES:
-        own: MakeActivation = getattr(zeta.nn, CLASSES[name])
-        return own
+        return getattr(zeta.nn, CLASSES[name])
     return lambda: formula.module(learnable=name in LEARNABLE)
 
 
