@@ -11,6 +11,7 @@ def test_a_formula_with_kernels():
     assert found["limits"] == "-1.0 at -inf, +inf at inf"
     assert found["CPU"].startswith("one kernel each way, of 8 and ")
     assert found["GPU"].startswith("one kernel each way")
+    assert found["torch.compile"].startswith("CPU tensors of 262,144 elements a thread: the kernel")
     assert found["saved for backward"].startswith("the inputs alone, 4 bytes an element in float32")
 
 
@@ -28,6 +29,7 @@ def test_why_there_is_no_kernel():
     def decided(x):
         return x if x > 0 else 0.1 * x
 
+    assert explain(decided)["torch.compile"] == "its compiler fuses the plain operations"
     for device in ("CPU", "GPU"):
         assert explain(decided)[device].startswith("plain operations: a kernel decides nothing")
     assert "write zeta.math.piecewise" in explain(decided)["CPU"]

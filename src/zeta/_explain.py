@@ -26,7 +26,7 @@ def explain(formula: Formula) -> dict[str, str]:
         "limits": _limits(formula),
         "CPU": cpu,
         "GPU": _kernel(formula, doctor.gpu_kernels, _triton),
-        "torch.compile": "its compiler fuses the plain operations",
+        "torch.compile": _compiled(formula),
         "saved for backward": _saved(formula, cpu.startswith("one kernel")),
     }
 
@@ -64,6 +64,17 @@ def _triton(program: Program) -> str:
     from zeta.codegen import triton
 
     return triton.source(program)
+
+
+def _compiled(formula: Formula) -> str:
+    fuses = "its compiler fuses the plain operations"
+    try:
+        from zeta.kernels import operator
+    except ImportError:
+        return fuses
+    if not operator.is_costly(formula):
+        return fuses
+    return f"CPU tensors of {operator.SMALLEST_SHARE:,} elements a thread: the kernel; else {fuses}"
 
 
 def _limits(formula: Formula) -> str:

@@ -14,7 +14,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from zeta._backends import constant_while_compiling, torch_onnx
 from zeta._backends.torch_plain import ARRAYS
 from zeta._formula import Formula
-from zeta.kernels import dispatch
+from zeta.kernels import dispatch, operator
 
 Primitive = Callable[[Tensor], Tensor]
 
@@ -94,7 +94,10 @@ def piecewise(
 
 def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Tensor:
     """The formula: one fused kernel where that is possible, else plain operations."""
-    y = dispatch.fused(formula, inputs, parameters)
+    if torch.compiler.is_compiling():
+        y = operator.traced(formula, inputs, parameters)
+    else:
+        y = dispatch.fused(formula, inputs, parameters)
     if y is not None:
         return y
     if any(map(is_symbol, inputs)):

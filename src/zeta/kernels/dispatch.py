@@ -51,11 +51,32 @@ def fused(
         parameters: every parameter's value by name.
         packing: how the formula's two inputs lie in one tensor.
     """
+    found = prepared(formula, inputs, parameters, packing)
+    if found is None:
+        return None
+    call, tensors = found
+    try:
+        if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
+            y: Tensor = apply(call, *tensors)
+        else:
+            y = call.forward(tensors)[0]
+    except cpu.NoMemoryError:
+        return None
+    return y
+
+
+def prepared(
+    formula: Formula,
+    inputs: tuple[Any, ...],
+    parameters: Mapping[str, Any],
+    packing: Packing | None = None,
+) -> tuple[_Elementwise, list[Tensor]] | None:
+    """The kernels, as :func:`fused` is asked for them, and the tensors that they take."""
     x = inputs[0]
     if not takes_kernels() or not is_plain(x):
         return None
-    others = [*inputs[1:]]
-    for other in others:
+    tensors = [*inputs]
+    for other in inputs[1:]:
         if not is_plain(other) or (other.shape, other.dtype, other.device) != (
             x.shape,
             x.dtype,
@@ -84,23 +105,14 @@ def fused(
             if value.numel() != 1:
                 varied.append(value)
         numbers.append(None)
-        others.append(value)
+        tensors.append(value)
     layout: Layout | PackedLayout | None = None
     if packing or varied:
         layout = packing.layout(dense(x), varied) if packing else find_layout(dense(x), varied)
         if layout is None:
             return None
     call = _call(formula, gpu if x.is_cuda else cpu, x.dtype, tuple(numbers), layout, packing)
-    if call.run is None:
-        return None
-    try:
-        if torch.is_grad_enabled() and (x.requires_grad or any([t.requires_grad for t in others])):
-            y: Tensor = apply(call, x, *others)
-        else:
-            y = call.forward((x, *others))[0]
-    except cpu.NoMemoryError:
-        return None
-    return y
+    return None if call.run is None else (call, tensors)
 
 
 class _Elementwise:
@@ -132,7 +144,7 @@ class _Elementwise:
         self._numbers = [
             n if n is None else launcher.number(n, dtype) for n, one in kept if not one
         ]
-        self.run = self._kernel(()) if _is_sound(formula) else None
+        self.run = self._kernel(()) if is_sound(formula) else None
         self._gradient_runs: dict[tuple[bool, ...], Run | None] = {}
 
     def _input_tensors(self) -> int:
@@ -310,7 +322,7 @@ def _call(
     return _Elementwise(formula, launcher, dtype, numbers, layout)
 
 
-def _is_sound(formula: Formula) -> bool:
+def is_sound(formula: Formula) -> bool:
     """Whether it maps a tensor to one of the same shape, which a kernel would not notice."""
     if formula not in _sound:
         try:

@@ -231,10 +231,10 @@ def broadcasts(parameter: Tensor, x: Tensor) -> bool:
 
 
 def dense(x: Tensor) -> Tensor:
-    """``x`` itself if its elements fill one run of memory, in any order; else a copy."""
+    """``x`` itself if its elements fill one run of memory, in any order; else a copy that does."""
     if x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride():
         return x
-    return x.contiguous()
+    return torch.empty_like(x).copy_(x)
 
 
 def alike(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
