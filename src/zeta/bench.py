@@ -19,12 +19,11 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from zeta import activations
 from zeta._errors import UserError, missing_extra
 from zeta._formula import Formula
 from zeta._modules import CLASSES, LEARNABLE
 from zeta.doctor import environment
-from zeta.load_formula import is_file_source
+from zeta.load_formula import is_file_source, load_formula
 
 try:
     import torch
@@ -145,7 +144,7 @@ def run(
 def _in_catalogue(name: str) -> Formula:
     if is_file_source(name):
         raise UserError(f"zeta bench takes names of the catalogue only, got {name!r}")
-    return activations.get(name)
+    return load_formula(name)
 
 
 def cells(

@@ -55,14 +55,22 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command("list")
-def list_command() -> None:
-    """List the activations of the catalogue, with their parameters."""
-    from zeta.activations import CATALOGUE
+@click.option(
+    "--family",
+    type=click.Choice(["elementwise", "gated"]),
+    default="elementwise",
+    show_default=True,
+    help="Activations of one input, or gates of two.",
+)
+def list_command(family: str) -> None:
+    """List the activations or the gates of the catalogue, with their parameters."""
+    from zeta.activations import CATALOGUE, GATES
 
-    signatures = {name: repr(formula) for name, formula in CATALOGUE.items()}
+    formulas = GATES if family == "gated" else CATALOGUE
+    signatures = {name: repr(formula) for name, formula in formulas.items()}
     width = min(40, max(map(len, signatures.values())))
     for name, signature in signatures.items():
-        summary = (CATALOGUE[name].__doc__ or "").strip().partition("\n")[0]
+        summary = (formulas[name].__doc__ or "").strip().partition("\n")[0]
         click.echo(f"{signature:<{width}}  {summary}")
 
 
@@ -290,7 +298,7 @@ def doctor_command(formula: str | None) -> None:
     if formula:
         from zeta.load_formula import load_formula
 
-        load_formula(formula).explain()
+        load_formula(formula, inputs=None).explain()
         return
     for section, findings in diagnose().items():
         click.secho(section, bold=True)

@@ -13,25 +13,33 @@ from zeta._formula import Formula
 T = TypeVar("T")
 
 
-def load_formula(source: str) -> Formula:
+def load_formula(source: str, *, inputs: int | None = 1) -> Formula:
     """The formula that ``source`` names.
 
     Args:
         source: a name of the catalogue (``"exo"``) or ``"path/to/file.py:name"``.
+        inputs: how many it must take; None for any number.
 
     Raises:
         UserError: an unknown name (the message suggests the nearest), a missing file, a file that
-            fails to import, an object that is not a formula, or a formula without its input.
+            fails to import, an object that is not a formula, a formula without its input, or one
+            that takes another number of inputs.
 
     Example:
         >>> from zeta.load_formula import load_formula
         >>> load_formula("exo")
         exo(x, alpha=1)
     """
-    if not is_file_source(source):
-        return activations.get(source)
-    found = load_from_file(source, Formula)
-    _check_maths(source, found)
+    if is_file_source(source):
+        found = load_from_file(source, Formula)
+        _check_maths(source, found)
+    else:
+        found = activations.get(source)
+    if inputs not in (None, len(found.inputs)):
+        raise UserError(
+            f"{source!r} takes {len(found.inputs)} inputs ({', '.join(found.inputs)}), and an "
+            f"activation takes {inputs}"
+        )
     return found
 
 

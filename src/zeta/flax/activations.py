@@ -58,6 +58,7 @@ class FormulaModule(nnx.Module):
         channel_dim: int = 1,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
+        _modules.check_one_input(formula, type(self).__name__)
         shape = _modules.parameter_shape(num_parameters)
         self.formula = formula
         self.learnable = learnable

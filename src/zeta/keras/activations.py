@@ -62,6 +62,7 @@ class FormulaLayer(keras.Layer):
         self.initial_values = {name: float(value) for name, value in bound.items()}
         self.learnable = learnable
         self.shared_axes = None if shared_axes is None else _axes(shared_axes)
+        _modules.check_one_input(self.formula, type(self).__name__)
         _modules.check_names(self, self.formula, "layer")
 
     def build(self, input_shape: Sequence[int | None]) -> None:

@@ -6,6 +6,7 @@
 ``laplace``                    MEGA's attention activation
 ``selu_softmax``               SELU, then softmax
 ``gated``                      a gate on one tensor that holds both of its inputs
+``activated_linear``           a linear map of an activation that is not kept for backward
 ``mixture_cross_entropy``      the loss of a mixture of softmaxes
 ``MixtureOfSoftmaxes``         the module, as in ``zeta.nn``
 =============================  ==============================================================
@@ -24,6 +25,7 @@ except ModuleNotFoundError as error:
     raise missing_extra("zeta.ops", "PyTorch", extra="torch") from error
 
 from zeta.activations import SELU_ALPHA, SELU_SCALE
+from zeta.ops.activated_linear import activated_linear
 from zeta.ops.activations import exo, laplace, learnable_selu_variation
 from zeta.ops.gated import gated
 from zeta.ops.mixture.cross_entropy import mixture_cross_entropy
@@ -39,6 +41,7 @@ __all__ = [
     "SELU_ALPHA",
     "SELU_SCALE",
     "MixtureOfSoftmaxes",
+    "activated_linear",
     "exo",
     "gated",
     "laplace",
