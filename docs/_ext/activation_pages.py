@@ -24,8 +24,9 @@ from sphinx.application import Sphinx
 
 from cases import grid, truths, ulps
 from pages import write_pages
-from zeta import flax, jax, keras, nn, ops
+from zeta import flax, jax, keras, ops
 from zeta._formula import Formula
+from zeta._modules import CLASSES
 from zeta.activations import CATALOGUE
 from zeta.plot import panels
 
@@ -234,13 +235,9 @@ def frameworks(formula: Formula) -> str:
     return "\n".join(["| | function | module |", "|---|---|---|", *lines])
 
 
-@cache
 def own_class(formula: Formula) -> str | None:
     """The name of the module class that is this formula's alone, ``Exo`` say."""
-    for kind in nn.FormulaModule.__subclasses__():
-        if kind.__name__ in nn.__all__ and kind().formula is formula:
-            return kind.__name__
-    return None
+    return CLASSES.get(formula.name) if CATALOGUE.get(formula.name) is formula else None
 
 
 def example(formula: Formula) -> str:

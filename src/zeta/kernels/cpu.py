@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zeta.kernels.build import DTYPES, Run, elementwise_cpp
-from zeta.kernels.operands import Layout, extents
+from zeta.kernels.operands import Layout, Places, extents
 
 kernel = elementwise_cpp
 # Whether an upstream gradient may be one number, expanded.
@@ -44,7 +44,7 @@ def launch(
     sums: int,
     parameters: Sequence[Tensor],
     layout: Layout | None,
-    steps: Sequence[int] | None = None,
+    places: Places | None = None,
 ) -> Tensor | None:
     """Fill what is stored; the sums, (sums,), or with a layout (sums, row); None if there are none.
 
@@ -56,10 +56,10 @@ def launch(
         sums: how many parameters' gradients are wanted.
         parameters: those that the kernel reads, numbers by :func:`number`.
         layout: how they lie along the inputs; None if each is one value.
-        steps: from row to row of each of the inputs and stores; None if their rows are dense.
+        places: where inputs and stores lie; None if each is a dense tensor.
     """
     x = elements[0]
-    size = x.numel()
+    size = x.numel() if places is None else places.size
     dtype = DTYPES[x.dtype][1]
     totals = None
     if sums:
@@ -75,6 +75,11 @@ def launch(
         raise NoMemoryError
     outer, channels, inner = (1, 1, size) if layout is None else extents(layout, size)
     operands = [*map(_address, (*elements, *stores))]
+    if places is None:
+        steps: Sequence[int] = [channels * inner] * len(operands)
+    else:
+        steps, width = places.steps, x.element_size()
+        operands = [o + width * n for o, n in zip(operands, places.offsets, strict=False)]
     words = (
         0 if upstream is None else upstream.data_ptr(),
         0 if totals is None else totals.data_ptr(),
@@ -84,7 +89,7 @@ def launch(
         upstream is not None and not any(upstream.stride()),
         parallel_for,
         *operands,
-        *(steps or [channels * inner] * len(operands)),
+        *steps[: len(operands)],
         *addresses,
     )
     if run(_PACK[len(words)](*words)):

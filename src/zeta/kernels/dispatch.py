@@ -26,6 +26,7 @@ from zeta.kernels.operands import (
     Layout,
     PackedLayout,
     Packing,
+    Places,
     alike,
     broadcasts,
     dense,
@@ -155,7 +156,8 @@ class _Elementwise:
         """The value; nothing is kept."""
         elements = self._elements(tensors)
         y = torch.empty_like(elements[0])
-        self._launch(self.run, tensors, elements, (y,), None, 0)
+        parameters = self._read(tensors)
+        self.launcher.launch(self.run, elements, (y,), None, 0, parameters, self.layout)
         return y, ()
 
     def backward(
@@ -171,11 +173,14 @@ class _Elementwise:
             return None
         n = self._count
         elements = self._elements(tensors)
-        gradients, stores = self._stores(tensors, elements, needed[:n])
+        gradients, stores = self._stores(elements, needed[:n])
         if any(upstream.stride()) or not self.launcher.READS_ONE_UPSTREAM:
             upstream = alike(upstream, self._strides(elements))
         learned = [t for t, need in zip(tensors[n:], needed[n:], strict=True) if need]
-        sums = self._launch(run, tensors, elements, stores, upstream, len(learned))
+        parameters, places = self._read(tensors), self._places
+        sums = self.launcher.launch(
+            run, elements, stores, upstream, len(learned), parameters, self.layout, places
+        )
         if sums is None:
             return gradients
         return gradients + [in_shape(s, p, self.layout) for s, p in zip(sums, learned, strict=True)]
@@ -192,25 +197,16 @@ class _Elementwise:
         return elements[0].stride()
 
     def _stores(
-        self, tensors: Sequence[Tensor], elements: Sequence[Tensor], needed: Sequence[bool]
+        self, elements: Sequence[Tensor], needed: Sequence[bool]
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
         """Memory for the inputs' gradients: as tensors, and as the kernel writes them."""
         gradients = [torch.empty_like(x) for x, need in zip(elements, needed, strict=True) if need]
         return gradients, gradients
 
-    def _launch(
-        self,
-        run: Run,
-        tensors: Sequence[Tensor],
-        elements: Sequence[Tensor],
-        stores: Sequence[Tensor],
-        upstream: Tensor | None,
-        sums: int,
-    ) -> Tensor | None:
-        found: Tensor | None = self.launcher.launch(
-            run, elements, stores, upstream, sums, self._read(tensors), self.layout
-        )
-        return found
+    @property
+    def _places(self) -> Places | None:
+        """Where a backward's operands lie; None if each is a tensor."""
+        return None
 
     def plain(self, tensors: Sequence[Tensor]) -> Tensor:
         """The value by plain, differentiable operations."""
@@ -277,35 +273,34 @@ class _Packed(_Elementwise):
     def _inputs(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         return self._packing.views(tensors[0])
 
+    def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[()]]:
+        """The value; nothing is kept."""
+        packed, found = dense(tensors[0]), self._found
+        y = torch.empty_strided(found.shape, found.strides, dtype=self.dtype, device=packed.device)
+        parameters = self._read(tensors)
+        self.launcher.launch(
+            self.run, (packed, packed), (y,), None, 0, parameters, self.layout, found.forward
+        )
+        return y, ()
+
     def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        return self._packing.views(dense(tensors[0]))
+        packed = dense(tensors[0])
+        return packed, packed
 
     def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
         return self._found.strides
 
     def _stores(
-        self, tensors: Sequence[Tensor], elements: Sequence[Tensor], needed: Sequence[bool]
+        self, elements: Sequence[Tensor], needed: Sequence[bool]
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
         if not needed[0]:
             return [], ()
-        gradient = torch.empty_like(dense(tensors[0]))
-        return [gradient], self._packing.views(gradient)
+        gradient = torch.empty_like(elements[0])
+        return [gradient], (gradient, gradient)
 
-    def _launch(
-        self,
-        run: Run,
-        tensors: Sequence[Tensor],
-        elements: Sequence[Tensor],
-        stores: Sequence[Tensor],
-        upstream: Tensor | None,
-        sums: int,
-    ) -> Tensor | None:
-        step, row = self._found.step, self._found.step // 2
-        steps = [step] * 2 + [row if upstream is None else step] * len(stores)
-        found: Tensor | None = self.launcher.launch(
-            run, elements, stores, upstream, sums, self._read(tensors), self.layout, steps
-        )
-        return found
+    @property
+    def _places(self) -> Places | None:
+        return self._found.backward
 
 
 @lru_cache(maxsize=256)

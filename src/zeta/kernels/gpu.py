@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zeta._formula import Formula
 from zeta.kernels.build import Run, elementwise_triton, has_triton
-from zeta.kernels.operands import Layout, Parameter, extents
+from zeta.kernels.operands import Layout, Parameter, Places, extents
 
 READS_ONE_UPSTREAM = False
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -49,11 +49,11 @@ def launch(
     sums: int,
     parameters: Sequence[Parameter],
     layout: Layout | None,
-    steps: Sequence[int] | None = None,
+    places: Places | None = None,
 ) -> Tensor | None:
     """As :func:`zeta.kernels.cpu.launch`."""
     x = elements[0]
-    size = x.numel()
+    size = x.numel() if places is None else places.size
     values = [_value(p, x.device, layout) for p in parameters]
     columns = layout is not None and layout.columns
     outer, channels, inner = extents(layout, size)
@@ -68,7 +68,12 @@ def launch(
         device=x.device,
     )
     if size:
-        operands = (*elements, *stores)
+        operands = [*elements, *stores]
+        steps: Sequence[int] = [channels * inner] * len(operands)
+        if places is not None:
+            parts = zip(operands, places.offsets, strict=False)
+            steps = places.steps[: len(operands)]
+            operands = [t.as_strided((1,), (1,), t.storage_offset() + n) for t, n in parts]
         units = row_blocks * column_blocks * (1 if columns else channels)
         with torch.cuda.device_of(x):
             run[(units,)](
@@ -76,7 +81,7 @@ def launch(
                 *values,
                 x if upstream is None else upstream,
                 partial,
-                *(steps or [channels * inner] * len(operands)),
+                *steps,
                 outer,
                 channels,
                 inner,

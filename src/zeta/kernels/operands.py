@@ -149,9 +149,22 @@ class Packing:
             packed: the tensor.
             parameters: those that differ between elements.
         """
-        return _packed_layout(
-            self, packed.shape, packed.stride(), tuple(p.shape for p in parameters)
-        )
+        shapes = tuple([p.shape for p in parameters])
+        return _packed_layout(self, packed.shape, packed.stride(), shapes)
+
+
+class Places(NamedTuple):
+    """Where a kernel's operands lie in tensors that hold more than one.
+
+    Attributes:
+        size: elements of each operand.
+        offsets: from the start of its tensor to an operand, in elements.
+        steps: from one row of it to its next, likewise.
+    """
+
+    size: int
+    offsets: tuple[int, ...]
+    steps: tuple[int, ...]
 
 
 class PackedLayout(NamedTuple):
@@ -159,15 +172,17 @@ class PackedLayout(NamedTuple):
 
     Attributes:
         layout: of each of the two.
-        strides: of what has the shape of one, dense.
+        shape, strides: of what has the shape of one, dense.
         pairs: whether they lie element by element in turn.
-        step: from one row of an input to its next, in elements.
+        forward, backward: the inputs and the value; the inputs and their gradients.
     """
 
     layout: Layout
+    shape: torch.Size
     strides: tuple[int, ...]
     pairs: bool
-    step: int
+    forward: Places
+    backward: Places
 
 
 @lru_cache(maxsize=256)
@@ -178,7 +193,8 @@ def _packed_layout(
     parameters: tuple[torch.Size, ...],
 ) -> PackedLayout | None:
     packed = torch.empty_strided(shape, strides, device="meta")
-    view = packing.views(packed)[0]
+    views = packing.views(packed)
+    view = views[0]
     if view.numel() == 0:
         return None
     like = torch.empty_like(view)
@@ -195,7 +211,11 @@ def _packed_layout(
         layout = Layout((), (), 0, view.numel() // run, 1, run, apart=True)
     if layout is None or not (pairs or layout.channels * layout.inner == run):
         return None
-    return PackedLayout(layout, like.stride(), pairs, 2 * layout.row * layout.inner)
+    row, size = layout.row * layout.inner, view.numel()
+    offsets = tuple(int(v.storage_offset()) for v in views)
+    forward = Places(size, (*offsets, 0), (2 * row, 2 * row, row))
+    backward = Places(size, 2 * offsets, (2 * row,) * 4)
+    return PackedLayout(layout, view.shape, like.stride(), pairs, forward, backward)
 
 
 def extents(layout: Layout | None, size: int) -> tuple[int, int, int]:

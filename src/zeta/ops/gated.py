@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal
 
 from torch import Tensor
@@ -80,7 +81,10 @@ def checked_packing(
             f"{formula.name}: packed holds a gate and a value along dim {dim}, whose size must be "
             f"even; got shape {tuple(packed.shape)}"
         )
-    return Packing(dim % dims, layout == "interleaved", 0 if gate_first else 1)
+    return _packing(dim % dims, layout == "interleaved", 0 if gate_first else 1)
+
+
+_packing = lru_cache(maxsize=256)(Packing)
 
 
 def check_two_inputs(formula: Formula) -> None:

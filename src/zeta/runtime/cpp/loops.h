@@ -142,6 +142,7 @@ struct Work {
     double* partial;  // (units, sums), or (row blocks, sums, channels)
     bool fresh;
     int64_t rows, row_blocks, blocks;  // rows per unit; units = row_blocks · channels · blocks
+    int64_t block;                     // elements of a row that a unit has
 };
 
 // ---- Layout "segments" ------------------------------------------------------------------------
@@ -154,8 +155,7 @@ static void segments(int64_t begin, int64_t end, void* context) {
         const int64_t block = unit % w.blocks, channel = unit / w.blocks % a.channels;
         const int64_t first = unit / w.blocks / a.channels * w.rows;
         const int64_t last = first + w.rows < a.outer ? first + w.rows : a.outer;
-        const int64_t start = block * unit_size;
-        const int64_t stop = w.blocks == 1 || start + unit_size > a.inner ? a.inner : start + unit_size;
+        const int64_t start = block * w.block, stop = block + 1 == w.blocks ? a.inner : start + w.block;
         V p[formula::parameters + 1], totals[sums + 1] = {};
         for (int k = 0; k < formula::parameters; k++) p[k] = canonical(splat<V>(a.parameters[k][channel]));
         for (int64_t row = first; row < last; row++) {
@@ -252,6 +252,7 @@ extern "C" int zeta_kernel(const Arguments* arguments) {
         w.rows = a.inner < unit_size ? unit_size / a.inner : 1;
         w.row_blocks = divide_up(a.outer, w.rows);
         w.blocks = divide_up(a.inner, unit_size);
+        w.block = divide_up(divide_up(a.inner, w.blocks), width) * width;
         units = w.row_blocks * a.channels * w.blocks;
     }
     if (sums) {
@@ -259,11 +260,13 @@ extern "C" int zeta_kernel(const Arguments* arguments) {
         w.partial = (double*)std::malloc(partials * sums * sizeof(double));
         if (!w.partial) return 1;
     }
-    const int64_t bytes = size * sizeof(Storage);
+    const int64_t bytes = size * sizeof(Storage), row = a.channels * a.inner;
     w.fresh = bytes >= fresh_bytes;
     // What one tensor holds in two parts is asked for twice.
-    for (int k = 0; bytes >= huge_bytes && k < stores; k++)
-        prefer_huge_pages(a.operands[elements + k], bytes);
+    for (int k = 0; bytes >= huge_bytes && k < stores; k++) {
+        const int64_t last = (size / row - 1) * a.steps[elements + k] + (1 + writes_pairs) * row;
+        prefer_huge_pages(a.operands[elements + k], last * sizeof(Storage));
+    }
 
     const auto task = by_column ? columns : segments;
     const int64_t units_per_thread = divide_up(units * grain, size);

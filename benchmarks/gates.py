@@ -1,0 +1,162 @@
+"""What a gate costs, as ratios: one tensor that holds gate and value, forward and backward.
+
+    python benchmarks/gates.py [--rounds 21] [--out benchmarks/results/NAME.md]
+
+Contenders are timed in turn in one process, medians over rounds; those that allocate much have
+their own rounds. The tensor is (2048, 2 · 5632), the hidden layer of a Llama of 1.1 billion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeta import activations
+from zeta.activations import swiglu
+from zeta.doctor import environment
+from zeta.ops import activated_linear, gated
+
+ROWS, WIDTH = 2048, 5632
+Gate = Callable[[Tensor], Tensor]
+
+
+def eager(packed: Tensor) -> Tensor:
+    """silu(gate)·value by PyTorch's operations."""
+    gate, value = packed.chunk(2, -1)
+    return F.silu(gate) * value
+
+
+def step(gate: Gate, packed: Tensor, upstream: Tensor) -> Callable[[], object]:
+    """Forward and backward."""
+    return lambda: torch.autograd.grad(gate(packed), packed, upstream)
+
+
+def medians(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds, timed in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for run in contenders.values():
+        run(), run()
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def over_others(rounds: int) -> Iterator[tuple[str, str]]:
+    """Our swiglu over `F.glu`, the eager expression, and what torch.compile makes of it."""
+    for dtype in (torch.float32, torch.bfloat16):
+        packed = torch.randn(ROWS, 2 * WIDTH).to(dtype).requires_grad_()
+        upstream = torch.randn(ROWS, WIDTH).to(dtype)
+        others: dict[str, Gate] = {
+            "F.glu": F.glu,
+            "eager": eager,
+            "torch.compile": torch.compile(eager, dynamic=False),
+        }
+        ours: Gate = lambda packed: gated(swiglu, packed)
+        for name, other in others.items():
+            pair = {"ours": ours, name: other}
+            found = medians({k: step(f, packed, upstream) for k, f in pair.items()}, rounds)
+            what = f"swiglu, {str(dtype).removeprefix('torch.')}, over {name}"
+            ratio = found["ours"] / found[name]
+            yield what, f"{ratio:.2f} ({1e3 * found['ours']:.1f} ms)"
+
+
+def over_swiglu(rounds: int) -> Iterator[tuple[str, str]]:
+    """Our other gates, and gate and value in turn, over our swiglu on halves."""
+    packed = torch.randn(ROWS, 2 * WIDTH, requires_grad=True)
+    upstream = torch.randn(ROWS, WIDTH)
+    gates: dict[str, Gate] = {"ours": lambda p: gated(swiglu, p)}
+    gates["swiglu, interleaved"] = lambda p: gated(swiglu, p, layout="interleaved")
+    for name in ("swiglu_oai", "swiglu_clamped", "swiglu_step", "situ_glu", "geglu"):
+        gates[name] = lambda p, f=activations.GATES[name]: gated(f, p)  # type: ignore[misc]
+    found = medians({k: step(f, packed, upstream) for k, f in gates.items()}, rounds)
+    for name in list(gates)[1:]:
+        yield f"{name}, over swiglu", f"{found[name] / found['ours']:.2f}"
+
+
+def small(rounds: int) -> Iterator[tuple[str, str]]:
+    """1,000 elements."""
+    packed = torch.randn(4, 500, requires_grad=True)
+    upstream = torch.randn(4, 250)
+
+    def often(run: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [run() for _ in range(200)]
+
+    gates: dict[str, Gate] = {"ours": lambda p: gated(swiglu, p), "eager": eager}
+    forward = {}
+    for name, f in gates.items():
+        forward[name] = often(torch.no_grad()(lambda f=f: f(packed)))
+    both = {name: often(step(f, packed, upstream)) for name, f in gates.items()}
+    ratios = []
+    for contenders in (forward, both):
+        found = medians(contenders, rounds)
+        ratios.append(f"{found['ours'] / found['eager']:.2f}")
+    yield "swiglu, 1,000 elements, over eager: forward; with backward", "; ".join(ratios)
+
+
+def blocks(rounds: int) -> Iterator[tuple[str, str]]:
+    """2048 · (1024 → 4096 → 1024) with the activation formed again, over keeping it."""
+    up, weight = torch.randn(4096, 1024) / 32, torch.randn(1024, 4096) / 64
+    gate = torch.randn(8192, 1024) / 32
+    x = torch.randn(2048, 1024)
+    leaves = [t.requires_grad_() for t in (x, up, gate, weight)]
+    upstream = torch.randn(2048, 1024)
+
+    def run(f: Callable[[], Tensor], used: list[Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(f(), used, upstream)
+
+    one, two = [leaves[0], leaves[1], leaves[3]], [leaves[0], leaves[2], leaves[3]]
+    gelu = activations.gelu
+    for name, used, ours, usual in (
+        (
+            "gelu",
+            one,
+            lambda: activated_linear(F.linear(x, up), weight=weight, formula=gelu),
+            lambda: F.linear(F.gelu(F.linear(x, up)), weight),
+        ),
+        (
+            "swiglu",
+            two,
+            lambda: activated_linear(F.linear(x, gate), weight=weight, formula=swiglu),
+            lambda: F.linear(eager(F.linear(x, gate)), weight),
+        ),
+    ):
+        found = medians({"ours": run(ours, used), "eager": run(usual, used)}, rounds)
+        yield f"activated_linear of {name}, over eager", f"{found['ours'] / found['eager']:.2f}"
+
+
+def main() -> None:
+    """Print the table, and write it where that is wanted."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    found, threads = environment(), torch.get_num_threads()
+    lines = [
+        f"{found['CPU']}, {threads} threads, PyTorch {found['torch']}.",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
+    print("\n".join(lines))
+    for measure in (over_others, over_swiglu, small, blocks):
+        for what, figure in measure(options.rounds):
+            lines.append(f"| {what} | {figure} |")
+            print(lines[-1], flush=True)
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
