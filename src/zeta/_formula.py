@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zeta._backends import backend_for
 from zeta._errors import NoResultError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import sympy
 
     from zeta.nn import FormulaModule
+
+Array = TypeVar("Array")
 
 # The symbol of a single input, the keyword of `Formula.reference`, the first argument of methods.
 _TAKEN = ("x", "digits", "self")
@@ -54,6 +56,12 @@ class Formula:
         arguments = inspect.signature(function).parameters
         self.inputs: tuple[str, ...] = tuple(a for a in arguments if a not in self.parameters)
         self.__signature__ = _with_defaults(inspect.signature(function), self.parameters)
+
+    @overload
+    def __call__(self, x: Array, /, *args: Any, **kwargs: Any) -> Array: ...
+
+    @overload
+    def __call__(self, **kwargs: Any) -> Any: ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate: the inputs, then parameters; by position or name, a number or an array each.
