@@ -116,9 +116,9 @@ def test_gradients(f):
     assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
 
 
-@pytest.mark.parametrize("seed", [40, 160, 320, 360, 440])
+@pytest.mark.parametrize("seed", [40, 160, 320, 360, 440, 560, 720])
 def test_random_formulas(seed):
-    """Judged as the CPU's; not all of them: a power by logarithm has fewer digits."""
+    """Judged as the CPU's."""
     f, x = random_formula(seed), points()
     numbers = [*f.parameters.values()]
     got = plain(f, x, torch.float32, nullcontext())
