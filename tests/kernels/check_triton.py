@@ -6,6 +6,7 @@ against it.
 """
 
 import inspect
+import itertools
 import math
 
 import torch
@@ -21,7 +22,7 @@ from zeta.runtime.triton import mixture as mixture_triton
 
 TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
-TENSORS = ("element_x_ptr", "upstream_ptr", "out0_ptr", "logits_ptr")
+TENSORS = ("element_", "upstream_", "out0_", "out1_", "logits_")
 
 
 def formulas():
@@ -65,7 +66,7 @@ def compiled(kernel, dtype, constants):
         name: "constexpr"
         if name in constants
         else TYPES[dtype]
-        if name in TENSORS
+        if name.startswith(TENSORS) and name.endswith("_ptr")
         else "*i64"
         if name == "target_ptr"
         else "*fp32"
@@ -93,6 +94,13 @@ if __name__ == "__main__":
                 for columns in (True, False) if f is activations.laplace else (bool(wanted),):
                     tile = {"COLUMNS": columns, "ROWS": 2, "WIDTH": 64}
                     say(f"{f.name} {wanted}", dtype, compiled(kernel, dtype, tile))
+    for f in activations.GATES.values():
+        numbers, every = [0.5] * len(f.parameters), (*f.inputs, *f.parameters)
+        for wanted, pairs in itertools.product([(), every], [False, True]):
+            kernel = gpu.kernel(f, torch.float32, numbers, None, wanted, pairs)
+            for dtype in TYPES if f is activations.swiglu else [torch.float32]:
+                tile = {"COLUMNS": bool(wanted), "ROWS": 2, "WIDTH": 64}
+                say(f"{f.name} {wanted} {pairs}", dtype, compiled(kernel, dtype, tile))
     for kernel in (mixture_triton._statistics, mixture_triton._write_gradient):
         for dtype in TYPES:
             say(kernel.__name__, dtype, compiled(kernel, dtype, {"HAS_BIAS": True, "BLOCK": 128}))

@@ -15,10 +15,11 @@ from cases import FORMULAS, grid, name, truths, ulps
 from codegen.random_formulas import random_formula
 from codegen.test_random_formulas import plain, points, wrong_points
 from zeta import activations, formula
-from zeta._backends.torch_plain import evaluate_plain
+from zeta._backends.torch_plain import ARRAYS, evaluate_plain
 from zeta.kernels import dispatch, gpu
 from zeta.kernels.build import are_one
-from zeta.kernels.operands import find_layout, in_shape
+from zeta.kernels.operands import Packing, find_layout, in_shape
+from zeta.ops import gated
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 # The interpreter computes with NumPy, which warns of what are values here.
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LSELU = activations.learnable_selu_variation
+OAI = activations.swiglu_oai
 GRID = grid(torch.float32)
 
 
@@ -169,28 +171,92 @@ def test_float64_takes_the_plain_formula():
     assert gpu.kernel(LSELU, torch.float64, [], None, ()) is None
 
 
-def test_a_formula_is_differentiable_through_the_kernels(monkeypatch):
+@pytest.fixture
+def through_kernels(monkeypatch):
     """What dispatch does for CUDA tensors, done for the interpreter's CPU tensors."""
     if DEVICE == "cpu":
         monkeypatch.setattr(dispatch, "cpu", gpu)
-        dispatch._call.cache_clear()
-    x = torch.randn(33, 7, device=DEVICE, requires_grad=True)
-    parameters = [
-        torch.tensor(v, device=DEVICE, requires_grad=True) for v in LSELU.parameters.values()
-    ]
-    y = LSELU(x, *parameters)
-    expected = evaluate_plain(LSELU, x, LSELU.bind(*parameters))
+    dispatch._call.cache_clear()
+    yield
+    dispatch._call.cache_clear()
+
+
+def check_by_kernels(y, expected, inputs):
+    """The value and every gradient are the plain operations', and kernels computed them."""
     torch.testing.assert_close(y, expected)
     assert "_Fused" in type(y.grad_fn).__name__
-    upstream = torch.randn_like(x)
-    inputs = [x, *parameters]
+    upstream = torch.randn_like(y)
     for a, b in zip(
         torch.autograd.grad(y, inputs, upstream),
         torch.autograd.grad(expected, inputs, upstream),
         strict=True,
     ):
+        assert a.shape == b.shape
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    dispatch._call.cache_clear()
+
+
+def learned(f, shape=()):
+    """The formula's parameters as leaves, each near its default and different in every channel."""
+    near = torch.linspace(0.9, 1.1, math.prod(shape), device=DEVICE).reshape(shape)
+    return [(v * near).requires_grad_() for v in f.parameters.values()]
+
+
+@pytest.mark.usefixtures("through_kernels")
+def test_a_formula_is_differentiable_through_the_kernels():
+    x = torch.randn(33, 7, device=DEVICE, requires_grad=True)
+    parameters = learned(LSELU)
+    expected = evaluate_plain(LSELU, x, LSELU.bind(*parameters))
+    check_by_kernels(LSELU(x, *parameters), expected, [x, *parameters])
+
+
+@pytest.mark.usefixtures("through_kernels")
+@pytest.mark.parametrize(
+    ("f", "own"),
+    [(activations.swiglu, ()), (OAI, ()), (OAI, (3, 1))],
+    ids=["swiglu", "swiglu_oai", "per channel"],
+)
+def test_a_gate_of_two_tensors(f, own):
+    inputs = [t.requires_grad_() for t in torch.randn(2, 5, 3, 70, device=DEVICE).mul(6)]
+    parameters = learned(f, own)
+    expected = ARRAYS.evaluate(f, inputs, f.bind(*parameters))
+    check_by_kernels(f(*inputs, *parameters), expected, [*inputs, *parameters])
+
+
+@pytest.mark.usefixtures("through_kernels")
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+@pytest.mark.parametrize(
+    ("f", "dim", "own"),
+    [(activations.swiglu, -1, ()), (OAI, 1, ()), (OAI, -1, (70,)), (OAI, 1, (6, 1))],
+    ids=["inner", "outer", "inner, per channel", "outer, per channel"],
+)
+def test_a_gate_of_one_tensor_that_holds_both(f, dim, own, layout):
+    shape = [5, 6, 70]
+    shape[dim] *= 2
+    x = torch.randn(shape, device=DEVICE).mul(6).requires_grad_()
+    parameters = learned(f, own)
+    by_name = dict(zip(f.parameters, parameters, strict=True))
+    y = gated(f, x, dim, layout=layout, gate_first=False, **by_name)
+    value, gate = Packing(dim % 3, layout == "interleaved", 0).views(x)
+    expected = ARRAYS.evaluate(f, (gate, value), by_name)
+    check_by_kernels(y, expected, [x, *parameters])
+
+
+@pytest.mark.usefixtures("through_kernels")
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_gate_of_half_precision(dtype, layout):
+    """To one unit, as above."""
+    x = torch.randn(40, 70, device=DEVICE).mul(3).to(dtype).requires_grad_()
+    y = gated(activations.swiglu, x, layout=layout)
+    assert "_Fused" in type(y.grad_fn).__name__
+    exact = x.detach().double().requires_grad_()
+    expected = gated(activations.swiglu, exact, layout=layout)
+    (slope,), (true_slope,) = (
+        torch.autograd.grad(t.sum(), u) for t, u in ((y, x), (expected, exact))
+    )
+    for got, truth in ((y, expected), (slope, true_slope)):
+        bound = torch.finfo(dtype).eps * truth.abs() + torch.finfo(dtype).eps / 64
+        assert ((got.double() - truth).abs() <= bound).all()
 
 
 @pytest.mark.parametrize("wanted", [(), ("x",)], ids=["value", "slope"])
