@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from zeta import activations
-from zeta._backends.torch import evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta.nn import FormulaModule
 
 ACTIVATIONS: dict[str, Callable[[], FormulaModule]] = {
