@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, Literal
 
 from torch import Tensor
@@ -81,10 +80,7 @@ def checked_packing(
             f"{formula.name}: packed holds a gate and a value along dim {dim}, whose size must be "
             f"even; got shape {tuple(packed.shape)}"
         )
-    return _packing(dim % dims, layout == "interleaved", 0 if gate_first else 1)
-
-
-_packing = lru_cache(maxsize=256)(Packing)
+    return Packing(dim % dims, layout == "interleaved", 0 if gate_first else 1)
 
 
 def check_two_inputs(formula: Formula) -> None:
