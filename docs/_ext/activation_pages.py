@@ -17,6 +17,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
+import numpy as np
 import torch
 from cycler import cycler
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ from pages import write_pages
 from zeta import flax, jax, keras, ops
 from zeta._formula import Formula
 from zeta._modules import CLASSES
-from zeta.activations import CATALOGUE
+from zeta.activations import CATALOGUE, GATES
 from zeta.plot import panels
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -100,6 +101,52 @@ At the parameters' defaults; NaN gives NaN.
 {cost}
 """
 
+GATE_PAGE = """\
+# {name}
+
+```{{eval-rst}}
+.. py:data:: zeta.activations.{name}
+   :type: ~zeta.Formula
+   :value: {signature}
+
+{docstring}
+```
+
+{shapes}
+
+$$
+f = {latex}
+$$
+
+$$
+\\frac{{\\partial f}}{{\\partial\\,\\mathrm{{gate}}}} = {by_gate}
+$$
+
+$$
+\\frac{{\\partial f}}{{\\partial\\,\\mathrm{{value}}}} = {by_value}
+$$
+
+In Zeta's catalogue, and nowhere else, it is written as
+
+```{{code-block}} python
+{source}
+```
+
+```python
+import torch
+from zeta import activations
+from zeta.nn import GatedUnit
+from zeta.ops import gated
+
+gate, value = torch.randn(2, 4, 8)
+activations.{name}(gate, value)  # on JAX's, NumPy's and TensorFlow's arrays too
+gated(activations.{name}, torch.randn(4, 16))  # one tensor that holds both
+GatedUnit(activations.{name})(torch.randn(4, 16))
+```
+"""
+# What a gate is drawn for: its curves over the gate, at these values.
+VALUES = (-1.0, 0.5, 2.0)
+
 INDEX = """\
 # Activations
 
@@ -108,6 +155,14 @@ Every activation of the catalogue. Each page is made from the formula when this 
 | | | from −∞ | to +∞ |
 |---|---|---|---|
 {rows}
+
+## Gates
+
+Formulas of two inputs; [how they are used](../guides/formula.md#several-inputs-gates).
+
+| | |
+|---|---|
+{gates}
 
 ```{{toctree}}
 :hidden:
@@ -138,14 +193,37 @@ def page(formula: Formula) -> str:
     )
 
 
+def gate_page(formula: Formula) -> str:
+    """The whole page of a gate, in Markdown."""
+    name = formula.name
+    title = f"{name} over its gate, for three values"
+    images = [f"![{title}](images/{picture(formula, 0, look)}){{.only-{look}}}" for look in LOOKS]
+    return GATE_PAGE.format(
+        name=name,
+        signature=repr(formula),
+        docstring=textwrap.indent(inspect.getdoc(formula) or "", "   "),
+        shapes="\n".join([":::{container} shapes", *images, ":::"]),
+        latex=formula.latex(),
+        by_gate=formula.latex(derivative="gate"),
+        by_value=formula.latex(derivative="value"),
+        source=source(formula),
+    )
+
+
 def index() -> str:
     """The table of all."""
     rows = []
     for formula in CATALOGUE.values():
-        summary = (inspect.getdoc(formula) or "").partition("Source:")[0].partition("\n\n")[0]
         ends = " | ".join(limits(formula))
-        rows.append(f"| [{formula.name}]({formula.name}.md) | {summary.strip()} | {ends} |")
-    return INDEX.format(rows="\n".join(rows), names="\n".join(CATALOGUE))
+        rows.append(f"| [{formula.name}]({formula.name}.md) | {_summary(formula)} | {ends} |")
+    gates = [f"| [{f.name}]({f.name}.md) | {_summary(f)} |" for f in GATES.values()]
+    names = "\n".join([*CATALOGUE, *GATES])
+    return INDEX.format(rows="\n".join(rows), gates="\n".join(gates), names=names)
+
+
+def _summary(formula: Formula) -> str:
+    text = inspect.getdoc(formula) or ""
+    return text.partition("Source:")[0].partition("\n\n")[0].strip()
 
 
 # ---- What a page shows --------------------------------------------------------------------------
@@ -208,6 +286,23 @@ def pictures(formula: Formula) -> dict[str, str]:
         with mpl.rc_context(COMMON | style):
             for position, figure in enumerate(panels(formula)):
                 files[picture(formula, position, look)] = _svg(figure)
+    return files
+
+
+def gate_pictures(formula: Formula) -> dict[str, str]:
+    """File -> SVG, of the gate's curves in all looks."""
+    files = {}
+    gate = np.linspace(-6, 6, 241)
+    for look, style in LOOKS.items():
+        with mpl.rc_context(COMMON | style):
+            figure = Figure(figsize=(5, 3.2), layout="constrained")
+            axes = figure.subplots()
+            for value in VALUES:
+                axes.plot(gate, formula(gate, np.full_like(gate, value)), label=f"value {value:g}")
+            axes.set_xlabel("gate")
+            axes.grid(alpha=0.3)
+            axes.legend()
+            files[picture(formula, 0, look)] = _svg(figure)
     return files
 
 
@@ -321,9 +416,10 @@ def _cost_table(ratios: dict[tuple[int, str, str], float], where: dict[str, str]
 
 def _write(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "activations"
-    formulas = CATALOGUE.values()
-    write_pages(folder, {"index.md": index()} | {f"{f.name}.md": page(f) for f in formulas})
-    drawn = [pictures(formula) for formula in formulas]
+    formulas, gates = CATALOGUE.values(), GATES.values()
+    pages = {"index.md": index()} | {f"{f.name}.md": page(f) for f in formulas}
+    write_pages(folder, pages | {f"{f.name}.md": gate_page(f) for f in gates})
+    drawn = [pictures(f) for f in formulas] + [gate_pictures(f) for f in gates]
     write_pages(folder / "images", {name: svg for files in drawn for name, svg in files.items()})
 
 

@@ -6,9 +6,22 @@ import pytest
 import torch
 
 import activation_pages
-from activation_pages import accuracy, example, frameworks, limits, number, page, pictures, source
+from activation_pages import (
+    accuracy,
+    example,
+    frameworks,
+    gate_page,
+    gate_pictures,
+    index,
+    limits,
+    number,
+    page,
+    pictures,
+    source,
+)
 from cases import FORMULAS, LIMITS, name
 from zeta import formula
+from zeta.activations import GATES
 from zeta.math import sigmoid, sin
 
 
@@ -91,3 +104,13 @@ def test_accuracy_sees_an_error(monkeypatch):
 )
 def test_numbers(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize("gate", GATES.values(), ids=name)
+def test_a_gates_page(gate):
+    """Its snippet runs; both derivatives are there, and its picture in both looks."""
+    text = gate_page(gate)
+    assert text.count("$$") == 6
+    exec(text.rpartition("```python\n")[2].partition("```")[0], {})
+    assert all(f"images/{file}" in text for file in gate_pictures(gate))
+    assert f"[{gate.name}]({gate.name}.md)" in index()
