@@ -194,7 +194,9 @@ class Formula:
         constants = expression.atoms(sympy.Float)
         short = {c: sympy.Integer(c) if int(c) == c else sympy.Float(c, 6) for c in constants}
         names = {symbol: _latex_name(symbol.name) for symbol in expression.free_symbols}
-        text: str = sympy.latex(expression.xreplace(short), symbol_names=names)
+        # Words side by side would read as one.
+        dot = "dot" if len(self.inputs) > 1 else None
+        text: str = sympy.latex(expression.xreplace(short), symbol_names=names, mul_symbol=dot)
         return text
 
     def reference(self, *inputs: Any, digits: int = 50, **parameters: Any) -> mpmath.mpf:
