@@ -45,7 +45,7 @@ FLOAT_MAX = torch.finfo(torch.float32).max
 # Far out, and no multiples of each other: an oscillation shows.
 FAR = (1.0e6, 1.37e6, 1.81e6, 2.93e6)
 
-PAGE = """\
+HEAD = """\
 # {name}
 
 ```{{eval-rst}}
@@ -57,7 +57,10 @@ PAGE = """\
 ```
 
 {shapes}
+"""
 
+PAGE = """\
+{head}
 ## Formula
 
 $$
@@ -102,18 +105,7 @@ At the parameters' defaults; NaN gives NaN.
 """
 
 GATE_PAGE = """\
-# {name}
-
-```{{eval-rst}}
-.. py:data:: zeta.activations.{name}
-   :type: ~zeta.Formula
-   :value: {signature}
-
-{docstring}
-```
-
-{shapes}
-
+{head}
 $$
 f = {latex}
 $$
@@ -176,10 +168,7 @@ def page(formula: Formula) -> str:
     """The whole page, in Markdown."""
     name, below, above = formula.name, *limits(formula)
     return PAGE.format(
-        name=name,
-        signature=repr(formula),
-        docstring=textwrap.indent(inspect.getdoc(formula) or "", "   "),
-        shapes=shapes(formula),
+        head=_head(formula, shapes(formula)),
         latex=f"f(x) = {formula.latex()}",
         slope=f"f'(x) = {formula.latex(derivative=True)}",
         source=source(formula),
@@ -200,14 +189,18 @@ def gate_page(formula: Formula) -> str:
     images = [f"![{title}](images/{picture(formula, 0, look)}){{.only-{look}}}" for look in LOOKS]
     return GATE_PAGE.format(
         name=name,
-        signature=repr(formula),
-        docstring=textwrap.indent(inspect.getdoc(formula) or "", "   "),
-        shapes="\n".join([":::{container} shapes", *images, ":::"]),
+        head=_head(formula, "\n".join([":::{container} shapes", *images, ":::"])),
         latex=formula.latex(),
         by_gate=formula.latex(derivative="gate"),
         by_value=formula.latex(derivative="value"),
         source=source(formula),
     )
+
+
+def _head(formula: Formula, pictures: str) -> str:
+    docstring = textwrap.indent(inspect.getdoc(formula) or "", "   ")
+    signature = repr(formula)
+    return HEAD.format(name=formula.name, signature=signature, docstring=docstring, shapes=pictures)
 
 
 def index() -> str:

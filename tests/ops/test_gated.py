@@ -9,6 +9,7 @@ from zeta import activations, formula
 from zeta.activations import glu, swiglu, swiglu_oai
 from zeta.kernels import cpu
 from zeta.math import sigmoid
+from zeta.nn import GatedUnit
 from zeta.ops import gated
 
 SHAPES = [((4, 6, 10), -1), ((4, 6, 10), 1), ((7, 2), 1), ((3, 5000), 1), ((2, 8, 3, 5), 1)]
@@ -145,6 +146,15 @@ def test_the_same_bits_for_any_number_of_threads():
 def test_bad_input_is_named(use, error, message):
     with pytest.raises(error, match=message):
         use(torch.ones(4, 6))
+
+
+@pytest.mark.parametrize("own", ["dim", "layout", "weight"])
+def test_a_parameter_named_as_an_argument_is_refused(own):
+    """Whoever gave it by name would set something else, without a word."""
+    f = formula(**{own: 1.0})(eval(f"lambda gate, value, {own}: {own} * gate * value"))
+    for use in (lambda: gated(f, torch.ones(2, 4)), lambda: GatedUnit(f)):
+        with pytest.raises(TypeError, match=f"have an argument '{own}' of their own"):
+            use()
 
 
 def test_a_gate_of_ones_own():

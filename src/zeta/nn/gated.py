@@ -44,6 +44,10 @@ class GatedUnit(FormulaModule):
     """
 
     _inputs = 2
+    # Of the class too, so that no parameter takes their names.
+    dim = -1
+    layout: Order = "halves"
+    gate_first = True
 
     def __init__(
         self,

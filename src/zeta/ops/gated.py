@@ -13,6 +13,9 @@ from zeta.kernels.operands import Packing
 
 Order = Literal["halves", "interleaved"]
 
+# Arguments of `gated` and `activated_linear`, which also take a formula's parameters by name.
+_OWN = frozenset({"formula", "packed", "dim", "layout", "gate_first", "weight", "bias"})
+
 
 def gated(
     formula: Formula,
@@ -84,10 +87,15 @@ def checked_packing(
 
 
 def check_two_inputs(formula: Formula) -> None:
-    """Raise TypeError unless the formula is a gate."""
+    """Raise TypeError unless the formula is a gate, whose parameters :func:`gated` can be given."""
     if not isinstance(formula, Formula):
         raise TypeError(f"a gate must be a Formula, got {type(formula).__name__}")
     if len(formula.inputs) != 2:
         raise TypeError(
             f"{formula!r} has {len(formula.inputs)} inputs, and a gate has two: call it on tensors"
+        )
+    if taken := formula.parameters.keys() & _OWN:
+        raise TypeError(
+            f"{formula!r}: the functions for gates have an argument {min(taken)!r} of their own; "
+            "name the parameter otherwise"
         )
