@@ -9,7 +9,6 @@ the faster one. `zeta bench` has the catalogue in float32 and bfloat16.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -23,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import tables
 from zeta import activations, formula
 from zeta._backends.torch_plain import evaluate_plain
 from zeta._formula import Formula
-from zeta.doctor import environment
 from zeta.math import clip, maximum, minimum, piecewise, sqrt
 
 ELEMENTS = 1 << 20
@@ -107,6 +106,7 @@ def learned(f: Formula, learns: bool) -> list[Tensor]:
 
 def cold_starts(rounds: int) -> Iterator[tuple[str, str]]:
     """Seconds to the first value and gradients."""
+    rounds = min(rounds, 5)
     for name, learns in (("exo", False), ("spline", True), ("chebyshev", False)):
         seconds = []
         for _ in range(rounds):
@@ -197,30 +197,5 @@ def compiled_networks(rounds: int) -> Iterator[tuple[str, str]]:
         yield f"perceptron with {act}, compiled over eager", f"{got:.2f}"
 
 
-def main() -> None:
-    """Print the table, and write it where that is wanted."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    found, threads = environment(), torch.get_num_threads()
-    compiler = found["C++ compiler"].rpartition(": ")[2]
-    lines = [
-        f"{found['CPU']}, {threads} threads, {compiler}, PyTorch {found['torch']}.",
-        "",
-        "| | |",
-        "|---|---|",
-    ]
-    print("\n".join(lines))
-    for measure in (cold_starts, over_compiled, over_eager, compiled_networks):
-        for what, figure in measure(5 if measure is cold_starts else options.rounds):
-            lines.append(f"| {what} | {figure} |")
-            print(lines[-1], flush=True)
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    tables.run(__doc__, cold_starts, over_compiled, over_eager, compiled_networks)

@@ -1,6 +1,6 @@
 """What a gate costs, as ratios: one tensor that holds gate and value, forward and backward.
 
-    python benchmarks/gates.py [--rounds 21] [--out benchmarks/results/NAME.md]
+    python benchmarks/gates.py [--rounds 15] [--out benchmarks/results/NAME.md]
 
 Contenders are timed in turn in one process, medians over rounds; those that allocate much have
 their own rounds. The tensor is (2048, 2 · 5632), the hidden layer of a Llama of 1.1 billion.
@@ -8,19 +8,17 @@ their own rounds. The tensor is (2048, 2 · 5632), the hidden layer of a Llama o
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import tables
 from zeta import activations
 from zeta.activations import swiglu
-from zeta.doctor import environment
 from zeta.ops import activated_linear, gated
 
 ROWS, WIDTH = 2048, 5632
@@ -134,29 +132,5 @@ def blocks(rounds: int) -> Iterator[tuple[str, str]]:
         yield f"activated_linear of {name}, over eager", f"{found['ours'] / found['eager']:.2f}"
 
 
-def main() -> None:
-    """Print the table, and write it where that is wanted."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    found, threads = environment(), torch.get_num_threads()
-    lines = [
-        f"{found['CPU']}, {threads} threads, PyTorch {found['torch']}.",
-        "",
-        "| | |",
-        "|---|---|",
-    ]
-    print("\n".join(lines))
-    for measure in (over_others, over_swiglu, small, blocks):
-        for what, figure in measure(options.rounds):
-            lines.append(f"| {what} | {figure} |")
-            print(lines[-1], flush=True)
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    tables.run(__doc__, over_others, over_swiglu, small, blocks)

@@ -92,6 +92,7 @@ def test_gradients_by_parameters(f):
 
 
 OTHERS = {
+    "bilinear": lambda gate, value: gate * value,
     "glu": lambda gate, value: F.glu(torch.cat([value, gate], -1)),
     "gtu": lambda gate, value: torch.sigmoid(gate) * torch.tanh(value),
     "reglu": lambda gate, value: F.relu(gate) * value,
@@ -100,6 +101,10 @@ OTHERS = {
     "swiglu": lambda gate, value: F.silu(gate) * value,
     "drelu": lambda gate, value: F.relu(gate) * F.relu(value),
     "swiglu_clamped": lambda gate, value: F.silu(gate.clamp(max=10)) * value.clamp(-10, 10),
+    "swiglu_step": lambda gate, value: F.silu(gate).clamp(max=7) * value.clamp(-7, 7),
+    "situ_glu": lambda gate, value: (
+        100 * torch.tanh(gate / 4) * torch.sigmoid(gate) * torch.tanh(value / 25)
+    ),
 }
 
 
