@@ -28,6 +28,14 @@ hypothesis.settings.register_profile("zeta", deadline=None, print_blob=True, der
 hypothesis.settings.load_profile("zeta")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _launcher():
+    """From the first call on, and not from some call on."""
+    from zeta.kernels import native  # not before the settings above
+
+    native.build()
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

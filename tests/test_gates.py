@@ -161,6 +161,6 @@ def test_a_gate_of_ones_own_with_three_inputs():
 
     inputs = [torch.randn(5, 7, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     y = blend(*inputs)
-    assert "_Fused" in type(y.grad_fn).__name__
+    assert "Fused" in y.grad_fn.name()
     torch.autograd.gradcheck(blend, inputs)
     torch.autograd.gradgradcheck(blend, inputs)

@@ -33,6 +33,7 @@ except ModuleNotFoundError as error:
     raise missing_extra("zeta.bench", "PyTorch", extra="torch") from error
 
 from zeta._backends.torch_plain import evaluate_plain
+from zeta.kernels import native
 
 MODES = ("forward", "backward", "both")
 SIZES = (2**10, 2**16, 2**20, 2**24)
@@ -132,6 +133,7 @@ def run(
     formulas = [_in_catalogue(name) for name in names]
     if threads:
         torch.set_num_threads(threads)
+    native.build()
     rows: list[Row] = []
     for formula in formulas:
         for setting in cells(formula, sizes, dtypes, modes):

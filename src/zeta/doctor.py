@@ -128,6 +128,7 @@ def kernels() -> dict[str, str]:
     found = status()  # after the trial, which may have found the cache unusable
     return {
         "CPU": cpu,
+        "CPU launcher": cpu_launcher(),
         "compiler": found.compiler or "none found",
         "cache folder": found.cache_folder,
         "GPU": gpu_kernels(),
@@ -144,6 +145,20 @@ def cpu_kernels() -> str:
     except KernelError as error:
         return f"plain operations: {error}"
     return "; ".join(filter(None, [RUN, status().reason]))
+
+
+def cpu_launcher() -> str:
+    """Whether calls of CPU kernels are launched by C++ or by Python, and what makes it C++."""
+    try:
+        from zeta.kernels import native
+    except ImportError:
+        return "none: PyTorch is not installed"
+    if native.is_cached():
+        return "C++"
+    return (
+        f"Python; C++ is compiled in the background of a process that makes {native.WORTHWHILE:,} "
+        "calls"
+    )
 
 
 def gpu_kernels() -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from zeta.kernels import cpu
+from zeta.kernels import cpu, native
 from zeta.nn import Exo, LearnableSELUVariation
 
 WORLD = 2
@@ -47,8 +47,9 @@ def check(kind: str, rank: int) -> None:
         exo.alpha = nn.Parameter(exo.alpha.detach().reshape(1))
         parallel = fully_shard(network, ignored_params=set(scalar.parameters()))
     launched = []
-    launch = cpu.launch
-    cpu.launch = lambda *arguments: (launched.append(1), launch(*arguments))[1]
+    native.build()
+    native.extension.launch = counted(native.extension.launch, launched)
+    cpu.launch = counted(cpu.launch, launched)
     parallel(x.chunk(WORLD)[rank]).square().mean().backward()
     if kind == "fsdp2":
         for parameter in scalar.parameters():
@@ -59,6 +60,16 @@ def check(kind: str, rank: int) -> None:
         gradient = gradient.reshape(theirs.shape)
         torch.testing.assert_close(gradient, theirs.grad, msg=lambda m, n=name: f"{n}: {m}")
     print(f"launched {len(launched)}")
+
+
+def counted(function, calls):
+    """The function, whose calls are noted."""
+
+    def call(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return call
 
 
 if __name__ == "__main__":

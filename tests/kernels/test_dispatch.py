@@ -10,27 +10,41 @@ from cases import DTYPES, FORMULAS, name
 from zeta import activations, formula
 from zeta._backends.torch_plain import evaluate_plain
 from zeta._formula import Formula
-from zeta.kernels import compiler, cpu, softmax
+from zeta.kernels import compiler, cpu, native, softmax
 from zeta.math import piecewise, tanh
 
 LSELU = activations.learnable_selu_variation
 
 
 def is_fused(y):
-    return "_Fused" in type(y.grad_fn).__name__
+    return y.grad_fn is not None and "Fused" in y.grad_fn.name()
+
+
+@pytest.fixture(autouse=True, params=["C++", "Python"])
+def launcher(request, monkeypatch):
+    """Who launches."""
+    if request.param == "Python":
+        monkeypatch.setattr(native, "extension", None)
+        monkeypatch.setattr(native, "count", lambda: None)
+    else:
+        assert native.extension, native.problem
+    return request.param
 
 
 @pytest.fixture
-def launches(monkeypatch):
-    """The number of kernels launched, as a list that grows."""
+def launches(launcher, monkeypatch):
+    """What is launched, as a list that grows."""
     found = []
-    launch = cpu.launch
+    module, function = (cpu, "launch") if launcher == "Python" else (native.extension, "launch")
+    launch = getattr(module, function)
 
     def counted(*args):
-        found.append(args)
-        return launch(*args)
+        result = launch(*args)
+        if launcher == "Python" or result is not None:
+            found.append(args)
+        return result
 
-    monkeypatch.setattr(cpu, "launch", counted)
+    monkeypatch.setattr(module, function, counted)
     return found
 
 
@@ -61,6 +75,7 @@ def test_in_place_change_of_the_input_is_noticed():
         y.sum().backward()
 
 
+@pytest.mark.parametrize("launcher", ["Python"], indirect=True)  # which can be looked at
 def test_only_wanted_gradients_are_computed(launches):
     x = torch.randn(100)
     alpha = torch.tensor(0.7, requires_grad=True)
@@ -221,6 +236,7 @@ def test_a_comparison_is_0_or_1(f):
     torch.testing.assert_close(ours[finite], theirs[finite], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("launcher", ["C++"], indirect=True)  # it is said once
 @pytest.mark.parametrize("f", WITHOUT_KERNELS, ids=name)
 def test_a_formula_without_a_kernel_says_so_once_and_stays_right(f):
     x = torch.tensor([-2.0, 0.0, 1.5], requires_grad=True)
@@ -232,6 +248,7 @@ def test_a_formula_without_a_kernel_says_so_once_and_stays_right(f):
     torch.testing.assert_close(y, evaluate_plain(f, x, dict(f.parameters)))
 
 
+@pytest.mark.parametrize("launcher", ["C++"], indirect=True)  # it is said once
 @pytest.mark.parametrize("f", [decided, deep], ids=name)
 def test_a_softmax_of_a_formula_without_a_kernel_says_so(f, monkeypatch):
     monkeypatch.setattr(compiler, "_without_kernels", set())

@@ -25,8 +25,8 @@ def test_gradients_equal_the_single_process(kind, tmp_path, clean_env):
         for rank in ranks:
             out, err = rank.communicate(timeout=120)
             assert rank.returncode == 0, err
-            # Three activations, forward and backward each.
-            assert "launched 6" in out
+            # Three activations, and of the one that is not C++'s its backward.
+            assert "launched 4" in out
     finally:
         for rank in ranks:
             rank.kill()

@@ -74,7 +74,7 @@ def test_values_and_slopes(f, dtype):
     derivative, least = FUNCTIONS[f]
     x = points(dtype, least)
     y = f(x)
-    assert "_Fused" in type(y.grad_fn).__name__
+    assert "Fused" in y.grad_fn.name()
     (slopes,) = torch.autograd.grad(y.sum(), x)
     change = mpmath.fadd(1, mpmath.ldexp(1, -60), exact=True)
     for at, value, slope in zip(x.tolist(), y.tolist(), slopes.tolist(), strict=True):

@@ -8,11 +8,12 @@ import linecache
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from zeta._errors import NoKernelError
 from zeta._formula import Formula
@@ -121,6 +122,13 @@ def mixture_cpp(dtype: torch.dtype) -> Run | None:
 def are_one(parameters: Sequence[Parameter | None]) -> tuple[bool, ...]:
     """Which parameters are the number 1, which kernels have compiled in."""
     return tuple([type(p) is float and p == 1 for p in parameters])
+
+
+@lru_cache(maxsize=256)
+def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A parameter that is a number, as a tensor beside tensors of this dtype."""
+    with torch.inference_mode(False):  # for backward may keep it
+        return torch.tensor(value, dtype=DTYPES[dtype][1], device=device)
 
 
 def _program(formula: Formula, ones: tuple[bool, ...], wanted: tuple[str, ...]) -> Any:

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +26,11 @@ from weakref import WeakSet
 
 from zeta._errors import NoKernelError
 from zeta._formula import Formula
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _FLAGS = (
     "-std=gnu++17",
@@ -109,20 +115,25 @@ def load(key: bytes | None, source: Callable[[], str]) -> ctypes.CDLL:
         KernelError: it cannot be compiled.
     """
     text = "" if key else source()
-    name = hashlib.sha256(_machine_key() + (key or text.encode())).hexdigest()
     folder = cache_folder()
     try:
-        _make_private(folder)
-        path = folder / f"{name}.so"
-        if not _is_intact(path):
-            _replace(path, _compiled(text or source()))
+        path = cached(key or text.encode())
+        if not is_intact(path):
+            replace(path, _kernel(text or source()))
         return ctypes.CDLL(str(path))
     except OSError as error:
         warn_once(
             f"zeta: the kernel cache {folder} cannot be used ({error}), so every process compiles "
             "its kernels again; set ZETA_CACHE_DIR to a folder that only you can write to"
         )
-        return _load_uncached(_compiled(text or source()))
+        return _load_uncached(_kernel(text or source()))
+
+
+def cached(key: bytes) -> Path:
+    """The place of a library in the cache; OSError if the cache cannot be used."""
+    folder = cache_folder()
+    _make_private(folder)
+    return folder / f"{hashlib.sha256(_machine_key() + key).hexdigest()}.so"
 
 
 def cache_folder() -> Path:
@@ -186,8 +197,28 @@ def cpu_features() -> str:
     return "\n".join(first[name] for name in wanted if name in first)
 
 
-def _compiled(source: str) -> bytes:
+def _kernel(source: str) -> bytes:
+    """The shared library of a kernel; see :func:`compiled`."""
+    # If it fails, perhaps a compiler without the builtins we know of.
+    return compiled(source, flags(platform.machine()), otherwise=("-DZETA_PORTABLE",))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """While no other process of this machine has the same library locked."""
+    with open(path.with_suffix(".lock"), "w") as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def compiled(source: str, flags: tuple[str, ...], otherwise: Sequence[str] = ()) -> bytes:
     """The shared library's content.
+
+    Args:
+        source: the C++ text.
+        flags: for the compiler, where it takes them.
+        otherwise: further flags for a second attempt.
 
     Raises:
         KernelError: there is no compiler, or it fails.
@@ -196,15 +227,14 @@ def _compiled(source: str) -> bytes:
     if not path:
         raise KernelError(_NO_COMPILER)
     try:
-        taken = accepted(path, flags(platform.machine()))
-        command = [path, *taken, "kernel.cpp", "-o", "kernel.so"]
+        command = [path, "source.cpp", "-o", "library.so", *accepted(path, flags)]
         with tempfile.TemporaryDirectory(prefix="zeta-") as folder:
-            Path(folder, "kernel.cpp").write_text(source, encoding="utf-8")
+            Path(folder, "source.cpp").write_text(source, encoding="utf-8")
             run = partial(subprocess.run, cwd=folder, capture_output=True, text=True)
-            first = run(command, timeout=_COMPILE_TIMEOUT)
-            if first.returncode:  # perhaps a compiler without the builtins we know of
-                run([*command, "-DZETA_PORTABLE"], timeout=_COMPILE_TIMEOUT, check=True)
-            return Path(folder, "kernel.so").read_bytes()
+            first = run(command, timeout=_COMPILE_TIMEOUT, check=not otherwise)
+            if first.returncode:
+                run([*command, *otherwise], timeout=_COMPILE_TIMEOUT, check=True)
+            return Path(folder, "library.so").read_bytes()
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or "").strip().splitlines()
         said = next((line for line in lines if "error" in line), "it did not say why")
@@ -238,7 +268,7 @@ def _make_private(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def _is_intact(path: Path) -> bool:
+def is_intact(path: Path) -> bool:
     """Whether the file is this user's own, written by no one else, and complete."""
     try:
         with open(path, "rb") as file:
@@ -256,7 +286,7 @@ def _is_own(found: os.stat_result) -> bool:
     return not hasattr(os, "getuid") or found.st_uid == os.getuid()
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
     """Write the library with its digest under its final name, in one step."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:

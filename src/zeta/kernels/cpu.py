@@ -6,7 +6,6 @@ import ctypes
 import os
 import struct
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -30,10 +29,6 @@ class _Packers(dict[int, Callable[..., bytes]]):
 
 _PACK = _Packers()
 _address = Tensor.data_ptr
-
-
-class NoMemoryError(Exception):
-    """A parameter's number is not in memory: PyTorch's zeros that are not stored, say."""
 
 
 def launch(
@@ -70,9 +65,6 @@ def launch(
         if layout is not None or p.dtype != dtype:
             parameters = [_value(p, dtype, layout) for p in parameters]
             break
-    addresses = [*map(_address, parameters)]
-    if 0 in addresses:
-        raise NoMemoryError
     outer, channels, inner = (1, 1, size) if layout is None else extents(layout, size)
     operands = [*map(_address, (*elements, *stores))]
     if places is None:
@@ -90,7 +82,7 @@ def launch(
         parallel_for,
         *operands,
         *steps[: len(operands)],
-        *addresses,
+        *map(_address, parameters),
     )
     if run(_PACK[len(words)](*words)):
         raise MemoryError("no memory for the partial sums of parameter gradients")
@@ -101,13 +93,6 @@ def _value(parameter: Tensor, dtype: torch.dtype, layout: Layout | None) -> Tens
     """The parameter as memory that a kernel reads."""
     value = parameter if parameter.dtype == dtype else parameter.to(dtype)
     return value if layout is None else layout.spread(value.detach())
-
-
-@lru_cache(maxsize=256)
-def number(value: float, dtype: torch.dtype) -> Tensor:
-    """A parameter that is a number, as memory that a kernel reads; for tensors of this dtype."""
-    # The device whatever the default is.
-    return torch.tensor(value, dtype=DTYPES[dtype][1], device="cpu")
 
 
 def _find_parallel_for() -> int:

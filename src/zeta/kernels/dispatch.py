@@ -19,9 +19,9 @@ from torch import Tensor
 
 from zeta._backends.torch_plain import ARRAYS
 from zeta._formula import Formula
-from zeta.kernels import cpu, gpu
-from zeta.kernels.build import DTYPES, Run, are_one
-from zeta.kernels.function import apply
+from zeta.kernels import cpu, gpu, native
+from zeta.kernels.build import Run, constant
+from zeta.kernels.function import apply, gradients
 from zeta.kernels.operands import (
     Layout,
     PackedLayout,
@@ -30,10 +30,13 @@ from zeta.kernels.operands import (
     alike,
     broadcasts,
     dense,
+    extents,
     find_layout,
     in_shape,
 )
-from zeta.kernels.support import PLAIN_TYPES, is_plain, takes_kernels
+
+# Parameters of a call that the launcher in C++ takes: it keeps in 64 bits who wants a gradient.
+_MOST_NUMBERS = 60
 
 _sound: WeakSet[Formula] = WeakSet()
 
@@ -55,15 +58,11 @@ def fused(
     found = prepared(formula, inputs, parameters, packing)
     if found is None:
         return None
-    call, tensors = found
-    try:
-        if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
-            y: Tensor = apply(call, *tensors)
-        else:
-            y = call.forward(tensors)[0]
-    except cpu.NoMemoryError:
-        return None
-    return y
+    route, tensors = found
+    y = _launched(route, tensors)
+    if y is None and torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
+        y = apply(route.call, *tensors)
+    return route.call.forward(tensors)[0] if y is None else y
 
 
 def prepared(
@@ -71,40 +70,33 @@ def prepared(
     inputs: tuple[Any, ...],
     parameters: Mapping[str, Any],
     packing: Packing | None = None,
-) -> tuple[_Elementwise, list[Tensor]] | None:
+) -> tuple[Route, list[Tensor]] | None:
     """The kernels, as :func:`fused` is asked for them, and the tensors that they take."""
     x = inputs[0]
-    if not takes_kernels() or not is_plain(x):
+    if not native.takes(x):
         return None
     tensors = [*inputs]
     for other in inputs[1:]:
-        if not is_plain(other) or (other.shape, other.dtype, other.device) != (
+        if not native.takes(other) or (other.shape, other.dtype, other.device) != (
             x.shape,
             x.dtype,
             x.device,
         ):
             return None
-    device, on_cpu = x.device, x.is_cpu
+    device, module = x.device, gpu if x.is_cuda else cpu
     numbers: list[float | None] = []
     varied: list[Tensor] = []
     for value in parameters.values():
         if type(value) is float or type(value) is int:
-            numbers.append(float(value))
-            continue
-        # A scalar on a processor, of which five are checked per call, is known by less than
-        # `is_plain` asks; that its number is in memory, the launcher sees.
-        if not (
-            on_cpu
-            and type(value) in PLAIN_TYPES
-            and not value.dim()
-            and value.is_cpu
-            and value.dtype in DTYPES
-            and not value.is_neg()
-        ):
-            if not is_plain(value) or value.device != device or not broadcasts(value, x):
-                return None
-            if value.numel() != 1:
-                varied.append(value)
+            if value == 1:
+                numbers.append(1.0)
+                continue
+            # As a tensor, so that calls with another number are alike.
+            value = constant(float(value), x.dtype, device)
+        elif not native.takes(value) or value.device != device or not broadcasts(value, x):
+            return None
+        if value.numel() != 1:
+            varied.append(value)
         numbers.append(None)
         tensors.append(value)
     layout: Layout | PackedLayout | None = None
@@ -112,8 +104,8 @@ def prepared(
         layout = packing.layout(dense(x), varied) if packing else find_layout(dense(x), varied)
         if layout is None:
             return None
-    call = _call(formula, gpu if x.is_cuda else cpu, x.dtype, tuple(numbers), layout, packing)
-    return None if call.run is None else (call, tensors)
+    route = _route(formula, module, x.dtype, tuple(numbers), layout, packing)
+    return None if route.call.run is None else (route, tensors)
 
 
 class _Elementwise:
@@ -121,7 +113,7 @@ class _Elementwise:
 
     Attributes:
         launcher: the module for the device, `zeta.kernels.cpu` or `zeta.kernels.gpu`.
-        numbers: the parameters in the formula's order; None where one is a tensor.
+        numbers: the parameters in the formula's order: 1, or None for a tensor.
         run: the kernel for the value; None if there is none.
     """
 
@@ -141,10 +133,6 @@ class _Elementwise:
         self.numbers = numbers
         self.layout = layout
         self._count = self._input_tensors()
-        kept = zip(numbers, are_one(numbers), strict=True)
-        self._numbers = [
-            n if n is None else launcher.number(n, dtype) for n, one in kept if not one
-        ]
         self.run = self._kernel(()) if is_sound(formula) else None
         self._gradient_runs: dict[tuple[bool, ...], Run | None] = {}
 
@@ -156,7 +144,7 @@ class _Elementwise:
         """The value; nothing is kept."""
         elements = self._elements(tensors)
         y = torch.empty_like(elements[0])
-        parameters = self._read(tensors)
+        parameters = tensors[self._count :]
         self.launcher.launch(self.run, elements, (y,), None, 0, parameters, self.layout)
         return y, ()
 
@@ -177,13 +165,37 @@ class _Elementwise:
         if any(upstream.stride()) or not self.launcher.READS_ONE_UPSTREAM:
             upstream = alike(upstream, self._strides(elements))
         learned = [t for t, need in zip(tensors[n:], needed[n:], strict=True) if need]
-        parameters, places = self._read(tensors), self._places
+        parameters, places = tensors[self._count :], self._places
         sums = self.launcher.launch(
             run, elements, stores, upstream, len(learned), parameters, self.layout, places
         )
         if sums is None:
             return gradients
         return gradients + [in_shape(s, p, self.layout) for s, p in zip(sums, learned, strict=True)]
+
+    def gradients(
+        self, tensors: Sequence[Tensor], upstream: Tensor, needed: tuple[bool, ...]
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients by the tensors, None where not needed, by a kernel or plain operations."""
+        return gradients(self, tensors, (), upstream, needed)
+
+    def gradient_address(self, wanted: int) -> int:
+        """The kernel for the gradients of the tensors whose bits are set; for C++."""
+        count = self._count + self.numbers.count(None)
+        needed = tuple([bool(wanted >> i & 1) for i in range(count)])
+        return native.address(self._gradient_run(needed))
+
+    def plan(self) -> tuple[Any, ...] | None:
+        """What `native.cpp` is told of these calls; None if it does not take them."""
+        has_rows = self.layout is not None and self.layout.channel_shape
+        if self.launcher is gpu or has_rows or len(self.numbers) > _MOST_NUMBERS:
+            return None
+        is_double = self.dtype == torch.float64
+        return self, native.address(self.run), self._count, is_double, self._lies()
+
+    def _lies(self) -> tuple[Sequence[int], ...] | None:
+        """How packed inputs lie: the value's shape and strides, the extents, the places."""
+        return None
 
     def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """The inputs as a kernel reads them: dense, and alike."""
@@ -220,13 +232,6 @@ class _Elementwise:
 
     def _inputs(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         return tensors[: self._count]
-
-    def _read(self, tensors: Sequence[Tensor]) -> Sequence[Any]:
-        """The parameters that a kernel reads, in the formula's order."""
-        if len(tensors) == self._count:
-            return self._numbers
-        rest = iter(tensors[self._count :])
-        return [next(rest) if number is None else number for number in self._numbers]
 
     def _gradient_run(self, needed: tuple[bool, ...]) -> Run | None:
         """The kernel for the gradients of the tensors that need one."""
@@ -277,7 +282,7 @@ class _Packed(_Elementwise):
         """The value; nothing is kept."""
         packed, found = dense(tensors[0]), self._found
         y = torch.empty_strided(found.shape, found.strides, dtype=self.dtype, device=packed.device)
-        parameters = self._read(tensors)
+        parameters = tensors[self._count :]
         self.launcher.launch(
             self.run, (packed, packed), (y,), None, 0, parameters, self.layout, found.forward
         )
@@ -302,19 +307,50 @@ class _Packed(_Elementwise):
     def _places(self) -> Places | None:
         return self._found.backward
 
+    def _lies(self) -> tuple[Sequence[int], ...] | None:
+        shape, strides = self._found.shape, self._found.strides
+        size, *forward = self._found.forward
+        _, *backward = self._found.backward
+        return shape, strides, extents(self.layout, size), *forward, *backward
+
+
+def _launched(route: Route, tensors: Sequence[Tensor]) -> Tensor | None:
+    """The value by the launcher in C++; None if it is not there, or does not take the tensors."""
+    if native.extension is None:
+        native.count()
+        return None
+    if route.plan is None:
+        told = route.call.plan()
+        route.plan = native.extension.plan(*told) if told else False
+    y: Tensor | None = native.extension.launch(route.plan, *tensors) if route.plan else None
+    return y
+
+
+class Route:
+    """The kernels for calls alike, and the plan by which the launcher in C++ calls them.
+
+    Attributes:
+        call: the kernels.
+        plan: for the launcher; None while there is none, False if it does not take these calls.
+    """
+
+    def __init__(self, call: _Elementwise) -> None:
+        self.call = call
+        self.plan: Any = None
+
 
 @lru_cache(maxsize=256)
-def _call(
+def _route(
     formula: Formula,
-    launcher: ModuleType,
+    module: ModuleType,
     dtype: torch.dtype,
     numbers: tuple[float | None, ...],
     layout: Any,
     packing: Packing | None,
-) -> _Elementwise:
+) -> Route:
     if packing:
-        return _Packed(formula, launcher, dtype, numbers, layout, packing)
-    return _Elementwise(formula, launcher, dtype, numbers, layout)
+        return Route(_Packed(formula, module, dtype, numbers, layout, packing))
+    return Route(_Elementwise(formula, module, dtype, numbers, layout))
 
 
 def is_sound(formula: Formula) -> bool:

@@ -41,24 +41,34 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        call: Call = ctx.call
         needed = ctx.needs_input_grad[1:]
         if upstream is None:
             return (None, *(None for _ in needed))
         saved = ctx.saved_tensors
         tensors, kept = saved[: len(needed)], saved[len(needed) :]
-        found: Sequence[Tensor | None] | None = None
-        # Plain operations where the gradients are to be differentiated again.
-        if not torch.is_grad_enabled() and takes_kernels() and is_plain(upstream):
-            found = call.backward(tensors, kept, upstream, needed)
-        if found is None:
-            found = _plain_gradients(call, tensors, upstream, needed)
-        gradients = iter(found)
-        return (None, *[next(gradients) if need else None for need in needed])
+        return None, *gradients(ctx.call, tensors, kept, upstream, needed)
 
 
 # Function.apply itself first looks for functorch transforms, as `takes_kernels` has done.
 apply = super(torch.autograd.Function, _Fused).apply
+
+
+def gradients(
+    call: Call,
+    tensors: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    upstream: Tensor,
+    needed: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """The gradients by the tensors, None where not needed."""
+    found: Sequence[Tensor | None] | None = None
+    # Plain operations where the gradients are to be differentiated again.
+    if not torch.is_grad_enabled() and takes_kernels() and is_plain(upstream):
+        found = call.backward(tensors, kept, upstream, needed)
+    if found is None:
+        found = _plain_gradients(call, tensors, upstream, needed)
+    rest = iter(found)
+    return tuple([next(rest) if need else None for need in needed])
 
 
 def _plain_gradients(

@@ -8,7 +8,6 @@ tests.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -47,14 +46,14 @@ def launch(
     stores: Sequence[Tensor],
     upstream: Tensor | None,
     sums: int,
-    parameters: Sequence[Parameter],
+    parameters: Sequence[Tensor],
     layout: Layout | None,
     places: Places | None = None,
 ) -> Tensor | None:
     """As :func:`zeta.kernels.cpu.launch`."""
     x = elements[0]
     size = x.numel() if places is None else places.size
-    values = [_value(p, x.device, layout) for p in parameters]
+    values = [_value(p, layout) for p in parameters]
     columns = layout is not None and layout.columns
     outer, channels, inner = extents(layout, size)
     outer = -(-outer // channels) if columns else outer  # rows, the last one perhaps shorter
@@ -98,22 +97,9 @@ def launch(
     return totals if layout is not None else totals.squeeze(1)
 
 
-def _value(parameter: Parameter, device: torch.device, layout: Layout | None) -> Tensor:
-    if isinstance(parameter, Tensor):
-        value = parameter.detach().to(torch.float32)
-    else:
-        value = _on_device(parameter, device)
+def _value(parameter: Tensor, layout: Layout | None) -> Tensor:
+    value = parameter.detach().to(torch.float32)
     return value if layout is None else layout.spread(value)
-
-
-def number(value: float, dtype: torch.dtype) -> float:
-    """A parameter that is a number; it goes to the input's device at launch."""
-    return value
-
-
-@lru_cache(maxsize=256)
-def _on_device(value: float, device: torch.device) -> Tensor:
-    return torch.tensor(value, dtype=torch.float32, device=device)
 
 
 def next_power_of_2(n: int) -> int:

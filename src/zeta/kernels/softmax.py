@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zeta._formula import Formula
 from zeta.kernels import cpu
-from zeta.kernels.build import DTYPES, softmax_cpp
+from zeta.kernels.build import DTYPES, constant, softmax_cpp
 from zeta.kernels.function import apply
 from zeta.kernels.support import is_plain, takes_kernels
 
@@ -66,7 +66,7 @@ class _Softmax:
         self.parameters, self.dim, self._plain = parameters, dim, plain
         self.arithmetic = DTYPES[dtype][1]
         self.keeps_y = dtype == self.arithmetic
-        self.values = [cpu.number(value, dtype) for value in parameters]
+        self.values = [constant(value, dtype, torch.device("cpu")) for value in parameters]
         self.pointers = [value.data_ptr() for value in self.values]
         self.pack = struct.Struct(f"{8 + len(parameters)}Q").pack
 

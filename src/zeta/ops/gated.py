@@ -94,8 +94,9 @@ def check_two_inputs(formula: Formula) -> None:
         raise TypeError(
             f"{formula!r} has {len(formula.inputs)} inputs, and a gate has two: call it on tensors"
         )
-    if taken := formula.parameters.keys() & _OWN:
+    if not _OWN.isdisjoint(formula.parameters):
+        taken = min(_OWN & formula.parameters.keys())
         raise TypeError(
-            f"{formula!r}: the functions for gates have an argument {min(taken)!r} of their own; "
+            f"{formula!r}: the functions for gates have an argument {taken!r} of their own; "
             "name the parameter otherwise"
         )
