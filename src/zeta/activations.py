@@ -162,7 +162,7 @@ def glu(gate, value):
 
 @formula
 def gtu(gate, value):
-    """The gated tanh unit, σ(gate)·tanh(value). Source: van den Oord et al. 2016, WaveNet."""
+    """The gated tanh unit, σ(gate)·tanh(value). Source: van den Oord et al. 2016, PixelCNN, WaveNet."""
     return zm.sigmoid(gate) * zm.tanh(value)
 
 
@@ -188,6 +188,27 @@ def geglu_tanh(gate, value):
 def swiglu(gate, value):
     """silu(gate)·value; the gate of Llama, Mistral and Qwen. Source: Shazeer 2020, GLU variants."""
     return silu(gate) * value
+
+
+@formula
+def seglu(gate, value):
+    """selu(gate)·value. Source: the TensorFlow package ActTensor; keras-mml has it too."""
+    return selu(gate) * value
+
+
+@formula
+def sreglu(gate, value):
+    """relu(gate)²·value. Source: NVIDIA's Transformer Engine, `nvte_sreglu`; So et al. 2021."""
+    return squared_relu(gate) * value
+
+
+@formula
+def qgeglu(gate, value):
+    """gate·σ(1.702·gate)·value, by GELU's fast approximation, of CLIP.
+
+    Source: Hendrycks and Gimpel 2016; as a gate NVIDIA's Transformer Engine, `nvte_qgeglu`.
+    """
+    return gate * zm.sigmoid(1.702 * gate) * value
 
 
 @formula
@@ -220,6 +241,16 @@ def situ_glu(gate, value, gate_bound, value_bound):
     """SwiGLU with a smooth bound on each linear factor, of the Kimi models."""
     smooth = gate_bound * zm.tanh(gate / gate_bound) * zm.sigmoid(gate)
     return smooth * (value_bound * zm.tanh(value / value_bound))
+
+
+@formula(m=3.0)
+def powlu_glu(gate, value, m):
+    """SwiGLU that grows as its value alone: above 0 the gate's power falls from m to 0.
+
+    Source: Jiang et al. 2026, PowLU (arXiv 2605.25704), tried in models of the Ling architecture.
+    """
+    power = lambda x: x ** (m / (x**0.5 + 1)) * zm.sigmoid(x)
+    return piecewise(gate, positive=power, otherwise=silu) * value
 
 
 _ALL = {name: value for name, value in globals().items() if isinstance(value, Formula)}

@@ -5,6 +5,7 @@ standard input and writes its results to standard output; an emulator may run it
 variable ZETA_TARGETS names the targets, which then take the whole catalogue.
 """
 
+import math
 import os
 import platform
 import shutil
@@ -20,6 +21,7 @@ import torch
 import zeta.math as zm
 from cases import DTYPES, FORMULAS, HALF_DTYPES, grid, name, truths
 from test_activations import full_precision_bound, half_precision_bound, value_errors
+from test_gates import GATES, points, wrong_slopes, wrong_values
 from zeta import activations, formula
 from zeta.codegen import cpp, trace
 from zeta.kernels import compiler
@@ -83,7 +85,9 @@ def smooth(x, p):
     return zm.log1p(a) * (1 + a) ** -p + zm.erf(a) + zm.log(2 + a) / (2 + a) ** 1.5
 
 
-SHARE = [smooth, *(FORMULAS if "ZETA_TARGETS" in os.environ else [LSELU])]
+EVERYTHING = "ZETA_TARGETS" in os.environ
+SHARE = [smooth, *(FORMULAS if EVERYTHING else [LSELU])]
+GATE_SHARE = GATES if EVERYTHING else [activations.swiglu_oai]
 
 LACKING = [f"{target.name} needs {m}" for target in TARGETS if (m := target.missing())]
 pytestmark = pytest.mark.skipif(bool(LACKING), reason="; ".join(LACKING))
@@ -100,19 +104,26 @@ template <class T> static void write(const std::vector<T>& v, int64_t n) {
     std::fwrite(v.data(), sizeof(T), n, stdout);
 }
 """
-# With columns every element has parameters of its own, and sums.
+# Inputs side by side in each row, and their gradients too, or in turn. With columns every element
+# of the one row has parameters of its own, and sums.
 _KERNEL = """
 int main() {
-    const int64_t n = read<int64_t>(1)[0], own = formula::columns ? n : 1;
-    const auto x = read<Storage>(n), upstream = read<Storage>(n);
+    const int64_t rows = read<int64_t>(1)[0], size = read<int64_t>(1)[0], n = rows * size;
+    const int64_t own = formula::columns ? n : 1;
+    const auto x = read<Storage>(elements * n), upstream = read<Storage>(n);
     const auto parameters = read<Number>(formula::parameters * own);
-    std::vector<Storage> y(n);
+    std::vector<Storage> y(stores * n);
     std::vector<Number> gradients(sums * own + 1);
-    Arguments a{upstream.data(), gradients.data(), own, own, n / own};
-    a.operands[0] = (Storage*)x.data(), a.operands[1] = y.data(), a.steps[0] = a.steps[1] = n;
+    Arguments a{upstream.data(), gradients.data()};
+    a.outer = formula::columns ? n : rows, a.channels = own, a.inner = formula::columns ? 1 : size;
+    for (int k = 0; k < elements + stores; k++) {
+        const int count = k < elements ? elements : stores, part = k < elements ? k : k - elements;
+        Storage* start = k < elements ? (Storage*)x.data() : y.data();
+        a.operands[k] = start + part * (formula::pairs ? 1 : size), a.steps[k] = count * size;
+    }
     for (int k = 0; k < formula::parameters; k++) a.parameters[k] = &parameters[k * own];
     if (zeta_kernel(&a)) return 1;
-    write(y, n), write(gradients, sums * own);
+    write(y, stores * n), write(gradients, sums * own);
 }
 """
 _CONVERSIONS = """
@@ -146,17 +157,18 @@ def test_values_and_gradients(target, f, dtype, tmp_path):
     code, number = NAMES_OF[dtype]
     x = grid(dtype)
     n = torch.tensor([x.numel()])
+    shape = torch.tensor([1, x.numel()])
     values = torch.tensor(list(f.parameters.values()), dtype=number)
 
     source = cpp.source(trace.value_program(f, {}), code, False)
     run = target.program(source + _READ + _KERNEL, tmp_path)
-    (y,) = tensors(run(content(n, x, x, values)), dtype, n)
+    (y,) = tensors(run(content(shape, x, x, values)), dtype, n)
     bound = full_precision_bound if dtype == number else half_precision_bound(dtype)
     assert not value_errors(f, y, dtype, bound)
 
     source = cpp.source(trace.gradient_program(f, {}, ("x", *f.parameters)), code, True)
     run = target.program(source + _READ + _KERNEL, tmp_path)
-    written = run(content(n, x, torch.ones_like(x), values.repeat_interleave(n)))
+    written = run(content(shape, x, torch.ones_like(x), values.repeat_interleave(n)))
     size = len(written) - len(values) * n.item() * number.itemsize
     (dx,) = tensors(written[:size], dtype, n)
     slopes = [dx, *(tensors(written[size:], number, *[n] * len(values)) if len(values) else ())]
@@ -173,6 +185,35 @@ def test_values_and_gradients(target, f, dtype, tmp_path):
             error = abs(got - expected) - rounding * abs(expected) - tiny
             error /= torch.finfo(number).eps
             assert error <= 16 * scale or error <= 16 * truth.slope_drift(key), (key, truth.x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("layout", ["halves", "interleaved"])
+@pytest.mark.parametrize("f", GATE_SHARE, ids=name)
+@pytest.mark.parametrize("target", TARGETS, ids=name)
+def test_gates(target, f, layout, dtype, tmp_path):
+    """In rows of a size that no vector divides."""
+    code, number = NAMES_OF[dtype]
+    inputs = torch.stack(points(dtype))
+    side = math.isqrt(inputs.shape[1])
+    rows = inputs.view(2, side, side).movedim(0, 1)
+    pairs = layout == "interleaved"
+    packed = rows.mT if pairs else rows
+    shape = torch.tensor([side, side])
+    values = torch.tensor(list(f.parameters.values()), dtype=number)
+    read = content(shape, packed, torch.ones_like(inputs[0]), values)
+
+    source = cpp.source(trace.value_program(f, {}), code, False, pairs)
+    written = target.program(source + _READ + _KERNEL, tmp_path)(read)
+    (y,) = tensors(written, dtype, inputs.shape[1])
+    assert not wrong_values(f, y, dtype)
+
+    source = cpp.source(trace.gradient_program(f, {}, f.inputs), code, False, pairs)
+    written = target.program(source + _READ + _KERNEL, tmp_path)(read)
+    (slopes,) = tensors(written, dtype, inputs.numel())
+    slopes = slopes.view(packed.shape)
+    by_input = (slopes.mT if pairs else slopes).movedim(1, 0).flatten(1)
+    assert not wrong_slopes(f, by_input, dtype)
 
 
 @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=name)
