@@ -78,7 +78,7 @@ def test_console_script() -> None:
 
 
 def test_plot_and_doctor(files: Path) -> None:
-    run = zeta("plot", "exo", "mine.py:swish", "-o", "f.svg", cwd=files)
+    run = zeta("plot", "exo", "mine.py:swish", "swiglu", "-o", "f.svg", cwd=files)
     assert run.stdout == "wrote f.svg\n"
     assert "<svg" in (files / "f.svg").read_text()
     report = zeta("doctor").stdout
@@ -110,6 +110,7 @@ def test_plot_and_doctor(files: Path) -> None:
         (["plot", "gelu", "-o", "none/f.png"], "cannot write 'none/f.png'"),
         (["plot", "const.py:const", "-o", "f.png"], "'const.py:const' is constant"),
         (["plot", "raises.py:f", "-o", "f.png"], "cannot import 'raises.py': line 2: E: a b"),
+        (["plot", "three.py:f", "-o", "f.png"], "f(a, b, c) takes 3 inputs, and a plot shows one"),
         (["plot", "fatal.py:f", "-o", "f.png"], "unexpected E: a b (ZETA_DEBUG=1"),
     ],
 )
@@ -119,6 +120,9 @@ def test_bad_input_is_one_line_and_a_nonzero_exit(
     (files / "broken.py").write_text("x = 1\nx = y\n")
     (files / "const.py").write_text(
         "from zeta import formula\n@formula\ndef const(x):\n    return 1.0\n"
+    )
+    (files / "three.py").write_text(
+        "from zeta import formula\n@formula\ndef f(a, b, c):\n    return a * b + c\n"
     )
     (files / "raises.py").write_text("class E(BaseException): pass\nraise E('a\\nb')\n")
     (files / "fatal.py").write_text(

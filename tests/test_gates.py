@@ -62,7 +62,7 @@ def wrong_values(f, y, dtype):
     is_half = dtype in HALF_DTYPES
     share = torch.finfo(torch.float32).eps / torch.finfo(dtype).eps if is_half else 1.0
     wrong = []
-    for at, got, truth in zip(zip(*points(dtype)), y.tolist(), truths(f, dtype), strict=True):
+    for *at, got, truth in zip(*points(dtype), y.tolist(), truths(f, dtype), strict=True):
         if abs(truth.value) <= torch.finfo(dtype).max:
             off = ulps(mpmath.mpf(got) - truth.value, truth.value, dtype)
             if not off <= 4 * max(1.0, truth.condition) * share + 0.5 * is_half:

@@ -17,7 +17,6 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.style
-import numpy as np
 import torch
 from cycler import cycler
 from matplotlib.figure import Figure
@@ -136,8 +135,6 @@ gated(activations.{name}, torch.randn(4, 16))  # one tensor that holds both
 GatedUnit(activations.{name})(torch.randn(4, 16))
 ```
 """
-# What a gate is drawn for: its curves over the gate, at these values.
-VALUES = (-1.0, 0.5, 2.0)
 
 INDEX = """\
 # Activations
@@ -184,12 +181,9 @@ def page(formula: Formula) -> str:
 
 def gate_page(formula: Formula) -> str:
     """The whole page of a gate, in Markdown."""
-    name = formula.name
-    title = f"{name} over its gate, for three values"
-    images = [f"![{title}](images/{picture(formula, 0, look)}){{.only-{look}}}" for look in LOOKS]
     return GATE_PAGE.format(
-        name=name,
-        head=_head(formula, "\n".join([":::{container} shapes", *images, ":::"])),
+        name=formula.name,
+        head=_head(formula, shapes(formula)),
         latex=formula.latex(),
         by_gate=formula.latex(derivative="gate"),
         by_value=formula.latex(derivative="value"),
@@ -256,8 +250,11 @@ def _limit(formula: Formula, sign: int) -> str:
 
 
 def shapes(formula: Formula) -> str:
-    """The pictures: f with f′, then one for each parameter, each for either look."""
+    """The pictures: f and its derivatives, then one for each parameter, each for either look."""
     titles = [f"{formula.name} and its derivative"]
+    if len(formula.inputs) > 1:
+        titles = [f"{formula.name} over its gate, for three values"]
+        titles += [f"{formula.name}, its derivative by {name}" for name in formula.inputs]
     titles += [f"{formula.name}, {parameter} varied" for parameter in formula.parameters]
     images = [
         f"![{title}](images/{picture(formula, position, look)}){{.only-{look}}}"
@@ -279,23 +276,6 @@ def pictures(formula: Formula) -> dict[str, str]:
         with mpl.rc_context(COMMON | style):
             for position, figure in enumerate(panels(formula)):
                 files[picture(formula, position, look)] = _svg(figure)
-    return files
-
-
-def gate_pictures(formula: Formula) -> dict[str, str]:
-    """File -> SVG, of the gate's curves in all looks."""
-    files = {}
-    gate = np.linspace(-6, 6, 241)
-    for look, style in LOOKS.items():
-        with mpl.rc_context(COMMON | style):
-            figure = Figure(figsize=(5, 3.2), layout="constrained")
-            axes = figure.subplots()
-            for value in VALUES:
-                axes.plot(gate, formula(gate, np.full_like(gate, value)), label=f"value {value:g}")
-            axes.set_xlabel("gate")
-            axes.grid(alpha=0.3)
-            axes.legend()
-            files[picture(formula, 0, look)] = _svg(figure)
     return files
 
 
@@ -412,7 +392,7 @@ def _write(app: Sphinx) -> None:
     formulas, gates = CATALOGUE.values(), GATES.values()
     pages = {"index.md": index()} | {f"{f.name}.md": page(f) for f in formulas}
     write_pages(folder, pages | {f"{f.name}.md": gate_page(f) for f in gates})
-    drawn = [pictures(f) for f in formulas] + [gate_pictures(f) for f in gates]
+    drawn = [pictures(f) for f in (*formulas, *gates)]
     write_pages(folder / "images", {name: svg for files in drawn for name, svg in files.items()})
 
 

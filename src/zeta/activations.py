@@ -162,7 +162,7 @@ def glu(gate, value):
 
 @formula
 def gtu(gate, value):
-    """The gated tanh unit, σ(gate)·tanh(value). Source: van den Oord et al. 2016, PixelCNN, WaveNet."""
+    """The gated tanh unit, σ(gate)·tanh(value); WaveNet's. Source: van den Oord et al. 2016."""
     return zm.sigmoid(gate) * zm.tanh(value)
 
 

@@ -80,14 +80,14 @@ def list_command(family: str) -> None:
     "-o", "--output", required=True, type=_Path(), metavar="FILE", help="The picture: png, svg, …"
 )
 def plot_command(names: tuple[str, ...], output: Path) -> None:
-    """Plot activations with their derivatives, each parameter varied.
+    """Plot activations and gates with their derivatives, each parameter varied.
 
     NAME is a name of the catalogue or path/to/file.py:name, which runs that file's code; FILE's
     suffix decides the format.
     """
     from zeta.load_formula import load_formula
 
-    formulas = [load_formula(name) for name in names]
+    formulas = [load_formula(name, inputs=None) for name in names]
     from zeta.plot import plot
 
     plot(formulas, output)

@@ -1,8 +1,9 @@
-"""Plots of formulas: f and its derivative, and what each parameter changes."""
+"""Plots of formulas: f and its derivatives, and what each parameter changes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,35 +26,50 @@ Array = npt.NDArray[np.floating[Any]]
 
 _COLUMNS = 3
 _RANGE = (-5.0, 5.0)
+# A gate's second input, whose curves are over the first.
+_VALUES = (-1.0, 0.5, 2.0)
 # The functions of `zeta.math` that SymPy's own NumPy printer does not know.
 _FUNCTIONS = {name: getattr(backend, name) for name in ("sigmoid", "softplus", "clip", "erf")}
 _FUNCTIONS |= {"erfc": backend.erfc, "expm1": backend.expm1, "log1p": backend.log1p}
 
 
-def derivative(formula: Formula) -> Callable[..., Array]:
-    """f′ as a function of a NumPy array and the formula's parameters, by name.
+def derivative(formula: Formula, by: str | None = None) -> Callable[..., Array]:
+    """f′ as a function of NumPy arrays, one per input, and the formula's parameters, by name.
 
     It is SymPy's derivative of :meth:`zeta.Formula.symbolic`, evaluated with NumPy.
 
+    Args:
+        formula: of any number of inputs.
+        by: the input to differentiate by; the first if left out.
+
+    Raises:
+        UserError: the formula has no such input.
+
     Example:
         >>> import numpy as np
-        >>> from zeta.activations import silu
+        >>> from zeta.activations import silu, swiglu
         >>> from zeta.plot import derivative
         >>> float(derivative(silu)(np.array([0.0]))[0])
         0.5
+        >>> gate, value = np.array([0.0]), np.array([3.0])
+        >>> float(derivative(swiglu, "gate")(gate, value)[0])
+        1.5
     """
-    x = sympy.Symbol("x", real=True)
-    names = {name: sympy.Symbol(name, real=True) for name in formula.parameters}
+    by = by or formula.inputs[0]
+    if by not in formula.inputs:
+        raise UserError(f"{formula!r} has no input {by!r}; it has {', '.join(formula.inputs)}")
+    # As `Formula.symbolic` calls them.
+    shown = formula.inputs if len(formula.inputs) > 1 else ("x",)
+    names = [sympy.Symbol(name, real=True) for name in (*shown, *formula.parameters)]
     # Python keywords and such are no trouble: the parameters are passed by position.
-    slope = sympy.lambdify(
-        [x, *names.values()], sympy.diff(formula.symbolic(), x), modules=[_FUNCTIONS, "numpy"]
-    )
+    expression = sympy.diff(formula.symbolic(), names[formula.inputs.index(by)])
+    slope = sympy.lambdify(names, expression, modules=[_FUNCTIONS, "numpy"])
 
-    def evaluate(points: Array, **parameters: float) -> Array:
+    def evaluate(*points: Array, **parameters: float) -> Array:
         # Python's own numbers raise where NumPy's overflow.
         values = map(np.float64, formula.bind(**parameters).values())
         with np.errstate(all="ignore"):  # the branch that is not selected may overflow
-            return np.broadcast_to(slope(points, *values), points.shape)
+            return np.broadcast_to(slope(*points, *values), points[0].shape)
 
     return evaluate
 
@@ -61,12 +77,16 @@ def derivative(formula: Formula) -> Callable[..., Array]:
 def plot(formulas: Sequence[Formula], path: str | Path) -> None:
     """Draw each formula with its derivative, and one panel per parameter that varies it.
 
+    A gate is drawn over its first input, for a few values of the second: f, then the derivative
+    by either.
+
     Args:
-        formulas: one or more; each starts a new row.
+        formulas: one or more, each of one input or two; each starts a new row.
         path: the picture's file; its suffix decides the format (png, svg, pdf, …).
 
     Raises:
-        UserError: the suffix names no format, or the file cannot be written.
+        UserError: the suffix names no format, the file cannot be written, or a formula takes more
+            than two inputs.
         ImportError: Matplotlib is missing; the message names the extra.
     """
     path = Path(path)
@@ -91,62 +111,124 @@ def check_format(path: Path) -> None:
 
 def draw(formulas: Sequence[Formula]) -> Figure:
     """The figure that :func:`plot` saves."""
-    panels = [1 + len(formula.parameters) for formula in formulas]
-    columns = min(_COLUMNS, max(panels))
-    rows = sum(-(-count // columns) for count in panels)
+    found = [_panels(formula) for formula in formulas]
+    columns = min(_COLUMNS, max(map(len, found)))
+    rows = sum(-(-len(panels) // columns) for panels in found)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
     row = 0
-    for formula, count in zip(formulas, panels, strict=True):
-        axes = [
-            figure.add_subplot(rows, columns, row * columns + index + 1) for index in range(count)
-        ]
-        _draw_formula(formula, axes)
-        row += -(-count // columns)
+    for panels in found:
+        for index, panel in enumerate(panels):
+            _draw_panel(figure.add_subplot(rows, columns, row * columns + index + 1), panel)
+        row += -(-len(panels) // columns)
     return figure
 
 
 def panels(formula: Formula) -> list[Figure]:
-    """The panels of :func:`draw` as figures of their own, f with f′ first.
+    """The panels of :func:`draw` as figures of their own, f first, the parameters last.
+
+    Raises:
+        UserError: the formula takes more than two inputs.
 
     Example:
-        >>> from zeta.activations import elu
+        >>> from zeta.activations import elu, swiglu
         >>> from zeta.plot import panels
         >>> len(panels(elu))  # f with f′; alpha varied
         2
+        >>> len(panels(swiglu))  # f, ∂f/∂gate, ∂f/∂value
+        3
     """
-    figures = [
-        Figure(figsize=(4.2, 3.2), layout="constrained") for _ in range(1 + len(formula.parameters))
-    ]
-    _draw_formula(formula, [figure.add_subplot() for figure in figures])
+    figures = []
+    for panel in _panels(formula):
+        figures.append(Figure(figsize=(4.2, 3.2), layout="constrained"))
+        _draw_panel(figures[-1].add_subplot(), panel)
     return figures
 
 
-def _draw_formula(formula: Formula, axes: Sequence[Axes]) -> None:
+class _Curve(NamedTuple):
+    """A function of one array, and perhaps its derivative, dashed in the same colour."""
+
+    function: Callable[[Array], Array]
+    label: str
+    slope: Callable[[Array], Array] | None = None
+    slope_label: str | None = None
+
+
+class _Panel(NamedTuple):
+    title: str
+    variable: str
+    curves: Sequence[_Curve]
+
+
+def _panels(formula: Formula) -> list[_Panel]:
+    if len(formula.inputs) > 2:
+        raise UserError(
+            f"{formula!r} takes {len(formula.inputs)} inputs, and a plot shows one or two"
+        )
+    return _of_an_activation(formula) if len(formula.inputs) == 1 else _of_a_gate(formula)
+
+
+def _of_an_activation(formula: Formula) -> list[_Panel]:
     slope = derivative(formula)
-    _draw_curves(axes[0], formula, slope, [({}, "f", "f′")])
-    axes[0].set_title(repr(formula), fontsize="small", wrap=True)
-    for axis, (name, default) in zip(axes[1:], formula.parameters.items(), strict=True):
-        curves = [
-            ({name: value}, f"{name} = {value:.3g}", None) for value in varied_values(default)
-        ]
-        _draw_curves(axis, formula, slope, curves)
-        axis.set_title(f"{formula.name}: {name} varied (f′ dashed)", fontsize="small")
+    found = [_Panel(repr(formula), "x", [_Curve(formula, "f", slope, "f′")])]
+    for name in formula.parameters:
+        title = f"{formula.name}: {name} varied (f′ dashed)"
+        found.append(_Panel(title, "x", _varied(formula, slope, name, lambda function: function)))
+    return found
 
 
-def _draw_curves(
-    axis: Axes,
+def _of_a_gate(formula: Formula) -> list[_Panel]:
+    gate, value = formula.inputs
+    by_gate, by_value = (derivative(formula, by) for by in formula.inputs)
+
+    def at(number: float, function: Callable[..., Array]) -> Callable[..., Array]:
+        return lambda x, **parameters: function(x, np.full_like(x, number), **parameters)
+
+    functions = {
+        repr(formula): formula,
+        f"{formula.name}: ∂f/∂{gate}": by_gate,
+        f"{formula.name}: ∂f/∂{value}": by_value,
+    }
+    found = [
+        _Panel(title, gate, [_Curve(at(n, function), f"{value} = {n:g}") for n in _VALUES])
+        for title, function in functions.items()
+    ]
+    fixed = _VALUES[-1]
+    for name in formula.parameters:
+        title = f"{formula.name}: {name} varied, {value} = {fixed:g} (∂f/∂{gate} dashed)"
+        curves = _varied(formula, by_gate, name, lambda function: at(fixed, function))
+        found.append(_Panel(title, gate, curves))
+    return found
+
+
+def _varied(
     formula: Formula,
     slope: Callable[..., Array],
-    curves: Sequence[tuple[Mapping[str, float], str, str | None]],
-) -> None:
-    """Each set of parameter values as one colour: f as a line, f′ dashed."""
+    name: str,
+    of_one: Callable[[Callable[..., Array]], Callable[..., Array]],
+) -> list[_Curve]:
+    """The formula and its slope for some values of a parameter, each made a function of one."""
+    numbers = varied_values(formula.parameters[name])
+    return [
+        _Curve(
+            partial(of_one(formula), **{name: number}),
+            f"{name} = {number:.3g}",
+            partial(of_one(slope), **{name: number}),
+        )
+        for number in numbers
+    ]
+
+
+def _draw_panel(axis: Axes, panel: _Panel) -> None:
     x = np.linspace(*_RANGE, 401)
-    for parameters, label, slope_label in curves:
-        (line,) = axis.plot(x, formula(x, **parameters), label=label)
-        axis.plot(x, slope(x, **parameters), "--", color=line.get_color(), lw=1, label=slope_label)
+    for curve in panel.curves:
+        (line,) = axis.plot(x, curve.function(x), label=curve.label)
+        if curve.slope:
+            y, colour = curve.slope(x), line.get_color()
+            axis.plot(x, y, "--", color=colour, lw=1, label=curve.slope_label)
     axis.axhline(0, color="0.7", lw=0.6, zorder=0)
     axis.axvline(0, color="0.7", lw=0.6, zorder=0)
-    axis.set_xlabel("x")
+    axis.set_xlabel(panel.variable)
+    axis.set_title(panel.title, fontsize="small", wrap=True)
     axis.legend(fontsize="x-small")
 
 

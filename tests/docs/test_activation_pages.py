@@ -11,7 +11,6 @@ from activation_pages import (
     example,
     frameworks,
     gate_page,
-    gate_pictures,
     index,
     limits,
     number,
@@ -108,9 +107,10 @@ def test_numbers(value, text):
 
 @pytest.mark.parametrize("gate", GATES.values(), ids=name)
 def test_a_gates_page(gate):
-    """Its snippet runs; both derivatives are there, and its picture in both looks."""
+    """Its snippet runs; both derivatives are there, and its pictures in both looks."""
     text = gate_page(gate)
     assert text.count("$$") == 6
     exec(text.rpartition("```python\n")[2].partition("```")[0], {})
-    assert all(f"images/{file}" in text for file in gate_pictures(gate))
+    assert text.count("](images/") == len(pictures(gate)) == 2 * (3 + len(gate.parameters))
+    assert all(f"images/{file}" in text for file in pictures(gate))
     assert f"[{gate.name}]({gate.name}.md)" in index()
