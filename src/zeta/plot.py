@@ -183,7 +183,7 @@ def _of_a_gate(formula: Formula) -> list[_Panel]:
     def at(number: float, function: Callable[..., Array]) -> Callable[..., Array]:
         return lambda x, **parameters: function(x, np.full_like(x, number), **parameters)
 
-    functions = {
+    functions: dict[str, Callable[..., Array]] = {
         repr(formula): formula,
         f"{formula.name}: ∂f/∂{gate}": by_gate,
         f"{formula.name}: ∂f/∂{value}": by_value,

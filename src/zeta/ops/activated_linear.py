@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from zeta._formula import Formula
-from zeta.kernels.support import is_eager
-from zeta.ops.gated import Order, gated
+from zeta.kernels import dispatch
+from zeta.kernels.function import apply
+from zeta.kernels.operands import Packing
+from zeta.kernels.support import is_eager, is_plain
+from zeta.ops.gated import Order, checked_packing, of_packed
 
 
 def activated_linear(
@@ -27,9 +32,9 @@ def activated_linear(
 
     The weight's gradient takes the activation, which ``F.linear`` keeps for that from forward to
     backward: as much memory as an input. Here it is computed a second time, by the same kernel, so
-    that a block saves the formula's inputs and the weight. A formula without a kernel saves what
-    plain operations do, the activation excepted. Under `torch.compile`, whose compiler decides what
-    to form again, this is the plain expression.
+    that a block saves the formula's inputs and the weight; so does one without a kernel, whose
+    plain operations are all run again. Under `torch.compile`, whose compiler decides what to form
+    again, and of tensors of another kind (quantized, sharded) this is the plain expression.
 
     Args:
         inputs: as many as the formula has, of one shape (…, in); or for a gate one tensor
@@ -54,62 +59,112 @@ def activated_linear(
         >>> activated_linear(gate, value, weight=torch.ones(5, 4), formula=swiglu).shape
         torch.Size([3, 5])
     """
-
-    device = inputs[0].device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-    def activation() -> Tensor:
-        if len(inputs) == 1 and len(formula.inputs) == 2:
-            arguments: dict[str, Any] = {"layout": layout, "gate_first": gate_first, **parameters}
-            y = gated(formula, inputs[0], **arguments)
-        else:
-            y = formula(*inputs, **parameters)
-        return y if dtype is None else y.to(dtype)
-
-    y = activation()
-    if not is_eager() or not torch.is_grad_enabled():
-        return F.linear(y, weight, bias)
-    tensors = [t for t in (*inputs, *parameters.values()) if isinstance(t, Tensor)]
-    again = _Again(activation, y.untyped_storage().data_ptr(), tensors)
-    with torch.autograd.graph.saved_tensors_hooks(again.pack, again.unpack):
-        return F.linear(y, weight, bias)
-
-
-class _View(NamedTuple):
-    """How the activation is seen by the operation that would have kept it."""
-
-    size: torch.Size
-    strides: tuple[int, ...]
+    if not isinstance(formula, Formula):
+        raise TypeError(f"a formula must be a Formula, got {type(formula).__name__}")
+    packing, count = None, len(formula.inputs)
+    if len(inputs) != count and (count, len(inputs)) != (2, 1):
+        shown = f"{count} ({', '.join(formula.inputs)})" if count > 1 else "1"
+        raise TypeError(f"{formula!r}: inputs must be {shown}, got {len(inputs)}")
+    if len(inputs) < count:
+        packing = checked_packing(formula, inputs[0], -1, layout, gate_first)
+    values = formula.bind(**parameters)
+    operands = [*inputs, *(v for v in values.values() if isinstance(v, Tensor))]
+    tensors = [weight, *operands] if bias is None else [weight, bias, *operands]
+    if not (torch.is_grad_enabled() and _is_one_operation(tensors)):
+        return F.linear(_activation(formula, inputs, values, packing), weight, bias)
+    numbers = {k: None if isinstance(v, Tensor) else v for k, v in values.items()}
+    dtype = _autocast_dtype(weight, inputs[0])
+    call = _ActivatedLinear(formula, packing, len(inputs), numbers, bias is not None, dtype)
+    y: Tensor = apply(call, *tensors)
+    return y
 
 
-class _Again:
-    """What autograd keeps, but for the activation."""
+def _is_one_operation(tensors: Sequence[Any]) -> bool:
+    """Whether nothing must see the two steps, and autograd may keep these tensors."""
+    if not is_eager() or forward_ad._current_level >= 0:
+        return False
+    return all(is_plain(t) and not t.is_inference() for t in tensors)
+
+
+def _autocast_dtype(*tensors: Tensor) -> torch.dtype | None:
+    """What autocast has ``F.linear`` compute in; None for the tensors' own."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device) or any(t.dtype == torch.float64 for t in tensors):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def _activation(
+    formula: Formula,
+    inputs: Sequence[Tensor],
+    values: Mapping[str, Any],
+    packing: Packing | None,
+) -> Tensor:
+    if packing:
+        return of_packed(formula, inputs[0], packing, values)
+    y: Tensor = formula(*inputs, **values)
+    return y
+
+
+class _ActivatedLinear:
+    """The two steps as one operation, of the weight, the bias, the inputs and the parameters."""
 
     def __init__(
-        self, activation: Callable[[], Tensor], address: int, tensors: Sequence[Tensor]
+        self,
+        formula: Formula,
+        packing: Packing | None,
+        inputs: int,
+        numbers: Mapping[str, float | None],
+        has_bias: bool,
+        dtype: torch.dtype | None,
     ) -> None:
-        self.activation, self.address, self.tensors = activation, address, tensors
-        self.versions = _versions(tensors)
+        self.formula = formula
+        self.packing = packing
+        self.inputs = inputs
+        self.numbers = numbers
+        self.first = 1 + has_bias
+        self.dtype = dtype
 
-    def pack(self, tensor: Tensor) -> Any:
-        """The tensor, or how the activation is seen."""
-        if tensor.untyped_storage().data_ptr() != self.address:
-            return tensor
-        return _View(tensor.size(), tensor.stride())
+    def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[()]]:
+        """The value; nothing is kept but the tensors."""
+        return self.plain(tensors), ()
 
-    def unpack(self, kept: Any) -> Tensor:
-        """What was packed; autograd knows itself what it was computed from."""
-        if not isinstance(kept, _View):
-            found: Tensor = kept
-            return found
-        if _versions(self.tensors) != self.versions:
-            raise RuntimeError(
-                "an input of activated_linear has been modified by an inplace operation, and the "
-                "activation is to be formed of it again"
-            )
-        with torch.no_grad():
-            return self.activation().as_strided(*kept)
+    def plain(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The value by differentiable operations."""
+        y = _activation(self.formula, *self._arguments(tensors), self.packing)
+        linear = [y, *tensors[: self.first]]
+        # Autocast would keep its copy of the weight for others, made here without a gradient.
+        return F.linear(*(t.to(self.dtype or t.dtype) for t in linear))
 
+    def backward(
+        self,
+        tensors: Sequence[Tensor],
+        kept: Sequence[Tensor],
+        upstream: Tensor,
+        needed: tuple[bool, ...],
+    ) -> Sequence[Tensor] | None:
+        """The gradients of the tensors that need one; None if the formula has no kernel."""
+        found = dispatch.prepared(self.formula, *self._arguments(tensors), self.packing)
+        if found is None:
+            return None
+        call, operands = found
+        weight, x = tensors[0], operands[0]
+        rows = upstream.reshape(math.prod(upstream.shape[:-1]), upstream.shape[-1])
+        gradients = []
+        if needed[0]:
+            y = call.forward(operands)[0].to(rows.dtype)
+            gradients.append((rows.T @ y.reshape(len(rows), y.shape[-1])).to(weight.dtype))
+        if self.first == 2 and needed[1]:
+            gradients.append(rows.sum(0).to(tensors[1].dtype))
+        if not any(needed[self.first :]):
+            return gradients
+        by_y = (upstream @ weight.to(upstream.dtype)).to(x.dtype)
+        slopes = call.backward(operands, (), by_y, needed[self.first :])
+        return None if slopes is None else [*gradients, *slopes]
 
-def _versions(tensors: Sequence[Tensor]) -> list[int]:
-    return [t._version for t in tensors if not t.is_inference()]
+    def _arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        """The formula's inputs and its parameters."""
+        last = self.first + self.inputs
+        learned = iter(tensors[last:])
+        values = {k: next(learned) if n is None else n for k, n in self.numbers.items()}
+        return tuple(tensors[self.first : last]), values

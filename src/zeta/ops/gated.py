@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
@@ -60,10 +61,16 @@ def gated(
         tensor([2.1932, 7.0464])
     """
     packing = checked_packing(formula, packed, dim, layout, gate_first)
-    values = formula.bind(**parameters)
+    return of_packed(formula, packed, packing, formula.bind(**parameters))
+
+
+def of_packed(
+    formula: Formula, packed: Tensor, packing: Packing, values: Mapping[str, Any]
+) -> Tensor:
+    """The formula of what lies so in the tensor, at every parameter's value."""
     y = dispatch.fused(formula, (packed,), values, packing)
     if y is None:
-        y = formula(*packing.views(packed), **parameters)
+        y = formula(*packing.views(packed), **values)
     return y
 
 
