@@ -14,8 +14,9 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from zeta import activations
 from zeta.kernels import cpu, native
-from zeta.nn import Exo, LearnableSELUVariation
+from zeta.nn import ActivatedLinear, Exo, GatedUnit, LearnableSELUVariation
 
 WORLD = 2
 
@@ -33,7 +34,13 @@ def check(kind: str, rank: int) -> None:
     torch.manual_seed(0)
     scalar, channels = LearnableSELUVariation(), LearnableSELUVariation(num_parameters=8)
     exo = Exo(learnable=True)
-    network = nn.Sequential(nn.Linear(4, 8), channels, exo, nn.Linear(8, 8), scalar)
+    gate = GatedUnit(activations.swiglu_oai, learnable=True, num_parameters=4)
+    gated_linear = ActivatedLinear(4, 8, activations.swiglu)
+    linear = ActivatedLinear(8, 8, activations.exo, learnable=True)
+    network = nn.Sequential(
+        *(nn.Linear(4, 8), channels, exo, nn.Linear(8, 8), gate, nn.Linear(4, 8)),
+        *(gated_linear, linear, scalar),
+    )
     whole = copy.deepcopy(network)
     x = torch.randn(2 * WORLD, 4)
     whole(x).square().mean().backward()
@@ -44,7 +51,8 @@ def check(kind: str, rank: int) -> None:
         # by hand.
         with pytest.raises(ValueError, match="Change alpha to a 1D tensor with numel equal to 1"):
             fully_shard(Exo(learnable=True))
-        exo.alpha = nn.Parameter(exo.alpha.detach().reshape(1))
+        for module in (exo, linear.activation):
+            module.alpha = nn.Parameter(module.alpha.detach().reshape(1))
         parallel = fully_shard(network, ignored_params=set(scalar.parameters()))
     launched = []
     native.build()

@@ -94,20 +94,31 @@ def test_the_activation_is_not_kept(f, width, share):
     assert ours / usual == pytest.approx(share)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_autocast(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "own"),
+    [
+        (torch.float32, torch.float32),
+        (torch.float32, torch.bfloat16),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_autocast(dtype, own):
     """Which takes float64 as it is. The weight has another use, of autocast's own copy."""
-    x, weight, bias = leaves(*(t.to(dtype) for t in (torch.randn(4, 16), WEIGHT, BIAS)))
+    x, weight, bias = leaves(torch.randn(4, 16).to(dtype), WEIGHT.to(own), BIAS.to(own))
     results = []
     for use in (activated_linear, two_steps):
         with torch.autocast("cpu", torch.bfloat16):
             y = use(x, weight=weight, bias=bias, formula=swiglu)
             loss = y.sum() + F.linear(x[:, :8], weight).square().sum()
         assert y.dtype == (torch.bfloat16 if dtype == torch.float32 else dtype)
-        results.append((y, *torch.autograd.grad(loss, [x, weight, bias])))
+        slopes = torch.autograd.grad(loss, [x, weight, bias], create_graph=True)
+        curves = torch.autograd.grad(slopes[0].square().sum(), [x, weight])
+        results.append((y, *slopes, *curves))
     # The weight's two gradients are added before they are rounded, or after.
     eps = torch.finfo(y.dtype).eps
-    torch.testing.assert_close(*results, rtol=4 * eps, atol=4 * eps)
+    sizes = (t.abs().max() for t in results[1])
+    for ours, theirs, size in zip(*results, sizes, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=4 * eps, atol=4 * eps * size.item())
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

@@ -133,7 +133,7 @@ class _ActivatedLinear:
         """The value by differentiable operations."""
         y = _activation(self.formula, *self._arguments(tensors), self.packing)
         linear = [y, *tensors[: self.first]]
-        # Autocast would keep its copy of the weight for others, made here without a gradient.
+        # As autocast did in forward: it is off where this is run again in backward.
         return F.linear(*(t.to(self.dtype or t.dtype) for t in linear))
 
     def backward(
