@@ -239,8 +239,8 @@ def swiglu_step(gate, value, limit):
 @formula(gate_bound=4.0, value_bound=25.0)
 def situ_glu(gate, value, gate_bound, value_bound):
     """SwiGLU with a smooth bound on each linear factor, of the Kimi models."""
-    smooth = gate_bound * zm.tanh(gate / gate_bound) * zm.sigmoid(gate)
-    return smooth * (value_bound * zm.tanh(value / value_bound))
+    smooth = gate_bound * zm.tanh(gate * (1 / gate_bound)) * zm.sigmoid(gate)
+    return smooth * (value_bound * zm.tanh(value * (1 / value_bound)))
 
 
 @formula(m=3.0)
