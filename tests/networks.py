@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from cases import FORMULAS
-from zeta.nn import MixtureOfSoftmaxes
+from zeta.activations import GATES
+from zeta.nn import ActivatedLinear, GatedUnit, MixtureOfSoftmaxes
 from zeta.ops import selu_softmax
 
 CHANNELS = 6
@@ -33,6 +34,28 @@ class EveryActivation(nn.Module):
         return tuple(activation(x) for activation in self.activations.values())
 
 
+class EveryGate(nn.Module):
+    """The catalogue's gates on one packed tensor: fixed, and in turn with what is learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        fixed = {f.name: GatedUnit(f) for f in GATES.values()}
+        learned = {
+            f"{f.name}_learned": GatedUnit(f, layout="interleaved", learnable=True)
+            for f in GATES.values()
+        }
+        self.gates = nn.ModuleDict(fixed | learned)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the outputs."""
+        return [f"y_{name}" for name in self.gates]
+
+    def forward(self, packed: Tensor) -> tuple[Tensor, ...]:
+        """Of (…, 2n), whatever the batch."""
+        return tuple(gate(packed) for gate in self.gates.values())
+
+
 class EveryHead(nn.Module):
     """`selu_softmax` and the mixture's two decoders, probabilities and log-probabilities."""
 
@@ -52,6 +75,15 @@ class EveryHead(nn.Module):
             self.shared(x),
             self.shared.log_prob(x),
         )
+
+
+class GatedBlock(nn.Sequential):
+    """The feed-forward block of today's language models, and one of one input."""
+
+    def __init__(self) -> None:
+        gated = ActivatedLinear(10, CHANNELS, GATES["swiglu"], bias=False)
+        plain = ActivatedLinear(12, CHANNELS, FORMULAS[0], learnable=True)
+        super().__init__(nn.Linear(CHANNELS, 20), gated, nn.Linear(CHANNELS, 12), plain)
 
 
 class Classifier(nn.Module):
@@ -75,3 +107,10 @@ def points(batch: int) -> Tensor:
     tails = [0.0, 1e-20, 1e-8, 1e-6, 1e-4, 20, 50, 88, 95, 1e4, info.max, info.smallest_normal]
     magnitudes = torch.cat([torch.linspace(1e-3, 12, 800), torch.tensor(tails)])
     return torch.cat([magnitudes, -magnitudes]).expand(batch, CHANNELS, -1).contiguous()
+
+
+def gate_points(batch: int) -> Tensor:
+    """For `EveryGate`: pairs of moderate numbers, of tails and of the tiniest."""
+    numbers = torch.tensor([1e-30, 1e-6, 0.02, 0.4, 1.0, 3.3, 8.0, 20.0, 60.0])
+    numbers = torch.cat([numbers, -numbers])
+    return torch.cartesian_prod(numbers, numbers).T.reshape(1, -1).repeat(batch, 1)

@@ -6,7 +6,16 @@ import torch
 from torch import nn
 
 from cases import FORMULAS, name
-from networks import CHANNELS, Classifier, EveryActivation, EveryHead, points
+from networks import (
+    CHANNELS,
+    Classifier,
+    EveryActivation,
+    EveryGate,
+    EveryHead,
+    GatedBlock,
+    gate_points,
+    points,
+)
 from zeta.kernels import compiler
 from zeta.nn import MixtureOfSoftmaxes
 
@@ -15,11 +24,12 @@ ANY_BATCH = ({0: torch.export.Dim.DYNAMIC},)
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 
 
-@pytest.mark.parametrize("make", [EveryActivation, EveryHead, Classifier])
+@pytest.mark.parametrize("make", [EveryActivation, EveryGate, GatedBlock, EveryHead, Classifier])
 def test_exported_programs_take_any_batch(make, tmp_path):
     module = make().eval()
-    of = {EveryActivation: points, EveryHead: lambda n: torch.randn(n, CHANNELS),
-          Classifier: lambda n: torch.randn(n, 16)}[make]  # fmt: skip
+    of = {EveryActivation: points, EveryGate: gate_points}
+    of[Classifier] = lambda n: torch.randn(n, 16)
+    of = of.get(make, lambda n: torch.randn(n, CHANNELS))
     program = torch.export.export(module, (of(3),), dynamic_shapes=ANY_BATCH)
     torch.export.save(program, tmp_path / "program.pt2")
     loaded = torch.export.load(tmp_path / "program.pt2").module()
@@ -41,6 +51,19 @@ def test_no_graph_break(f):
         y = function(x)
         results.append((y, *torch.autograd.grad(y.sum(), inputs)))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("make", [EveryGate, GatedBlock])
+def test_gates_have_no_graph_break(make):
+    torch._dynamo.reset()
+    module = make()
+    x = torch.randn(3, CHANNELS, requires_grad=True)
+    results = []
+    for run in (torch.compile(module, fullgraph=True, backend="aot_eager"), module):
+        y = run(x)
+        loss = sum(t.square().sum() for t in y) if make is EveryGate else y.square().sum()
+        results.append((y, *torch.autograd.grad(loss, [x, *module.parameters()])))
+    torch.testing.assert_close(*results, **TOLERANCE)
 
 
 def test_heads_have_no_graph_break():

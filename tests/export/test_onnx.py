@@ -12,7 +12,15 @@ import torch
 from torch import nn
 
 from cases import FORMULAS, LIMITS, name
-from networks import CHANNELS, EveryActivation, EveryHead, points
+from networks import (
+    CHANNELS,
+    EveryActivation,
+    EveryGate,
+    EveryHead,
+    GatedBlock,
+    gate_points,
+    points,
+)
 from zeta.kernels import compiler
 
 pytest.importorskip("onnxscript", reason="pip install 'zeta-nn[onnx]'")
@@ -69,6 +77,22 @@ def test_every_activation_gives_pytorchs_numbers(every_activation, batch):
     module, run = every_activation
     x = points(batch)
     check(module.names, run(x), module(x))
+
+
+@pytest.mark.parametrize("make", [EveryGate, GatedBlock])
+def test_gates_give_pytorchs_numbers(make):
+    module = make()
+    of = gate_points if make is EveryGate else lambda n: torch.randn(n, CHANNELS)
+    names = module.names if make is EveryGate else ["y"]
+    run = session(module, of(2), names)
+    for batch in (1, 5):
+        x = of(batch)
+        y = module(x)
+        if make is EveryGate:
+            check(names, run(x), y)
+        else:  # of sums, which are added in another order
+            np.testing.assert_allclose(run(x)[0], y.detach(), rtol=1e-5, atol=1e-6)
+    assert run(of(0))[0].shape == (0, *run(of(1))[0].shape[1:])
 
 
 def test_an_empty_batch(every_activation):
