@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from transformers.activations import ACT2FN
 
 from cases import DTYPES, HALF_DTYPES, LIMITS, name, ulps
-from zeta import activations
+from zeta import activations, formula
 from zeta.math import clip, minimum, tanh
 
 GATES = list(activations.GATES.values())
@@ -187,13 +187,83 @@ def test_limits_of_the_gate_and_nan(f):
     assert f(torch.ones(1), torch.tensor([torch.nan])).isnan()
 
 
+@formula(bound=2.0)
+def blend(gate, value, shift, bound):
+    return minimum(clip(gate, -1, 1) * value, bound) + tanh(shift)
+
+
+SHAPES = {
+    "odd": lambda: torch.randn(7, 13),
+    "one": lambda: torch.randn(()),
+    "empty": lambda: torch.randn(0, 3),
+    "transposed": lambda: torch.randn(13, 7).T,
+    "with holes": lambda: torch.randn(7, 26)[:, ::2],
+    "turned": lambda: torch.randn(7, 13).flip(1).expand(3, 7, 13),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("f", [activations.swiglu_oai, blend], ids=name)
+def test_inputs_that_lie_in_memory_otherwise(f, shape):
+    """Each of them, beside others that are contiguous."""
+    count = len(f.inputs)
+    for other in range(count):
+        inputs = [SHAPES[shape]() for _ in range(count)]
+        inputs = [x if k == other else x.contiguous() for k, x in enumerate(inputs)]
+        check_as_contiguous_doubles(f, inputs, "_Fused")
+
+
+@pytest.mark.parametrize("shapes", [[(4, 1), (1, 6)], [(6,), (4, 6)], [(4, 6), ()]])
+def test_inputs_that_broadcast(shapes):
+    check_as_contiguous_doubles(activations.swiglu_oai, [torch.randn(s) for s in shapes], "")
+
+
+def check_as_contiguous_doubles(f, inputs, node):
+    """Value and gradients by inputs and parameters, computed by such a node."""
+    everything = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [x.detach().to(dtype) for x in inputs]
+        leaves = [x if dtype == torch.float32 else x.contiguous() for x in leaves]
+        parameters = [torch.tensor(v, dtype=dtype) for v in f.parameters.values()]
+        leaves = [t.requires_grad_() for t in (*leaves, *parameters)]
+        y = f(*leaves)
+        assert node in type(y.grad_fn).__name__
+        everything.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
+    for ours, exact in zip(*everything, strict=True):
+        assert ours.shape == exact.shape
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("f", [activations.swiglu_oai, blend], ids=name)
+def test_the_same_bits_for_any_number_of_threads(f):
+    inputs = [torch.randn(301, 1111, requires_grad=True) for _ in f.inputs]
+    parameters = [torch.tensor(v, requires_grad=True) for v in f.parameters.values()]
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        y = f(*inputs, *parameters)
+        found.append((y, *torch.autograd.grad(y.sum(), [*inputs, *parameters])))
+    torch.set_num_threads(before)
+    for others in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("use", "error", "message"),
+    [
+        (lambda x: blend(x, x), TypeError, r"takes 3 inputs \(gate, value, shift\), got 2"),
+        (lambda x: blend(x, x, x.double()), TypeError, "inputs must have one dtype"),
+        (lambda x: blend(x, x, x[:, :5]), ValueError, r"\(4, 6\) and \(4, 5\) do not broad"),
+        (lambda x: blend(x, x, x.int()), TypeError, "must be a floating-point tensor"),
+        (lambda x: blend(x, x, x.to("meta")), (TypeError, ValueError, RuntimeError), "device"),
+    ],
+)
+def test_bad_input_is_named(use, error, message):
+    with pytest.raises(error, match=message):
+        use(torch.ones(4, 6))
+
+
 def test_a_gate_of_ones_own_with_three_inputs():
-    from zeta import formula
-
-    @formula(bound=2.0)
-    def blend(gate, value, shift, bound):
-        return minimum(clip(gate, -1, 1) * value, bound) + tanh(shift)
-
     inputs = [torch.randn(5, 7, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     y = blend(*inputs)
     assert "Fused" in y.grad_fn.name()

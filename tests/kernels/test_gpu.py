@@ -11,6 +11,7 @@ import mpmath
 import pytest
 import torch
 
+import zeta.math as zm
 from cases import FORMULAS, grid, name, truths, ulps
 from codegen.random_formulas import random_formula
 from codegen.test_random_formulas import plain, points, wrong_points
@@ -224,6 +225,22 @@ def test_a_gate_of_two_tensors(f, own):
     parameters = learned(f, own)
     expected = ARRAYS.evaluate(f, inputs, f.bind(*parameters))
     check_by_kernels(f(*inputs, *parameters), expected, [*inputs, *parameters])
+
+
+@formula(bound=2.0)
+def blend(gate, value, shift, bound):
+    return zm.minimum(zm.clip(gate, -1, 1) * value, bound) + zm.tanh(shift)
+
+
+@pytest.mark.usefixtures("through_kernels")
+@pytest.mark.parametrize("own", [(), (3, 1), (70,)], ids=str)
+def test_three_tensors(own):
+    """One of them not contiguous."""
+    inputs = [*torch.randn(2, 5, 3, 70, device=DEVICE), torch.randn(5, 3, 140, device=DEVICE)]
+    inputs = [t.requires_grad_() for t in (*inputs[:2], inputs[2][..., ::2])]
+    parameters = learned(blend, own)
+    expected = ARRAYS.evaluate(blend, inputs, blend.bind(*parameters))
+    check_by_kernels(blend(*inputs, *parameters), expected, [*inputs, *parameters])
 
 
 @pytest.mark.usefixtures("through_kernels")
