@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zeta import activations
-from zeta.nn import GatedUnit
+from zeta.nn import ActivatedLinear, GatedUnit
 
 
 def test_one_packed_tensor_or_two():
@@ -39,6 +39,17 @@ def test_compiled_and_exported():
         torch.export.export(unit, (packed,)).module(),
     ):
         torch.testing.assert_close(run(packed), unit(packed))
+
+
+@pytest.mark.parametrize("make", [GatedUnit, lambda f, **own: ActivatedLinear(5, 3, f, **own)])
+def test_a_gradient_over_its_input(make):
+    module = make(activations.swiglu, reuse="inputs")
+    assert "reuse='inputs'" in repr(module)
+    packed = torch.randn(4, 10, requires_grad=True) * 1
+    (slope,) = torch.autograd.grad(module(packed).sum(), packed)
+    assert slope.data_ptr() == packed.data_ptr()
+    with pytest.raises(ValueError, match="one tensor that holds"):
+        module(*packed.chunk(2, -1))
 
 
 def test_a_formula_of_one_input_is_refused():

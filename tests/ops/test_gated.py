@@ -10,7 +10,7 @@ from zeta.activations import glu, swiglu, swiglu_oai
 from zeta.kernels import cpu, native
 from zeta.math import sigmoid
 from zeta.nn import GatedUnit
-from zeta.ops import gated
+from zeta.ops import activated_linear, gated
 
 SHAPES = [((4, 6, 10), -1), ((4, 6, 10), 1), ((7, 2), 1), ((3, 5000), 1), ((2, 8, 3, 5), 1)]
 LAYOUTS = ["halves", "interleaved"]
@@ -125,9 +125,69 @@ def test_the_same_bits_for_any_number_of_threads():
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("parameters", [{}, {"limit": torch.tensor(2.0, requires_grad=True)}])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+def test_a_gradient_over_its_input(dtype, layout, parameters):
+    """The same numbers, in the input's memory."""
+    x = torch.randn(33, 2 * 1011).to(dtype).requires_grad_()
+    found = []
+    for reuse in (None, "inputs"):
+        packed = x * 1
+        y = gated(swiglu_oai, packed, layout=layout, reuse=reuse, **parameters)
+        leaves = [packed, *parameters.values()]
+        found.append(torch.autograd.grad(y.square().sum(), leaves))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert found[1][0].data_ptr() == packed.data_ptr()
+
+
+def test_who_still_needs_an_input_that_was_written_over_is_told():
+    x = torch.randn(4, 8, requires_grad=True)
+    weight = torch.randn(3, 4, requires_grad=True)
+    modified = pytest.raises(RuntimeError, match="modified by an inplace operation")
+
+    packed = x * 1
+    y = gated(swiglu, packed, reuse="inputs").sum()
+    torch.autograd.grad(y, packed, retain_graph=True)
+    with modified:
+        y.backward()
+
+    packed = x.exp()  # which saves its result
+    with modified:
+        gated(swiglu, packed, reuse="inputs").sum().backward()
+
+    packed = x * 1
+    y = activated_linear(packed, weight=weight, formula=swiglu, reuse="inputs").sum()
+    expected = F.linear(gated(swiglu, x), weight).sum()
+    found = torch.autograd.grad(y, [weight, x], retain_graph=True)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, [weight, x]))
+    with modified:
+        y.backward()
+
+    packed = x * 1  # to be differentiated again, it is left
+    y = gated(swiglu, packed, reuse="inputs")
+    (slope,) = torch.autograd.grad(y.sum(), packed, create_graph=True)
+    assert slope.data_ptr() != packed.data_ptr()
+    slope.square().sum().backward()
+
+
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[1:], lambda x: x.view(2, 8)])
+def test_a_leaf_is_not_written_over(view):
+    x = torch.randn(4, 4, requires_grad=True)
+    with pytest.raises(ValueError, match="would write a gradient over a leaf, a parameter say"):
+        gated(swiglu, view(x), reuse="inputs")
+    gated(swiglu, view(x.detach()), reuse="inputs")  # has no gradient
+
+
 @pytest.mark.parametrize(
     ("use", "error", "message"),
     [
+        (lambda x: gated(glu, x, reuse="input"), ValueError, "must be None or .inputs., got 'inp"),
+        (
+            lambda x: activated_linear(x, weight=x, formula=activations.gelu, reuse="inputs"),
+            ValueError,
+            "is for one tensor that holds the inputs of a gate",
+        ),
         (
             lambda x: gated(activations.gelu, x),
             TypeError,

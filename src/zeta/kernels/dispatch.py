@@ -300,7 +300,12 @@ class _Packed(_Elementwise):
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
         if not needed[0]:
             return [], ()
-        gradient = torch.empty_like(elements[0])
+        if not self._packing.reuse:
+            gradient = torch.empty_like(elements[0])
+            return [gradient], (gradient, gradient)
+        # Who has saved the inputs, for a second backward say, is told by autograd.
+        gradient = elements[0].detach()
+        torch.autograd.graph.increment_version(gradient)
         return [gradient], (gradient, gradient)
 
     @property

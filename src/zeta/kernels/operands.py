@@ -128,11 +128,13 @@ class Packing:
         dim: the dimension, from 0 on.
         interleaved: whether they lie in turn, a b a b …, and not one after the other.
         first: which of them comes first, 0 or 1.
+        reuse: whether their gradients are written over them.
     """
 
     dim: int
     interleaved: bool
     first: int
+    reuse: bool = False
 
     def views(self, packed: Tensor) -> tuple[Tensor, Tensor]:
         """The two inputs, in the formula's order."""

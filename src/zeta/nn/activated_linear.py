@@ -9,7 +9,7 @@ from zeta._formula import Formula
 from zeta.nn.activations import FormulaModule
 from zeta.nn.gated import GatedUnit
 from zeta.ops.activated_linear import activated_linear
-from zeta.ops.gated import Order
+from zeta.ops.gated import Order, Reuse
 
 
 class ActivatedLinear(nn.Linear):
@@ -23,7 +23,7 @@ class ActivatedLinear(nn.Linear):
         out_features: the last size of the result.
         formula: of one input, or a gate of two.
         bias: whether there is a bias.
-        layout, gate_first: how gate and value lie in one tensor.
+        layout, gate_first, reuse: of one tensor, as in :func:`zeta.ops.gated`.
         learnable: make every parameter of the formula an ``nn.Parameter``.
         device, dtype: as in every module.
 
@@ -55,6 +55,7 @@ class ActivatedLinear(nn.Linear):
         *,
         layout: Order = "halves",
         gate_first: bool = True,
+        reuse: Reuse = None,
         learnable: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -62,10 +63,10 @@ class ActivatedLinear(nn.Linear):
         super().__init__(in_features, out_features, bias, device, dtype)
         own: dict[str, Any] = {"learnable": learnable, "device": device, "dtype": dtype}
         if len(formula.inputs) == 2:
-            own |= {"layout": layout, "gate_first": gate_first}
+            own |= {"layout": layout, "gate_first": gate_first, "reuse": reuse}
         kind = GatedUnit if len(formula.inputs) == 2 else FormulaModule
         self.activation: FormulaModule = kind(formula, **own)
-        self.layout, self.gate_first = layout, gate_first
+        self.layout, self.gate_first, self.reuse = layout, gate_first, reuse
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """The formula of the inputs, then the linear map."""
@@ -76,5 +77,6 @@ class ActivatedLinear(nn.Linear):
             formula=self.activation.formula,
             layout=self.layout,
             gate_first=self.gate_first,
+            reuse=self.reuse,
             **self.activation.parameter_values(inputs[0]),
         )

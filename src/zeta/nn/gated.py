@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zeta._formula import Formula
 from zeta.nn.activations import FormulaModule
-from zeta.ops.gated import Order, check_two_inputs, gated
+from zeta.ops.gated import Order, Reuse, check_two_inputs, gated
 
 
 class GatedUnit(FormulaModule):
@@ -19,6 +19,7 @@ class GatedUnit(FormulaModule):
         dim: the dimension that holds gate and value.
         layout: ``"halves"``, one after the other, or ``"interleaved"``, in turn.
         gate_first: whether the gate comes before the value.
+        reuse: ``"inputs"`` writes the gradient over the packed tensor, see :func:`zeta.ops.gated`.
         learnable: make every parameter an ``nn.Parameter``.
         num_parameters: 1, or the number of channels of the result for one value per channel.
         channel_dim: the dimension of the result that holds the channels.
@@ -28,7 +29,8 @@ class GatedUnit(FormulaModule):
 
     Raises:
         TypeError: the formula has not two inputs, or an unknown parameter name.
-        ValueError: an odd size along ``dim``, or as :class:`FormulaModule`.
+        ValueError: an odd size along ``dim``, two tensors where one is to be reused, or as
+            :class:`FormulaModule`.
 
     Example:
         >>> import torch
@@ -48,6 +50,7 @@ class GatedUnit(FormulaModule):
     dim = -1
     layout: Order = "halves"
     gate_first = True
+    reuse: Reuse = None
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class GatedUnit(FormulaModule):
         dim: int = -1,
         layout: Order = "halves",
         gate_first: bool = True,
+        reuse: Reuse = None,
         learnable: bool = False,
         num_parameters: int = 1,
         channel_dim: int = -1,
@@ -73,10 +77,12 @@ class GatedUnit(FormulaModule):
             device=device,
             dtype=dtype,
         )
-        self.dim, self.layout, self.gate_first = dim, layout, gate_first
+        self.dim, self.layout, self.gate_first, self.reuse = dim, layout, gate_first, reuse
 
     def forward(self, input: Tensor, value: Tensor | None = None) -> Tensor:
         """The gate, elementwise: of one packed tensor, or of gate and value."""
+        if value is not None and self.reuse:
+            raise ValueError('GatedUnit: reuse="inputs" is for one tensor that holds both, got two')
         if value is not None:
             return self.formula(input, value, **self.parameter_values(input))
         # The parameters belong to channels of the result, half as many.
@@ -87,12 +93,16 @@ class GatedUnit(FormulaModule):
             self.dim,
             layout=self.layout,
             gate_first=self.gate_first,
+            reuse=self.reuse,
             **self.parameter_values(half),
         )
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows."""
-        changed = {"dim": (self.dim, -1), "layout": (self.layout, "halves")}
-        changed |= {"gate_first": (self.gate_first, True)}
+        changed: dict[str, tuple[object, object]] = {
+            "dim": (self.dim, -1),
+            "layout": (self.layout, "halves"),
+        }
+        changed |= {"gate_first": (self.gate_first, True), "reuse": (self.reuse, None)}
         shown = [f"{name}={value!r}" for name, (value, usual) in changed.items() if value != usual]
         return ", ".join([super().extra_repr(), *shown])

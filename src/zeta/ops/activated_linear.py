@@ -16,7 +16,7 @@ from zeta.kernels import dispatch
 from zeta.kernels.function import apply
 from zeta.kernels.operands import Packing
 from zeta.kernels.support import is_eager, is_plain
-from zeta.ops.gated import Order, checked_packing, of_packed
+from zeta.ops.gated import Order, Reuse, checked_packing, of_packed
 
 
 def activated_linear(
@@ -26,6 +26,7 @@ def activated_linear(
     formula: Formula,
     layout: Order = "halves",
     gate_first: bool = True,
+    reuse: Reuse = None,
     **parameters: float | Tensor,
 ) -> Tensor:
     """``F.linear(formula(*inputs, **parameters), weight, bias)`` that keeps the inputs alone.
@@ -42,7 +43,7 @@ def activated_linear(
         weight: (out, in).
         bias: (out,).
         formula: a formula of any number of inputs.
-        layout, gate_first: how gate and value lie in one tensor.
+        layout, gate_first, reuse: of one tensor, as in :func:`zeta.ops.gated`.
         parameters: the formula's; gradients flow to those that are tensors.
 
     Returns:
@@ -66,7 +67,9 @@ def activated_linear(
         shown = f"{count} ({', '.join(formula.inputs)})" if count > 1 else "1"
         raise TypeError(f"{formula!r}: inputs must be {shown}, got {len(inputs)}")
     if len(inputs) < count:
-        packing = checked_packing(formula, inputs[0], -1, layout, gate_first)
+        packing = checked_packing(formula, inputs[0], -1, layout, gate_first, reuse)
+    elif reuse:
+        raise ValueError('reuse="inputs" is for one tensor that holds the inputs of a gate')
     values = formula.bind(**parameters)
     operands = [*inputs, *(v for v in values.values() if isinstance(v, Tensor))]
     tensors = [weight, *operands] if bias is None else [weight, bias, *operands]
