@@ -131,14 +131,6 @@ OTHERS = {
     "situ_glu": lambda gate, value: (
         100 * torch.tanh(gate / 4) * torch.sigmoid(gate) * torch.tanh(value / 25)
     ),
-    "powlu_glu": lambda gate, value: (
-        torch.where(
-            gate > 0,
-            gate.clamp(min=1e-9).pow(3 / (gate.clamp(min=1e-9).sqrt() + 1)) * gate.sigmoid(),
-            F.silu(gate),
-        )
-        * value
-    ),
 }
 
 
@@ -210,7 +202,7 @@ def test_inputs_that_lie_in_memory_otherwise(f, shape):
     for other in range(count):
         inputs = [SHAPES[shape]() for _ in range(count)]
         inputs = [x if k == other else x.contiguous() for k, x in enumerate(inputs)]
-        check_as_contiguous_doubles(f, inputs, "_Fused")
+        check_as_contiguous_doubles(f, inputs, "Fused")
 
 
 @pytest.mark.parametrize("shapes", [[(4, 1), (1, 6)], [(6,), (4, 6)], [(4, 6), ()]])
@@ -227,7 +219,7 @@ def check_as_contiguous_doubles(f, inputs, node):
         parameters = [torch.tensor(v, dtype=dtype) for v in f.parameters.values()]
         leaves = [t.requires_grad_() for t in (*leaves, *parameters)]
         y = f(*leaves)
-        assert node in type(y.grad_fn).__name__
+        assert node in y.grad_fn.name()
         everything.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
     for ours, exact in zip(*everything, strict=True):
         assert ours.shape == exact.shape

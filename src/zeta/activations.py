@@ -243,16 +243,6 @@ def situ_glu(gate, value, gate_bound, value_bound):
     return smooth * (value_bound * zm.tanh(value * (1 / value_bound)))
 
 
-@formula(m=3.0)
-def powlu_glu(gate, value, m):
-    """SwiGLU that grows as its value alone: above 0 the gate's power falls from m to 0.
-
-    Source: Jiang et al. 2026, PowLU (arXiv 2605.25704), tried in models of the Ling architecture.
-    """
-    power = lambda x: x ** (m / (x**0.5 + 1)) * zm.sigmoid(x)
-    return piecewise(gate, positive=power, otherwise=silu) * value
-
-
 _ALL = {name: value for name, value in globals().items() if isinstance(value, Formula)}
 #: Every activation, a formula of one input, by name.
 CATALOGUE: dict[str, Formula] = {k: f for k, f in _ALL.items() if len(f.inputs) == 1}

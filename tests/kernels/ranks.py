@@ -54,10 +54,10 @@ def check(kind: str, rank: int) -> None:
         for module in (exo, linear.activation):
             module.alpha = nn.Parameter(module.alpha.detach().reshape(1))
         parallel = fully_shard(network, ignored_params=set(scalar.parameters()))
-    launched = []
+    by_native, by_python = [], []
     native.build()
-    native.extension.launch = counted(native.extension.launch, launched)
-    cpu.launch = counted(cpu.launch, launched)
+    native.extension.launch = counted(native.extension.launch, by_native)
+    cpu.launch = counted(cpu.launch, by_python)
     parallel(x.chunk(WORLD)[rank]).square().mean().backward()
     if kind == "fsdp2":
         for parameter in scalar.parameters():
@@ -67,7 +67,7 @@ def check(kind: str, rank: int) -> None:
         gradient = ours.grad.full_tensor() if hasattr(ours.grad, "full_tensor") else ours.grad
         gradient = gradient.reshape(theirs.shape)
         torch.testing.assert_close(gradient, theirs.grad, msg=lambda m, n=name: f"{n}: {m}")
-    print(f"launched {len(launched)}")
+    print(f"launched {len(by_native)} by C++, {len(by_python)} by Python")
 
 
 def counted(function, calls):

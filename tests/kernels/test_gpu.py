@@ -181,9 +181,9 @@ def through_kernels(monkeypatch):
     """What dispatch does for CUDA tensors, done for the interpreter's CPU tensors."""
     if DEVICE == "cpu":
         monkeypatch.setattr(dispatch, "cpu", gpu)
-    dispatch._route.cache_clear()
+    dispatch._call.cache_clear()
     yield
-    dispatch._route.cache_clear()
+    dispatch._call.cache_clear()
 
 
 def check_by_kernels(y, expected, inputs):

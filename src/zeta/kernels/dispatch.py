@@ -58,11 +58,11 @@ def fused(
     found = prepared(formula, inputs, parameters, packing)
     if found is None:
         return None
-    route, tensors = found
-    y = _launched(route, tensors)
+    call, tensors = found
+    y = _launched(call, tensors)
     if y is None and torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
-        y = apply(route.call, *tensors)
-    return route.call.forward(tensors)[0] if y is None else y
+        y = apply(call, *tensors)
+    return call.forward(tensors)[0] if y is None else y
 
 
 def prepared(
@@ -70,7 +70,7 @@ def prepared(
     inputs: tuple[Any, ...],
     parameters: Mapping[str, Any],
     packing: Packing | None = None,
-) -> tuple[Route, list[Tensor]] | None:
+) -> tuple[_Elementwise, list[Tensor]] | None:
     """The kernels, as :func:`fused` is asked for them, and the tensors that they take."""
     x = inputs[0]
     if not native.takes(x):
@@ -104,8 +104,23 @@ def prepared(
         layout = packing.layout(dense(x), varied) if packing else find_layout(dense(x), varied)
         if layout is None:
             return None
-    route = _route(formula, module, x.dtype, tuple(numbers), layout, packing)
-    return None if route.call.run is None else (route, tensors)
+    call = _call(formula, module, x.dtype, tuple(numbers), layout, packing)
+    return None if call.run is None else (call, tensors)
+
+
+def for_prepared(
+    needed: Sequence[bool], numbers: Sequence[float | None], inputs: int
+) -> tuple[bool, ...]:
+    """Who needs a gradient, for the tensors of :func:`prepared`: numbers but 1 are among them.
+
+    Args:
+        needed: of each input, and of each parameter that was given as a tensor.
+        numbers: the parameters as they were given, in the formula's order; None for a tensor.
+        inputs: how many tensors hold the inputs.
+    """
+    rest = iter(needed[inputs:])
+    flags = [number is None and next(rest) for number in numbers if number != 1]
+    return (*needed[:inputs], *flags)
 
 
 class _Elementwise:
@@ -115,9 +130,11 @@ class _Elementwise:
         launcher: the module for the device, `zeta.kernels.cpu` or `zeta.kernels.gpu`.
         numbers: the parameters in the formula's order: 1, or None for a tensor.
         run: the kernel for the value; None if there is none.
+        plan: what the launcher in C++ knows these calls by; 0 if it does not take them.
     """
 
     pairs = False
+    plan: int | None = None
 
     def __init__(
         self,
@@ -185,7 +202,7 @@ class _Elementwise:
         needed = tuple([bool(wanted >> i & 1) for i in range(count)])
         return native.address(self._gradient_run(needed))
 
-    def plan(self) -> tuple[Any, ...] | None:
+    def told(self) -> tuple[Any, ...] | None:
         """What `native.cpp` is told of these calls; None if it does not take them."""
         has_rows = self.layout is not None and self.layout.channel_shape
         if self.launcher is gpu or has_rows or len(self.numbers) > _MOST_NUMBERS:
@@ -312,6 +329,10 @@ class _Packed(_Elementwise):
     def _places(self) -> Places | None:
         return self._found.backward
 
+    def told(self) -> tuple[Any, ...] | None:
+        """What `native.cpp` is told of these calls; None if it does not take them."""
+        return None if self._packing.reuse else super().told()
+
     def _lies(self) -> tuple[Sequence[int], ...] | None:
         shape, strides = self._found.shape, self._found.strides
         size, *forward = self._found.forward
@@ -319,43 +340,30 @@ class _Packed(_Elementwise):
         return shape, strides, extents(self.layout, size), *forward, *backward
 
 
-def _launched(route: Route, tensors: Sequence[Tensor]) -> Tensor | None:
+def _launched(call: _Elementwise, tensors: Sequence[Tensor]) -> Tensor | None:
     """The value by the launcher in C++; None if it is not there, or does not take the tensors."""
     if native.extension is None:
         native.count()
         return None
-    if route.plan is None:
-        told = route.call.plan()
-        route.plan = native.extension.plan(*told) if told else False
-    y: Tensor | None = native.extension.launch(route.plan, *tensors) if route.plan else None
+    if call.plan is None:
+        told = call.told()
+        call.plan = native.extension.plan(*told) if told else 0
+    y: Tensor | None = native.extension.launch(call.plan, *tensors) if call.plan else None
     return y
 
 
-class Route:
-    """The kernels for calls alike, and the plan by which the launcher in C++ calls them.
-
-    Attributes:
-        call: the kernels.
-        plan: for the launcher; None while there is none, False if it does not take these calls.
-    """
-
-    def __init__(self, call: _Elementwise) -> None:
-        self.call = call
-        self.plan: Any = None
-
-
 @lru_cache(maxsize=256)
-def _route(
+def _call(
     formula: Formula,
     module: ModuleType,
     dtype: torch.dtype,
     numbers: tuple[float | None, ...],
     layout: Any,
     packing: Packing | None,
-) -> Route:
+) -> _Elementwise:
     if packing:
-        return Route(_Packed(formula, module, dtype, numbers, layout, packing))
-    return Route(_Elementwise(formula, module, dtype, numbers, layout))
+        return _Packed(formula, module, dtype, numbers, layout, packing)
+    return _Elementwise(formula, module, dtype, numbers, layout)
 
 
 def is_sound(formula: Formula) -> bool:

@@ -33,7 +33,7 @@ from zeta._errors import NoKernelError
 from zeta._formula import Formula
 from zeta.kernels import compiler, cpu
 from zeta.kernels.build import DTYPES
-from zeta.kernels.dispatch import is_sound, prepared
+from zeta.kernels.dispatch import for_prepared, is_sound, prepared
 from zeta.kernels.fingerprint import fingerprint
 from zeta.kernels.operands import broadcasts
 from zeta.kernels.support import PLAIN_TYPES, is_plain
@@ -70,13 +70,6 @@ class Call(NamedTuple):
         rest = iter(tensors[count:])
         values = (next(rest) if number is None else number for number in self.numbers)
         return (*tensors[:count],), dict(zip(self.formula.parameters, values, strict=True))
-
-    def aligned(self, wanted: Sequence[bool]) -> tuple[bool, ...]:
-        """The same for the tensors that a kernel takes: numbers other than 1 are among those."""
-        count = len(self.formula.inputs)
-        rest = iter(wanted[count:])
-        flags = (next(rest) if number is None else False for number in self.numbers if number != 1)
-        return (*wanted[:count], *flags)
 
     def plain(self, *tensors: Tensor) -> Tensor:
         """By plain operations."""
@@ -242,7 +235,7 @@ def _value(tensors: Sequence[Tensor], name: str) -> Tensor:
     call = _found(name)
     found = prepared(call.formula, *call.arguments(tensors))
     if found:
-        y, _ = found[0].call.forward(found[1])
+        y, _ = found[0].forward(found[1])
         return y
     return _lying_as(tensors[0], call.plain(*tensors))
 
@@ -256,7 +249,8 @@ def _gradients(
 ) -> list[Tensor]:
     call = _found(name)
     found = prepared(call.formula, *call.arguments(tensors)) if is_plain(upstream) else None
-    gradients = found and found[0].call.backward(found[1], (), upstream, call.aligned(wanted))
+    needed = for_prepared(wanted, call.numbers, len(call.formula.inputs))
+    gradients = found and found[0].backward(found[1], (), upstream, needed)
     gradients = gradients or _plain_gradients(call, upstream, tensors, wanted)
     count = sum(wanted[: len(call.formula.inputs)])
     # A kernel's sums are one tensor, of which an operator may not return parts.

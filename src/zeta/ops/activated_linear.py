@@ -162,7 +162,9 @@ class _ActivatedLinear:
         if not any(needed[self.first :]):
             return gradients
         by_y = (upstream @ weight.to(upstream.dtype)).to(x.dtype)
-        slopes = call.backward(operands, (), by_y, needed[self.first :])
+        numbers = [*self.numbers.values()]
+        needed = dispatch.for_prepared(needed[self.first :], numbers, self.inputs)
+        slopes = call.backward(operands, (), by_y, needed)
         return None if slopes is None else [*gradients, *slopes]
 
     def _arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
