@@ -42,9 +42,10 @@ __all__ = [
     "ops",
     "register_transformers",
     "replace_activations",
+    "replace_gates",
 ]
 
-_INTEGRATIONS = frozenset({"register_transformers", "replace_activations"})
+_INTEGRATIONS = frozenset({"register_transformers", "replace_activations", "replace_gates"})
 _HERE = frozenset({"Formula", "UnknownNameError", "UserError", "formula"})
 _SUBMODULES = frozenset(__all__) - _HERE - _INTEGRATIONS
 

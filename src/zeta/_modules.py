@@ -79,6 +79,6 @@ def given_or_own(own: Callable[[], dict[str, Any]], **given: Any) -> dict[str, A
 
 
 class IsMatched:
-    """Marks what gain matching put into a model, which stands for the ``activation`` within."""
+    """Marks what surgery put into a model around the ``activation`` that it stands for."""
 
     activation: Any

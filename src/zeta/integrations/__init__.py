@@ -2,6 +2,7 @@
 
 =========================  ======================================================================
 ``replace_activations``    swap the activations of a PyTorch, Flax NNX or Keras model for others
+``replace_gates``          let one gate compute ``act(gate) * value`` in a PyTorch model
 ``SurgeryReport``          what it changed, what it could not see, and how to undo it
 ``register_transformers``  Zeta's activations under their names in transformers' configurations
 ``act_layer``              an activation as timm's models take it
@@ -13,7 +14,7 @@ Importing this package imports no framework; each function imports the one that 
 
 from zeta.integrations.captum import register_captum
 from zeta.integrations.report import FunctionCall, Replaced, SurgeryReport
-from zeta.integrations.surgery import replace_activations
+from zeta.integrations.surgery import replace_activations, replace_gates
 from zeta.integrations.timm import act_layer
 from zeta.integrations.transformers import register_transformers
 
@@ -25,4 +26,5 @@ __all__ = [
     "register_captum",
     "register_transformers",
     "replace_activations",
+    "replace_gates",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -134,7 +134,7 @@ class _Function(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where an activation stands.
 
     Attributes:
@@ -148,6 +148,7 @@ class _Place:
 
     @property
     def attribute(self) -> str:
+        """Its name in the nearest module around."""
         return self.name.rpartition(".")[2]
 
     def put(self, module: nn.Module) -> None:
@@ -182,8 +183,8 @@ def replace(
     example_inputs: Any,
 ) -> SurgeryReport:
     """:func:`zeta.integrations.replace_activations` on a PyTorch model."""
-    _check(model)
-    places = list(_places(model, matches))
+    check(model)
+    places = list(find_places(model, matches))
     shared = {id(place.old): place for place in places}  # one of the places of each old module
     new = _made(shared, MAKER.factory(replacement))
     pairs = {place.old: new[key] for key, place in shared.items()}
@@ -198,21 +199,10 @@ def replace(
         observer.observe_normal({place.old: place.name for place in shared.values()})
     matched = {place.old: observer.matched(place.old) for place in shared.values()}
     put = {key: _placed(matched[place.old], new[key], place) for key, place in shared.items()}
-    lost = [f"{p.name or 'the model itself'}: {text}" for p in shared.values() for text in _lost(p)]
-    revert = [_hand_over(place.old, put[key]) for key, place in shared.items()]
-    for place in places:
-        revert.append(_leave_fast_path(place))
-        place.put(put[id(place.old)])
-
-    def undo() -> nn.Module:
-        if not all(place.holds(put[id(place.old)]) for place in places):
-            raise undone_out_of_order()
-        for place in places:
-            place.put_back()
-        for step in reversed(revert):
-            step()
-        return model
-
+    not_kept = [
+        f"{p.name or 'the model itself'}: {text}" for p in shared.values() for text in lost(p)
+    ]
+    undo = put_in(model, places, put)
     unseen = [p.name for p in places if p.old not in observer.called]
     return SurgeryReport(
         model if places[0].around else put[id(model)],
@@ -224,13 +214,42 @@ def replace(
         not_looked,
         tuple(unseen) if example_inputs is not None else (),
         tuple(p.name for p in places if p.old in observer.sums and matched[p.old] is None),
-        tuple(lost),
+        tuple(not_kept),
         ", ".join(configured_activations(model)),
         _undo=undo,
     )
 
 
-def _check(model: nn.Module) -> None:
+def put_in(
+    model: nn.Module, places: Sequence[Place], new: Mapping[int, nn.Module]
+) -> Callable[[], nn.Module]:
+    """Let the new modules stand at the places, and say how to undo that.
+
+    Args:
+        model: the model.
+        places: of the old activations.
+        new: by the ``id`` of each old one.
+    """
+    shared = {id(place.old): place.old for place in places}
+    revert = [_hand_over(old, new[key]) for key, old in shared.items()]
+    for place in places:
+        revert.append(_leave_fast_path(place))
+        place.put(new[id(place.old)])
+
+    def undo() -> nn.Module:
+        if not all(place.holds(new[id(place.old)]) for place in places):
+            raise undone_out_of_order()
+        for place in places:
+            place.put_back()
+        for step in reversed(revert):
+            step()
+        return model
+
+    return undo
+
+
+def check(model: nn.Module) -> None:
+    """Raise TypeError unless it is a model that surgery can change."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     for name, module in model.named_modules():
@@ -243,10 +262,10 @@ def _check(model: nn.Module) -> None:
             raise TypeError(f"{where}: replace activations in the module, then wrap it for DDP")
 
 
-def _places(model: nn.Module, matches: Matches) -> Iterator[_Place]:
+def find_places(model: nn.Module, matches: Matches) -> Iterator[Place]:
     """Every place that matches, a module's further places included; not within a match."""
     if matches("", model):
-        yield _Place("", model, ())
+        yield Place("", model, ())
         return
     yield from _places_within(model, matches, "", (), set())
 
@@ -257,7 +276,7 @@ def _places_within(
     prefix: str,
     around: tuple[nn.Module, ...],
     visited: set[nn.Module],
-) -> Iterator[_Place]:
+) -> Iterator[Place]:
     if parent in visited:
         return
     visited.add(parent)
@@ -268,12 +287,12 @@ def _places_within(
             continue
         name = f"{prefix}{attribute}"
         if matches(name, child):
-            yield _Place(name, child, around)
+            yield Place(name, child, around)
         elif not isinstance(child, IsMatched):  # which is one activation, whatever is in it
             yield from _places_within(child, matches, f"{name}.", around, visited)
     for attribute, function in _functions(parent).items():
         if matches(name := f"{prefix}{attribute}", function):
-            yield _Place(name, _Function(function).train(parent.training), around)
+            yield Place(name, _Function(function).train(parent.training), around)
 
 
 def _functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
@@ -295,7 +314,7 @@ def _functions(module: nn.Module) -> dict[str, Callable[..., Any]]:
 
 
 @contextmanager
-def _standing_in(places: list[_Place]) -> Iterator[None]:
+def _standing_in(places: list[Place]) -> Iterator[None]:
     """While the model is looked at, functions are modules too."""
     functions = [place for place in places if isinstance(place.old, _Function)]
     for place in functions:
@@ -307,16 +326,21 @@ def _standing_in(places: list[_Place]) -> Iterator[None]:
             place.put_back()
 
 
-def _made(places: dict[int, _Place], make: Callable[[], Any]) -> dict[int, nn.Module]:
+def _made(places: dict[int, Place], make: Callable[[], Any]) -> dict[int, nn.Module]:
     """A new module for every old one, in the device, dtype and mode of its place."""
     made = {key: MAKER.one(make, place.old) for key, place in places.items()}
     check_distinct(made.values(), make, len(made))
     for key, place in places.items():
-        _like(made[key], _reference(place)).train(place.old.training)
+        settle(made[key], place)
     return made
 
 
-def _reference(place: _Place) -> Tensor | None:
+def settle(module: nn.Module, place: Place) -> None:
+    """Give it the device, dtype and mode of the place."""
+    _like(module, _reference(place)).train(place.old.training)
+
+
+def _reference(place: Place) -> Tensor | None:
     """A floating-point tensor of the nearest module around that has one."""
     for module in (place.old, *place.around):
         for tensors in (module.parameters(), module.buffers()):
@@ -332,7 +356,7 @@ def _like(module: nn.Module, reference: Tensor | None) -> nn.Module:
     return module.to(device=reference.device, dtype=reference.dtype)
 
 
-def _placed(matched: Matched | None, new: nn.Module, place: _Place) -> nn.Module:
+def _placed(matched: Matched | None, new: nn.Module, place: Place) -> nn.Module:
     if matched is None:
         return new
     return _like(matched, _reference(place)).train(new.training)
@@ -344,7 +368,7 @@ def _gain(matched: Matched | None) -> float | None:
 
 
 def _look(
-    model: nn.Module, shared: dict[int, _Place], observer: _Observer, example_inputs: Any
+    model: nn.Module, shared: dict[int, Place], observer: _Observer, example_inputs: Any
 ) -> tuple[Sequence[FunctionCall], str]:
     """The activations called as functions, and why some may be missing."""
 
@@ -463,7 +487,8 @@ def _off_meta(module: nn.Module) -> nn.Module:
     return copied
 
 
-def _lost(place: _Place) -> Iterator[str]:
+def lost(place: Place) -> Iterator[str]:
+    """What the old activation has and no new one will have."""
     names = [name for name, _ in (*place.old.named_parameters(), *place.old.named_buffers())]
     if names:
         yield f"{', '.join(names)} of {type(place.old).__name__}"
@@ -495,7 +520,7 @@ def _rebind(module: nn.Module) -> None:
         hooks[key] = type(wrapped)(wrapped.hook, module if wrapped.with_module else None)
 
 
-def _leave_fast_path(place: _Place) -> Callable[[], None]:
+def _leave_fast_path(place: Place) -> Callable[[], None]:
     """Keep PyTorch's transformers from their fused path, which knows ReLU and GELU alone."""
     layer = place.around[0] if place.around else None
     if not isinstance(layer, nn.TransformerEncoderLayer) or place.attribute != "activation":

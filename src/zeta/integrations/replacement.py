@@ -10,7 +10,7 @@ from typing import Any
 
 from zeta import activations
 from zeta._formula import Formula
-from zeta._modules import CLASSES
+from zeta._modules import CLASSES, IsMatched
 from zeta.integrations.names import GATES, activation_name
 
 
@@ -74,7 +74,8 @@ class Maker:
                 f"the replacement {make!r} must make {self.kind}, not {type(module).__name__}"
             )
         name = activation_name(old)
-        if name in GATES and isinstance(module, self.general):
+        halves = name in GATES and not isinstance(old, IsMatched)
+        if halves and isinstance(module, self.general):
             raise ValueError(
                 f"{name} halves the width of its input: {activation_name(module)}, which keeps it, "
                 "cannot take its place"

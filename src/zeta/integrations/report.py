@@ -46,7 +46,7 @@ class FunctionCall:
 
 @dataclass(frozen=True)
 class SurgeryReport:
-    """What :func:`~zeta.integrations.replace_activations` changed.
+    """What model surgery changed.
 
     ``print`` it, or show it in a notebook.
 
@@ -63,6 +63,8 @@ class SurgeryReport:
         lost: what the old activations had and the new ones have not.
         configured: the activation that a transformers model's configuration still names, which
             ``from_pretrained`` would build; empty for other models.
+        left: the activations that :func:`~zeta.integrations.replace_gates` left, with the reason.
+        noun: what was replaced, activations or gates.
     """
 
     model: Any
@@ -73,6 +75,8 @@ class SurgeryReport:
     not_matched: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     configured: str = ""
+    left: tuple[str, ...] = ()
+    noun: str = "activation"
     _undo: Callable[[], Any] = field(repr=False, kw_only=True)
 
     def undo(self) -> Any:
@@ -86,7 +90,7 @@ class SurgeryReport:
 
     def __str__(self) -> str:
         width = max(len(_shown(r.name)) for r in self.replaced)
-        lines = [f"replaced {_count(len(self.replaced))} in {type(self.model).__name__}"]
+        lines = [f"replaced {self._count} in {type(self.model).__name__}"]
         lines += [f"  {_shown(r.name):<{width}}  {_change(r)}" for r in self.replaced]
         for title, items in self._notes():
             lines += [title, *(f"  {item}" for item in items)]
@@ -103,14 +107,20 @@ class SurgeryReport:
             + "</ul>"
             for title, items in self._notes()
         )
-        heading = f"replaced {_count(len(self.replaced))} in {type(self.model).__name__}"
+        heading = f"replaced {self._count} in {type(self.model).__name__}"
         return f"<p>{html.escape(heading)}</p><table>{rows}</table>{notes}"
+
+    @property
+    def _count(self) -> str:
+        number = len(self.replaced)
+        return f"{number} {self.noun}{'s' if number > 1 else ''}"
 
     def _notes(self) -> list[tuple[str, list[str]]]:
         repeated = Counter(map(str, self.calls))
         calls = [f"{call} ×{n}" if n > 1 else call for call, n in repeated.items()]
         notes = [
             ("left as they are, since code calls them:", calls),
+            ("left as they are:", list(self.left)),
             ("not looked for activations called as functions:", [self.not_looked]),
             ("not reached by the example inputs:", list(map(_shown, self.not_called))),
             (
@@ -128,10 +138,6 @@ class SurgeryReport:
 
 def _shown(name: str) -> str:
     return name or "the model itself"
-
-
-def _count(number: int) -> str:
-    return f"{number} activation{'s' if number > 1 else ''}"
 
 
 def _change(replaced: Replaced) -> str:

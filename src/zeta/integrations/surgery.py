@@ -103,6 +103,65 @@ def replace_activations(
     return report
 
 
+def replace_gates(
+    model: Any, formula: str | Formula | Callable[[], Any] | None = None
+) -> SurgeryReport:
+    """Let one gate compute ``act(gate) * value`` in a PyTorch model's feed-forward layers.
+
+    The product of an activation and a value, written so in the code of Llama, Mistral, Qwen, Gemma,
+    T5, ModernBERT, Phi-3, Mixtral's experts and others, costs two operations each way and saves
+    three tensors for backward; the gate of both is one kernel, which saves gate and value. No code
+    is changed: what takes the activation's place waits for the product. The code is read for it:
+    every result of the activation, ``self.act(…)``, must be a factor of a product. Where it meets
+    something else at run time, such as a value of another shape or dtype, the activation and the
+    product are computed one after the other, as before; so they are while a hook wants to see what
+    the activation answers.
+
+    Place, sharing, hooks, device, dtype, training flag and ``undo()`` are as for
+    :func:`replace_activations`.
+
+    Args:
+        model: a ``torch.nn.Module``.
+        formula: a gate for all places: a name of the catalogue, a formula of two inputs, or a
+            function that makes a :class:`zeta.nn.GatedUnit`
+            (``lambda: GatedUnit(swiglu_oai, learnable=True)``). By default the gate of the
+            activation that stands there, so that the model computes the same: swiglu for SiLU,
+            geglu and geglu_tanh for the two GELUs, reglu, glu for a sigmoid, bilinear for none;
+            an activation without such a gate is left.
+
+    Returns:
+        The report: what changed, the activations that were ``left`` and why, and ``undo()``.
+
+    Raises:
+        ValueError: no place was found, and the message says of each activation why.
+        TypeError: no PyTorch model, or a scripted, quantised or distributed one; a formula that has
+            not two inputs. Later, from the model: a gate that is no function of the gate times the
+            value (``swiglu_oai``) meets a value of another shape, dtype or device.
+        UnknownNameError: the formula is no name of the catalogue.
+
+    Example:
+        >>> import torch, zeta
+        >>> class Block(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.gate, self.up = torch.nn.Linear(4, 8), torch.nn.Linear(4, 8)
+        ...         self.act = torch.nn.SiLU()
+        ...     def forward(self, x):
+        ...         return self.act(self.gate(x)) * self.up(x)
+        >>> print(zeta.replace_gates(Block()))
+        replaced 1 gate in Block
+          act  SiLU() → GatedUnit(swiglu)
+    """
+    if _framework(model) != "pytorch":
+        raise TypeError(
+            f"replace_gates takes a torch.nn.Module, got {type(model).__name__}: on Flax and Keras "
+            "call a gate in the model's code, zeta.activations.swiglu(gate, value) say"
+        )
+    from zeta.integrations import pytorch_gates
+
+    return pytorch_gates.replace(model, formula)
+
+
 def _predicate(what: What) -> Callable[[str, Any], bool]:
     if isinstance(what, type):
         return lambda _, value: isinstance(value, what)
