@@ -27,11 +27,13 @@ from zeta.kernels.operands import (
     PackedLayout,
     Packing,
     Places,
+    Rows,
     alike,
     broadcasts,
     dense,
     extents,
     find_layout,
+    find_rows,
     in_shape,
 )
 
@@ -99,11 +101,13 @@ def prepared(
             varied.append(value)
         numbers.append(None)
         tensors.append(value)
-    layout: Layout | PackedLayout | None = None
+    layout: Layout | PackedLayout | Rows | None = None
     if packing or varied:
         layout = packing.layout(dense(x), varied) if packing else find_layout(dense(x), varied)
         if layout is None:
             return None
+    elif not all([x.is_contiguous() for x in inputs]):
+        layout = find_rows(x.shape, tuple([x.stride() for x in inputs]))
     call = _call(formula, module, x.dtype, tuple(numbers), layout, packing)
     return None if call.run is None else (call, tensors)
 
@@ -135,6 +139,9 @@ class _Elementwise:
 
     pairs = False
     plan: int | None = None
+    # Where the operands of forward and backward lie; None if each is a dense tensor.
+    reads: Places | None = None
+    writes: Places | None = None
 
     def __init__(
         self,
@@ -160,9 +167,9 @@ class _Elementwise:
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[()]]:
         """The value; nothing is kept."""
         elements = self._elements(tensors)
-        y = torch.empty_like(elements[0])
+        y = self._empty(elements)
         parameters = tensors[self._count :]
-        self.launcher.launch(self.run, elements, (y,), None, 0, parameters, self.layout)
+        self.launcher.launch(self.run, elements, (y,), None, 0, parameters, self.layout, self.reads)
         return y, ()
 
     def backward(
@@ -182,9 +189,9 @@ class _Elementwise:
         if any(upstream.stride()) or not self.launcher.READS_ONE_UPSTREAM:
             upstream = alike(upstream, self._strides(elements))
         learned = [t for t, need in zip(tensors[n:], needed[n:], strict=True) if need]
-        parameters, places = tensors[self._count :], self._places
+        parameters = tensors[self._count :]
         sums = self.launcher.launch(
-            run, elements, stores, upstream, len(learned), parameters, self.layout, places
+            run, elements, stores, upstream, len(learned), parameters, self.layout, self.writes
         )
         if sums is None:
             return gradients
@@ -221,6 +228,10 @@ class _Elementwise:
             return (x,)
         return (x, *[alike(other, x.stride()) for other in tensors[1 : self._count]])
 
+    def _empty(self, elements: Sequence[Tensor]) -> Tensor:
+        """Memory for the value."""
+        return torch.empty_like(elements[0])
+
     def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
         """How the value and the upstream gradient lie in memory."""
         return elements[0].stride()
@@ -231,11 +242,6 @@ class _Elementwise:
         """Memory for the inputs' gradients: as tensors, and as the kernel writes them."""
         gradients = [torch.empty_like(x) for x, need in zip(elements, needed, strict=True) if need]
         return gradients, gradients
-
-    @property
-    def _places(self) -> Places | None:
-        """Where a backward's operands lie; None if each is a tensor."""
-        return None
 
     def plain(self, tensors: Sequence[Tensor]) -> Tensor:
         """The value by plain, differentiable operations."""
@@ -271,6 +277,36 @@ class _Elementwise:
         return run
 
 
+class _Rows(_Elementwise):
+    """The same where rows are dense, and lie apart: halves of a tensor, say, given as views."""
+
+    def __init__(
+        self,
+        formula: Formula,
+        launcher: ModuleType,
+        dtype: torch.dtype,
+        numbers: tuple[float | None, ...],
+        found: Rows,
+    ) -> None:
+        self._found, self.reads, self.writes = found, found.places, found.places
+        super().__init__(formula, launcher, dtype, numbers, found.layout)
+
+    def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        return tensors[: self._count]
+
+    def _empty(self, elements: Sequence[Tensor]) -> Tensor:
+        return torch.empty_like(elements[0], memory_format=torch.contiguous_format)
+
+    def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
+        return self._found.strides
+
+    def _stores(
+        self, elements: Sequence[Tensor], needed: Sequence[bool]
+    ) -> tuple[list[Tensor], Sequence[Tensor]]:
+        gradients = [self._empty(elements) for need in needed if need]
+        return gradients, gradients
+
+
 class _Packed(_Elementwise):
     """The same where one tensor holds both inputs, which the kernels read where they lie."""
 
@@ -284,6 +320,7 @@ class _Packed(_Elementwise):
         packing: Packing,
     ) -> None:
         self._found, self._packing, self.pairs = found, packing, found.pairs
+        self.reads, self.writes = found.forward, found.backward
         super().__init__(formula, launcher, dtype, numbers, found.layout)
 
     def _input_tensors(self) -> int:
@@ -295,19 +332,15 @@ class _Packed(_Elementwise):
     def _inputs(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         return self._packing.views(tensors[0])
 
-    def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[()]]:
-        """The value; nothing is kept."""
-        packed, found = dense(tensors[0]), self._found
-        y = torch.empty_strided(found.shape, found.strides, dtype=self.dtype, device=packed.device)
-        parameters = tensors[self._count :]
-        self.launcher.launch(
-            self.run, (packed, packed), (y,), None, 0, parameters, self.layout, found.forward
-        )
-        return y, ()
-
     def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         packed = dense(tensors[0])
         return packed, packed
+
+    def _empty(self, elements: Sequence[Tensor]) -> Tensor:
+        found, packed = self._found, elements[0]
+        return torch.empty_strided(
+            found.shape, found.strides, dtype=self.dtype, device=packed.device
+        )
 
     def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
         return self._found.strides
@@ -325,19 +358,9 @@ class _Packed(_Elementwise):
         torch.autograd.graph.increment_version(gradient)
         return [gradient], (gradient, gradient)
 
-    @property
-    def _places(self) -> Places | None:
-        return self._found.backward
-
     def told(self) -> tuple[Any, ...] | None:
         """What `native.cpp` is told of these calls; None if it does not take them."""
         return None if self._packing.reuse else super().told()
-
-    def _lies(self) -> tuple[Sequence[int], ...] | None:
-        shape, strides = self._found.shape, self._found.strides
-        size, *forward = self._found.forward
-        _, *backward = self._found.backward
-        return shape, strides, extents(self.layout, size), *forward, *backward
 
 
 def _launched(call: _Elementwise, tensors: Sequence[Tensor]) -> Tensor | None:
@@ -363,6 +386,8 @@ def _call(
 ) -> _Elementwise:
     if packing:
         return _Packed(formula, module, dtype, numbers, layout, packing)
+    if isinstance(layout, Rows):
+        return _Rows(formula, module, dtype, numbers, layout)
     return _Elementwise(formula, module, dtype, numbers, layout)
 
 

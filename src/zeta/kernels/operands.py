@@ -220,6 +220,44 @@ def _packed_layout(
     return PackedLayout(layout, view.shape, like.stride(), pairs, forward, backward)
 
 
+class Rows(NamedTuple):
+    """How a kernel reads inputs whose rows are dense and lie apart.
+
+    Attributes:
+        layout: of each of them.
+        strides: of a dense tensor of their shape.
+        places: the inputs, and as many dense tensors as there are.
+    """
+
+    layout: Layout
+    strides: tuple[int, ...]
+    places: Places
+
+
+@lru_cache(maxsize=256)
+def find_rows(shape: torch.Size, strides: tuple[tuple[int, ...], ...]) -> Rows | None:
+    """The longest rows that are dense in all inputs of these strides, with one step from each to
+    the next; None if there are no such rows.
+    """
+    dense_strides = torch.empty(shape, device="meta").stride()
+    dims = [d for d in range(len(shape)) if shape[d] != 1]
+    apart = [d for d in dims if any(own[d] != dense_strides[d] for own in strides)]
+    inner = math.prod(shape[max(apart) + 1 :])
+    outer = [d for d in dims if d <= max(apart)]
+    steps = [own[outer[-1]] for own in strides]
+    rows = math.prod(shape[d] for d in outer)
+    as_one = all(
+        own[d] * inner == step * dense_strides[d]
+        for own, step in zip(strides, steps, strict=True)
+        for d in outer
+    )
+    if inner < 2 or not rows or not as_one:
+        return None
+    count = len(strides)
+    places = Places(rows * inner, (0,) * 2 * count, (*steps, *[inner] * count))
+    return Rows(Layout((), (), 0, rows, 1, inner, apart=True), dense_strides, places)
+
+
 def extents(layout: Layout | None, size: int) -> tuple[int, int, int]:
     """(outer, channels, inner) as kernels take them; outer in elements where inner is 1.
 
