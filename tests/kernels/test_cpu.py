@@ -19,6 +19,8 @@ def layouts():
         "channels_last": x.contiguous(memory_format=torch.channels_last),
         "transposed": x.transpose(0, 3),
         "strided": torch.randn(6, 5, 4, 12)[::2, :, :, ::2],
+        "rows apart": torch.randn(3, 5, 4, 13)[..., 3:9],
+        "rows apart unevenly": torch.randn(3, 9, 4, 6)[:, 2:7, :, :4],
         "expanded": torch.randn(5, 1, 6).expand(3, 5, 4, 6),
         "empty": torch.randn(3, 0, 4, 6),
         "scalar": torch.randn(()),

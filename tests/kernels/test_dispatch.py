@@ -66,6 +66,52 @@ def test_saves_the_input_and_the_parameters_alone():
     assert any(t.data_ptr() == x.data_ptr() for t in saved)
 
 
+def apart(dtype):
+    """Two inputs by how their rows lie, and whether kernels read them there."""
+
+    def randn(*shape):
+        return torch.randn(shape).to(dtype)
+
+    packed, tensor = randn(2, 3, 80), randn(2, 3, 40)
+    return {
+        "halves": (packed.chunk(2, -1), True),
+        "halves of two rows": (randn(2, 6, 40).chunk(2, 1), True),
+        "apart and dense": ((packed[..., 40:], tensor), True),
+        "dense and apart": ((tensor, packed[..., 7:47]), True),
+        "every other row": ((randn(2, 6, 40)[:, ::2], tensor), True),
+        "every other element": ((packed[..., ::2], tensor), False),
+        "unevenly apart": ((randn(2, 5, 41)[:, :3, 1:], tensor), False),
+        "turned": ((randn(40, 3, 2).permute(2, 1, 0), tensor), False),
+        "repeated": ((randn(40).expand(2, 3, 40), tensor), False),
+    }
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("kind", apart(torch.float32))
+def test_rows_that_lie_apart_are_read_there(kind, dtype, launches):
+    """Value and gradients have the bits of those of dense inputs."""
+    views, read_there = apart(dtype)[kind]
+    inputs = [x.detach().requires_grad_() for x in views]
+    parameters = [torch.tensor(v, requires_grad=True) for v in (0.7, 1.5)]
+    upstream = torch.randn(inputs[0].shape).to(dtype)
+
+    def all_of(*inputs):
+        y = activations.swiglu_oai(*inputs, *parameters)
+        assert is_fused(y)
+        return [y, *torch.autograd.grad(y, [*inputs, *parameters], upstream)]
+
+    found = all_of(*inputs)
+    for _, elements, *_ in launches:
+        same = [x.data_ptr() == y.data_ptr() for x, y in zip(inputs, elements, strict=True)]
+        assert all(same) is read_there
+    dense = [x.detach().clone(memory_format=torch.contiguous_format) for x in inputs]
+    expected = all_of(*[x.requires_grad_() for x in dense])
+    for a, b in zip(found[:3], expected[:3], strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(found[3:], expected[3:], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
 def test_in_place_change_of_the_input_is_noticed():
     leaf = torch.randn(10, requires_grad=True)
     x = leaf * 1

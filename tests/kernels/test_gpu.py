@@ -244,6 +244,15 @@ def test_three_tensors(own):
 
 
 @pytest.mark.usefixtures("through_kernels")
+@pytest.mark.parametrize("f", [activations.swiglu, OAI], ids=name)
+def test_a_gate_of_two_halves_of_a_tensor(f):
+    packed = torch.randn(5, 3, 140, device=DEVICE).mul(6).requires_grad_()
+    inputs, parameters = packed.chunk(2, -1), learned(f)
+    expected = ARRAYS.evaluate(f, inputs, f.bind(*parameters))
+    check_by_kernels(f(*inputs, *parameters), expected, [packed, *parameters])
+
+
+@pytest.mark.usefixtures("through_kernels")
 @pytest.mark.parametrize("layout", ["halves", "interleaved"])
 @pytest.mark.parametrize(
     ("f", "dim", "own"),

@@ -294,17 +294,8 @@ class _Rows(_Elementwise):
     def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         return tensors[: self._count]
 
-    def _empty(self, elements: Sequence[Tensor]) -> Tensor:
-        return torch.empty_like(elements[0], memory_format=torch.contiguous_format)
-
     def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
         return self._found.strides
-
-    def _stores(
-        self, elements: Sequence[Tensor], needed: Sequence[bool]
-    ) -> tuple[list[Tensor], Sequence[Tensor]]:
-        gradients = [self._empty(elements) for need in needed if need]
-        return gradients, gradients
 
 
 class _Packed(_Elementwise):

@@ -226,7 +226,7 @@ class Rows(NamedTuple):
     Attributes:
         layout: of each of them.
         strides: of a dense tensor of their shape.
-        places: the inputs, and as many dense tensors as there are.
+        places: the inputs, and as many dense tensors.
     """
 
     layout: Layout
@@ -236,26 +236,24 @@ class Rows(NamedTuple):
 
 @lru_cache(maxsize=256)
 def find_rows(shape: torch.Size, strides: tuple[tuple[int, ...], ...]) -> Rows | None:
-    """The longest rows that are dense in all inputs of these strides, with one step from each to
-    the next; None if there are no such rows.
+    """How rows of inputs with these strides are read, not all of which are contiguous.
+
+    None unless in each of them the rows are dense, and equally far from one to the next.
     """
-    dense_strides = torch.empty(shape, device="meta").stride()
+    whole = torch.empty(shape, device="meta").stride()
     dims = [d for d in range(len(shape)) if shape[d] != 1]
-    apart = [d for d in dims if any(own[d] != dense_strides[d] for own in strides)]
-    inner = math.prod(shape[max(apart) + 1 :])
-    outer = [d for d in dims if d <= max(apart)]
-    steps = [own[outer[-1]] for own in strides]
-    rows = math.prod(shape[d] for d in outer)
-    as_one = all(
-        own[d] * inner == step * dense_strides[d]
+    last = max(d for d in dims if any(own[d] != whole[d] for own in strides))
+    row, outer = math.prod(shape[last + 1 :]), [d for d in dims if d <= last]
+    steps = [own[last] for own in strides]
+    even = all(
+        step >= row and all(own[d] * row == step * whole[d] for d in outer)
         for own, step in zip(strides, steps, strict=True)
-        for d in outer
     )
-    if inner < 2 or not rows or not as_one:
+    if row < 2 or not even:
         return None
-    count = len(strides)
-    places = Places(rows * inner, (0,) * 2 * count, (*steps, *[inner] * count))
-    return Rows(Layout((), (), 0, rows, 1, inner, apart=True), dense_strides, places)
+    count, rows = len(strides), math.prod(shape[d] for d in outer)
+    places = Places(rows * row, (0,) * 2 * count, (*steps, *[row] * count))
+    return Rows(Layout((), (), 0, rows, 1, row, apart=True), whole, places)
 
 
 def extents(layout: Layout | None, size: int) -> tuple[int, int, int]:
