@@ -83,22 +83,22 @@ class _Reader(ast.NodeVisitor):
             self._names.discard(node.id)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        self._operate(node.op, node.target, node.value)
+        self.visit(node.value)
+        self._count_factor(node.target, node.op, node.value)
+        self.visit(node.target)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        self._operate(node.op, node.left, node.right)
-
-    def _operate(self, operator: ast.operator, *operands: ast.expr) -> None:
-        is_product = isinstance(operator, ast.Mult)
-        for operand, other in zip(operands, reversed(operands), strict=True):
-            if not self._is_result(operand):
-                self.visit(operand)
-                continue
-            if is_product and not isinstance(other, ast.Constant):
-                self.products += 1
+        for operand, other in ((node.left, node.right), (node.right, node.left)):
+            if self._is_result(operand):
+                self._count_factor(operand, node.op, other)
+                self._look_into(operand)
             else:
-                self.others += 1
-            self._look_into(operand)
+                self.visit(operand)
+
+    def _count_factor(self, operand: ast.expr, operator: ast.operator, other: ast.expr) -> None:
+        is_product = isinstance(operator, ast.Mult) and not isinstance(other, ast.Constant)
+        self.products += is_product and self._is_result(operand)
+        self.others += not is_product and self._is_result(operand)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.others += self._is_activation(node)
