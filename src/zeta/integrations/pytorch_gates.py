@@ -78,7 +78,7 @@ class PendingGate:
         fused: the module that answered this.
 
     Raises:
-        TypeError: used in another way, and the formula is no activation times the value.
+        RuntimeError: used in another way, and the formula is no activation times the value.
     """
 
     def __init__(self, gate: Tensor, fused: FusedGate) -> None:
@@ -99,7 +99,7 @@ class PendingGate:
         """The activation itself."""
         fused, gate = self._fused, self._gate
         if not fused.is_product:
-            raise TypeError(
+            raise RuntimeError(  # a TypeError in an operator is lost: Python tries another one
                 f"{fused.name}: {fused.activation.formula!r} is no activation times a value, so "
                 "that the code around it can only multiply by it, a tensor like "
                 f"{_shown(gate)}; it came to {use}"

@@ -135,8 +135,9 @@ def replace_gates(
     Raises:
         ValueError: no place was found, and the message says of each activation why.
         TypeError: no PyTorch model, or a scripted, quantised or distributed one; a formula that has
-            not two inputs. Later, from the model: a gate that is no function of the gate times the
-            value (``swiglu_oai``) meets a value of another shape, dtype or device.
+            not two inputs.
+        RuntimeError: from the model: a formula that is no activation times the value
+            (``swiglu_oai``) meets a value of another shape, dtype or device.
         UnknownNameError: the formula is no name of the catalogue.
 
     Example:
