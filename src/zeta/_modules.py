@@ -24,7 +24,8 @@ def check_one_input(formula: Formula, where: str) -> None:
     if len(formula.inputs) > 1:
         raise TypeError(
             f"{where} needs a formula of one input, and {formula!r} takes "
-            f"{len(formula.inputs)} ({', '.join(formula.inputs)}): call it, or use GatedUnit"
+            f"{len(formula.inputs)} ({', '.join(formula.inputs)}): call it, use GatedUnit, or "
+            "zeta.replace_gates on a PyTorch model"
         )
 
 

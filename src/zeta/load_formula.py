@@ -38,7 +38,7 @@ def load_formula(source: str, *, inputs: int | None = 1) -> Formula:
     if inputs not in (None, len(found.inputs)):
         raise UserError(
             f"{source!r} takes {len(found.inputs)} inputs ({', '.join(found.inputs)}), and an "
-            f"activation takes {inputs}"
+            f"activation takes {inputs}; zeta list shows those of the catalogue"
         )
     return found
 

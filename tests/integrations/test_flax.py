@@ -328,6 +328,10 @@ def test_errors():
         zeta.replace_activations(Net(), "Gelu", Exo)
     with pytest.raises(ValueError, match=r"glu halves the width"):
         zeta.replace_activations(nnx.Sequential(nnx.glu), "glu", Exo)
+    with pytest.raises(TypeError, match=r"needs a formula of one input, and swiglu\(gate, value\)"):
+        zeta.replace_activations(Net(), "relu", "swiglu")
+    with pytest.raises(TypeError, match=r"replace_gates takes a torch.nn.Module, got Net: on Flax"):
+        zeta.replace_gates(Net())
     with pytest.raises(TypeError, match=r"must make an nnx\.Module, not dict"):
         zeta.replace_activations(Net(), "relu", dict)
     with pytest.raises(TypeError, match="a class or function"):

@@ -639,6 +639,7 @@ REFUSED = [
     (lambda: nn.Sequential(nn.ReLU()), nn.ReLU, "exoo", ValueError, "did you mean 'exo'"),
     (lambda: nn.Sequential(nn.ReLU()), F.relu, Exo, TypeError, "give its name, 'relu'"),
     (lambda: nn.Sequential(nn.ReLU()), 3, Exo, TypeError, "must be a type, a tuple"),
+    (lambda: nn.Sequential(nn.SiLU()), "silu", "swiglu", TypeError, "2 .*: .*zeta.replace_gates"),
     (scripted, nn.ReLU, Exo, TypeError, "scripted or frozen"),
     (traced_and_frozen, nn.ReLU, Exo, TypeError, "scripted or frozen"),
     (quantised, nn.ReLU, Exo, TypeError, "quantised"),

@@ -46,6 +46,13 @@ SIZE = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
+GPT_OSS = {
+    **SIZE,
+    "vocab_size": 24,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "num_local_experts": 4,
+}
 TOKENS = torch.arange(24).reshape(2, 12)
 NAMES = ["exo", "learnable_selu_variation", "laplace"]
 
@@ -182,6 +189,24 @@ def test_theirs_are_taken_over_when_asked():
     assert type(theirs.ACT2FN["laplace"]) is theirs.LaplaceActivation
     with pytest.raises(ValueError, match="did you mean 'gelu'"):
         zeta.register_transformers(replace=("gelo",))
+
+
+def test_a_gate_is_no_activation_of_a_configuration():
+    message = (
+        r"one input, and swiglu\(gate, value\) takes 2 .*zeta.replace_gates on a PyTorch model"
+    )
+    with pytest.raises(TypeError, match=message):
+        zeta.register_transformers(replace=("swiglu",))
+    assert "swiglu" not in zeta.register_transformers()
+    with pytest.raises(TypeError, match=message):
+        llama(hidden_act="swiglu")
+    model = GptOssForCausalLM(GptOssConfig(hidden_act="swiglu", **GPT_OSS))  # which ignores it
+    for surgery in (
+        lambda: zeta.replace_activations(model, "silu", "exo"),
+        lambda: zeta.replace_gates(model),
+    ):
+        with pytest.raises(ValueError, match="hidden_act='swiglu', but no module computes that"):
+            surgery()
 
 
 def test_laplace_is_theirs_with_the_lower_tail_kept():
@@ -513,8 +538,7 @@ def test_values_that_were_lost_on_the_meta_device_are_named(tmp_path):
 
 def test_a_model_that_ignores_its_configuration_says_so():
     zeta.register_transformers()
-    size = {**SIZE, "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4}
-    model = GptOssForCausalLM(GptOssConfig(vocab_size=24, hidden_act="exo", **size))
+    model = GptOssForCausalLM(GptOssConfig(hidden_act="exo", **GPT_OSS))
     assert not any(isinstance(module, zeta.nn.FormulaModule) for module in model.modules())
     message = "says hidden_act='exo', but no module computes that: the model ignores this setting"
     for inputs in (None, TOKENS):

@@ -10,7 +10,7 @@ from typing import Any
 
 from zeta import activations
 from zeta._formula import Formula
-from zeta._modules import CLASSES, IsMatched
+from zeta._modules import CLASSES, IsMatched, check_one_input
 from zeta.integrations.names import GATES, activation_name
 
 
@@ -41,11 +41,13 @@ class Maker:
 
         Raises:
             UnknownNameError: no such name in the catalogue.
-            TypeError: one module, which cannot stand in several places, or nothing callable.
+            TypeError: a formula of several inputs; one module, which cannot stand in several
+                places; nothing callable.
         """
         if isinstance(replacement, str):
             replacement = activations.get(replacement)
         if isinstance(replacement, Formula):
+            check_one_input(replacement, "the place of an activation")
             build, arguments = self.of_formula(replacement)
             return functools.partial(build, **arguments)
         if isinstance(replacement, self.module_type) or not callable(replacement):

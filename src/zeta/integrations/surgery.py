@@ -82,7 +82,7 @@ def replace_activations(
             name that would match; or a gate, ``"glu"``, would be replaced by what is elementwise;
             or an activation with parameters per channel cannot be matched without example inputs.
         TypeError: no model, a scripted, quantised or distributed one, or a replacement that makes
-            no module.
+            no module, or is a gate, for which there is :func:`replace_gates`.
         UnknownNameError: the replacement is no name of the catalogue.
 
     Example:

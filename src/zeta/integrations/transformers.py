@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from zeta import activations
 from zeta._errors import missing_extra
+from zeta._formula import Formula
+from zeta._modules import check_one_input
 from zeta.integrations.names import activation_name
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def register_transformers(*, replace: str | Collection[str] = ("laplace",)) -> t
 
     Raises:
         UnknownNameError: a name in ``replace`` that is not in the catalogue.
+        TypeError: one that is a gate; also from a model whose configuration names one.
         ImportError: transformers is not installed.
 
     Example:
@@ -62,13 +65,27 @@ def register_transformers(*, replace: str | Collection[str] = ("laplace",)) -> t
     from zeta.integrations.pytorch import MAKER
 
     names = (replace,) if isinstance(replace, str) else replace
-    taken_over = {activations.get(name).name for name in names}
+    taken_over = {_activation(name).name for name in names}
     ours = {name: MAKER.of_formula(formula) for name, formula in activations.CATALOGUE.items()}
     for name, entry in ours.items():
         if name not in ACT2FN or name in taken_over:
             ACT2FN[name] = entry
+    for name in activations.GATES:
+        ACT2FN.setdefault(name, (_activation, {"name": name}))  # what a look-up calls, and raises
     # `ACT2FN[name]` would build a module.
     return tuple(name for name, entry in ours.items() if dict.get(ACT2FN, name) == entry)
+
+
+def _activation(name: str) -> Formula:
+    """The catalogue's activation of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+        TypeError: it is a gate.
+    """
+    formula = activations.get(name)
+    check_one_input(formula, "an activation's name in transformers")
+    return formula
 
 
 def configured_activations(model: nn.Module) -> dict[str, str]:
@@ -97,11 +114,12 @@ def written_into_code(model: nn.Module) -> str:
         return ""
     from transformers.activations import ACT2FN
 
+    built = ACT2FN.keys() - activations.GATES.keys()  # a gate's look-up raises
     computed = {activation_name(module) for module in model.modules()}
     ignored = [
         said
         for said, name in configured.items()
-        if (activation_name(ACT2FN[name]) if name in ACT2FN else name) not in computed
+        if (activation_name(ACT2FN[name]) if name in built else name) not in computed
     ]
     if not ignored:
         return ""

@@ -6,6 +6,7 @@ import numpy as np
 
 from zeta import activations
 from zeta._formula import Formula
+from zeta._modules import check_one_input
 
 __all__ = ["calculate_gain"]
 
@@ -35,7 +36,7 @@ def calculate_gain(formula: Formula | str, **parameters: float) -> float:
         standard deviation of ``gain / √fan_in``.
 
     Raises:
-        TypeError: something else than a formula or a name, or an unknown parameter.
+        TypeError: something else than a formula of one input or a name, or an unknown parameter.
         ValueError: an unknown name, or an expectation that is 0, infinite or too irregular to
             integrate.
 
@@ -56,6 +57,7 @@ def calculate_gain(formula: Formula | str, **parameters: float) -> float:
             "calculate_gain: formula must be a Formula or a name of the catalogue, got "
             f"{type(found).__name__}"
         )
+    check_one_input(found, "calculate_gain")
     values = {name: float(value) for name, value in found.bind(**parameters).items()}
 
     def weighted(z: float) -> float:
