@@ -582,5 +582,5 @@ def step(model, x):
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(TypeError, match="the model must be a torch.nn.Module, .*; got int"):
+    with pytest.raises(TypeError, match=r"the model must be a torch.nn.Module, .*; got int"):
         zeta.replace_gates(3)

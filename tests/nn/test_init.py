@@ -69,7 +69,7 @@ def test_what_has_no_gain_says_so():
         with pytest.raises(ValueError, match=rf"calculate_gain: .* of {f.name}"):
             init.calculate_gain(f)
     with pytest.raises(TypeError, match=r"one input, and swiglu\(gate, value\) takes 2"):
-        calculate_gain("swiglu")
+        init.calculate_gain("swiglu")
     with pytest.raises(ValueError, match="unknown activation 'exoo'; did you mean 'exo'"):
         init.calculate_gain("exoo")
     with pytest.raises(TypeError, match="must be a Formula or a name of the catalogue, got Exo"):
