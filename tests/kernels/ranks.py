@@ -1,4 +1,4 @@
-"""One rank of two: a network with learnable activations under DDP or FSDP2, against one process.
+"""One rank of two: a network with activations and a gate under DDP or FSDP2, against one process.
 
 Run by test_distributed.py as ``python ranks.py KIND RANK FILE``; prints what went through kernels.
 """
@@ -14,11 +14,23 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+import zeta
 from zeta import activations
 from zeta.kernels import cpu, native
 from zeta.nn import ActivatedLinear, Exo, GatedUnit, LearnableSELUVariation
 
 WORLD = 2
+
+
+class Gated(nn.Module):
+    """A feed-forward layer with a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up, self.act = nn.Linear(8, 8), nn.Linear(8, 8), nn.SiLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.gate(x)) * self.up(x)
 
 
 def main(kind: str, rank: int, file: str) -> None:
@@ -38,10 +50,11 @@ def check(kind: str, rank: int) -> None:
     gated_linear = ActivatedLinear(4, 8, activations.swiglu)
     linear = ActivatedLinear(8, 8, activations.exo, learnable=True)
     network = nn.Sequential(
-        *(nn.Linear(4, 8), channels, exo, nn.Linear(8, 8), gate, nn.Linear(4, 8)),
+        *(nn.Linear(4, 8), channels, exo, Gated(), nn.Linear(8, 8), gate, nn.Linear(4, 8)),
         *(gated_linear, linear, scalar),
     )
     whole = copy.deepcopy(network)
+    zeta.replace_gates(network)
     x = torch.randn(2 * WORLD, 4)
     whole(x).square().mean().backward()
     if kind == "ddp":
@@ -53,6 +66,7 @@ def check(kind: str, rank: int) -> None:
             fully_shard(Exo(learnable=True))
         for module in (exo, linear.activation):
             module.alpha = nn.Parameter(module.alpha.detach().reshape(1))
+        fully_shard(network[3])
         parallel = fully_shard(network, ignored_params=set(scalar.parameters()))
     by_native, by_python = [], []
     native.build()

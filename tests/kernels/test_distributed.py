@@ -25,9 +25,9 @@ def test_gradients_equal_the_single_process(kind, tmp_path, clean_env):
         for rank in ranks:
             out, err = rank.communicate(timeout=120)
             assert rank.returncode == 0, err
-            # By C++ two activations and two before linear maps; by Python two per channel, and what
-            # is formed again: forward and backward each.
-            assert "launched 4 by C++, 8 by Python" in out
+            # By C++ two activations, a product of a replaced gate and two before linear maps; by
+            # Python two per channel, and what is formed again: forward and backward each.
+            assert "launched 5 by C++, 8 by Python" in out
     finally:
         for rank in ranks:
             rank.kill()

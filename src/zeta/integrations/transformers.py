@@ -70,8 +70,8 @@ def register_transformers(*, replace: str | Collection[str] = ("laplace",)) -> t
     for name, entry in ours.items():
         if name not in ACT2FN or name in taken_over:
             ACT2FN[name] = entry
-    for name in activations.GATES:
-        ACT2FN.setdefault(name, (_activation, {"name": name}))  # what a look-up calls, and raises
+    for name in activations.GATES.keys() - ACT2FN.keys():
+        ACT2FN[name] = _activation, {"name": name}  # what a look-up calls, and raises
     # `ACT2FN[name]` would build a module.
     return tuple(name for name, entry in ours.items() if dict.get(ACT2FN, name) == entry)
 
