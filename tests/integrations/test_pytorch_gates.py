@@ -143,10 +143,10 @@ def test_the_gates_that_are_an_activation_times_the_value():
 
 
 WITHOUT_A_GATE = {
-    "quick_gelu": "it has no gate; name a formula",
-    "gelu_10": "it has no gate; name a formula",
-    "relu6": "it has no gate; name a formula",
-    "tanh": "it has no gate; name a formula",
+    "quick_gelu": "the catalogue has no gate of it; name a formula",
+    "gelu_10": "the catalogue has no gate of it; name a formula",
+    "relu6": "the catalogue has no gate of it; name a formula",
+    "tanh": "the catalogue has no gate of it; name a formula",
     "prelu": "it has values of its own, which no gate of the catalogue has; name a formula",
 }
 
@@ -159,7 +159,7 @@ def test_an_activation_without_a_gate_is_left(name):
     assert [*replaced(report)] == ["0.act"]
     assert report.left == (f"1.act, {act!r}: {WITHOUT_A_GATE[name]}",)
     assert model[1].act is act
-    assert f"left as they are:\n  1.act, {act!r}: it has" in str(report)
+    assert f"left as they are:\n  1.act, {act!r}: " in str(report)
 
 
 def test_a_matched_or_learned_activation_is_left():
@@ -279,9 +279,9 @@ def test_a_shared_activation_is_replaced_where_it_is_a_factor():
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (Plain(nn.SiLU()), "act, SiLU(): the code of Plain multiplies nothing by it"),
-        (Block(nn.Tanh()), "act, Tanh(): it has no gate; name a formula"),
-        (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "1, ReLU(): the code of Sequential multiplies"),
+        (Plain(nn.SiLU()), ": SiLU(): the code of Plain multiplies nothing by it"),
+        (Block(nn.Tanh()), ": Tanh(): the catalogue has no gate of it; name a formula"),
+        (nn.Sequential(nn.ReLU(), nn.ReLU()), "code of Sequential multiplies nothing by it ×2"),
         (nn.Linear(2, 2), "it has no activation that is a module"),
         (nn.SiLU(), "it has no activation that is a module"),
     ],
@@ -485,6 +485,19 @@ def gated(cls, name=None):
 def test_compiles_as_one_graph(cls, name):
     model, x = gated(cls, name), torch.randn(3, 6)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(run(compiled, x), run(model, x), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_compiles_where_the_graph_breaks_before_the_product():
+    class Breaks(Block):
+        def forward(self, x):
+            hidden = self.act(self.gate(x))
+            torch._dynamo.graph_break()
+            return self.down(hidden * self.up(x))
+
+    model, x = gated(Breaks, "swiglu_oai"), torch.randn(3, 6)
+    compiled = torch.compile(model, backend="aot_eager")
     for got, expected in zip(run(compiled, x), run(model, x), strict=True):
         torch.testing.assert_close(got, expected)
 

@@ -21,7 +21,9 @@ def why_no_product(module: Any, attribute: str, base: type) -> str:
         try:
             lines = textwrap.dedent(inspect.getsource(function))
         except (OSError, TypeError):
-            return f"{where} cannot be read"
+            if attribute in function.__code__.co_names:
+                return f"{where} cannot be read"
+            continue
         if f".{attribute}" in lines:
             reader.visit(ast.parse(lines))
     if not reader.products:

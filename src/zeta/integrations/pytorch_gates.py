@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,8 @@ class FusedGate(nn.Module, IsMatched):
         >>> import torch
         >>> from zeta.activations import swiglu
         >>> from zeta.integrations.pytorch_gates import FusedGate
-        >>> act = FusedGate(zeta.nn.GatedUnit(swiglu), "act")
+        >>> from zeta.nn import GatedUnit
+        >>> act = FusedGate(GatedUnit(swiglu), "act")
         >>> act(torch.tensor([1.0, 2.0])) * torch.tensor([3.0, 4.0])
         tensor([2.1932, 7.0464])
     """
@@ -63,9 +65,11 @@ class FusedGate(nn.Module, IsMatched):
     def forward(self, input: Tensor) -> PendingGate | Tensor:
         """The activation of a gate that waits for its value."""
         pending = PendingGate(input, self)
-        if self._backward_hooks or self._backward_pre_hooks or not isinstance(input, Tensor):
-            return pending.activated()
-        return pending.activated() if self._forward_hooks and self.is_product else pending
+        if self._backward_hooks or self._backward_pre_hooks:
+            return pending.activated("a backward hook")
+        if not isinstance(input, Tensor) or (self._forward_hooks and self.is_product):
+            return pending.activated(f"a {type(input).__name__}")
+        return pending
 
 
 class PendingGate:
@@ -237,7 +241,11 @@ def _plan(place: Place, make: Callable[[], Any] | None) -> Callable[[], Any] | s
     if any(True for _ in (*old.parameters(), *old.buffers())):
         return "it has values of its own, which no gate of the catalogue has; name a formula"
     gate = _gate_of(old)
-    return functools.partial(GatedUnit, gate) if gate else "it has no gate; name a formula"
+    return (
+        functools.partial(GatedUnit, gate)
+        if gate
+        else "the catalogue has no gate of it; name a formula"
+    )
 
 
 def _gate_of(activation: nn.Module) -> Formula | None:
@@ -268,7 +276,9 @@ def _made(make: Callable[[], Any]) -> GatedUnit:
 
 
 def _nothing(model: nn.Module, left: list[str]) -> ValueError:
-    reasons = "; ".join(left) or "it has no activation that is a module"
+    counts = Counter(line.partition(", ")[2] for line in left)  # alike in every layer
+    lines = [f"{line} ×{n}" if n > 1 else line for line, n in counts.items()]
+    reasons = "; ".join(lines) or "it has no activation that is a module"
     hint = written_into_code(model)
     return ValueError(
         f"nothing in {type(model).__name__} is act(gate) * value with an activation that a gate "
