@@ -183,6 +183,12 @@ def test_a_forward_of_the_instance_counts_for_the_class():
 def test_code_without_a_source():
     namespace = {"nn": nn}
     exec("class Made(nn.Module):\n    def forward(self, x): return self.act(x) * x", namespace)
-    assert (
-        why_no_product(namespace["Made"](), "act", nn.Module) == "the code of Made cannot be read"
-    )
+    module = namespace["Made"]()
+    assert why_no_product(module, "act", nn.Module) == "the code of Made cannot be read"
+
+
+def test_code_without_a_source_that_has_no_part_in_it():
+    class Extended(Direct):
+        other = eval("lambda self, x: self.up(x)", {})
+
+    assert why_no_product(Extended(), "act", nn.Module) == ""
