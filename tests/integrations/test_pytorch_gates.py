@@ -162,6 +162,18 @@ def test_an_activation_without_a_gate_is_left(name):
     assert f"left as they are:\n  1.act, {act!r}: " in str(report)
 
 
+class Bounded(nn.Module):
+    """What swiglu_step has of its gate; it bounds its value too."""
+
+    def forward(self, x):
+        return F.silu(x).clamp(max=7)
+
+
+def test_a_gate_that_does_more_to_its_value_is_no_gate_of_the_activation():
+    with pytest.raises(ValueError, match="the catalogue has no gate of it; name a formula"):
+        zeta.replace_gates(Block(Bounded()))
+
+
 def test_a_matched_or_learned_activation_is_left():
     model = nn.Sequential(Block(), Block(), Block(activations.silu.module()))
     zeta.replace_activations(model, "0.act", "silu", match_gain=True)
