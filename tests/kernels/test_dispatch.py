@@ -88,7 +88,7 @@ def apart(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @pytest.mark.parametrize("kind", apart(torch.float32))
-def test_rows_that_lie_apart_are_read_there(kind, dtype, launches):
+def test_rows_that_lie_apart_are_read_there(kind, dtype, launcher, launches):
     """Value and gradients have the bits of those of dense inputs."""
     views, read_there = apart(dtype)[kind]
     inputs = [x.detach().requires_grad_() for x in views]
@@ -101,7 +101,7 @@ def test_rows_that_lie_apart_are_read_there(kind, dtype, launches):
         return [y, *torch.autograd.grad(y, [*inputs, *parameters], upstream)]
 
     found = all_of(*inputs)
-    for _, elements, *_ in launches:
+    for _, elements, *_ in launches if launcher == "Python" else ():  # which can be looked at
         same = [x.data_ptr() == y.data_ptr() for x, y in zip(inputs, elements, strict=True)]
         assert all(same) is read_there
     dense = [x.detach().clone(memory_format=torch.contiguous_format) for x in inputs]

@@ -118,6 +118,32 @@ def test_shapes_and_strides(x, by_python):
         assert_same(differentiated(exo, [x], upstream), by_python)
 
 
+def test_rows_that_lie_apart(by_python):
+    gate, value = torch.randn(6, 10).chunk(2, 1)
+    assert_same(differentiated(exo, [gate.requires_grad_()], torch.randn(6, 5)), by_python)
+    tensors = [gate, value.requires_grad_()]
+    assert_same(differentiated(swiglu, tensors, torch.randn(6, 5)), by_python)
+    assert_same(differentiated(swiglu, [gate.detach(), value]), by_python)
+
+
+@pytest.mark.parametrize("launcher", ["C++", "Python"])
+def test_what_was_saved_may_come_back_lying_otherwise(launcher, by_python):
+    """As from `save_on_cpu`, which answers contiguous tensors."""
+
+    def slopes(keep):
+        packed, rows = torch.arange(48.0).view(2, 3, 8), torch.arange(60.0).view(6, 10) / 10
+        packed = (packed.transpose(0, 1).contiguous().transpose(0, 1) / 10).requires_grad_()
+        gate, value = (half.requires_grad_() for half in rows.chunk(2, 1))
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            y = gated(swiglu, packed).sum() + swiglu(gate, value).sum() + exo(gate).sum()
+        return torch.autograd.grad(y, [packed, gate, value])
+
+    call = by_python if launcher == "Python" else lambda function: function()
+    found = call(lambda: slopes(lambda t: t.clone(memory_format=torch.contiguous_format)))
+    for gradient, expected in zip(found, call(lambda: slopes(lambda t: t)), strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
 def test_what_is_left_to_python():
     x = torch.randn(4, 6, requires_grad=True)
     alphas = {
@@ -128,7 +154,7 @@ def test_what_is_left_to_python():
         assert not by_native(exo(x, alpha))
         torch.testing.assert_close(exo(x, alpha), exo(x, 0.7))
     assert exo(torch.empty(0, 3, requires_grad=True)).shape == (0, 3)
-    assert not by_native(swiglu(x[:, ::2], x[:, 1::2]))
+    assert not by_native(swiglu(x[:, ::2], x[:, 1::2]))  # no row is dense
 
 
 def test_double_backward_and_hooks():

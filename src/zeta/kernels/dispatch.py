@@ -24,10 +24,8 @@ from zeta.kernels.build import Run, constant
 from zeta.kernels.function import apply, gradients
 from zeta.kernels.operands import (
     Layout,
-    PackedLayout,
     Packing,
-    Places,
-    Rows,
+    Whereabouts,
     alike,
     broadcasts,
     dense,
@@ -101,7 +99,7 @@ def prepared(
             varied.append(value)
         numbers.append(None)
         tensors.append(value)
-    layout: Layout | PackedLayout | Rows | None = None
+    layout: Layout | Whereabouts | None = None
     if packing or varied:
         layout = packing.layout(dense(x), varied) if packing else find_layout(dense(x), varied)
         if layout is None:
@@ -137,11 +135,7 @@ class _Elementwise:
         plan: what the launcher in C++ knows these calls by; 0 if it does not take them.
     """
 
-    pairs = False
     plan: int | None = None
-    # Where the operands of forward and backward lie; None if each is a dense tensor.
-    reads: Places | None = None
-    writes: Places | None = None
 
     def __init__(
         self,
@@ -149,13 +143,16 @@ class _Elementwise:
         launcher: ModuleType,
         dtype: torch.dtype,
         numbers: tuple[float | None, ...],
-        layout: Layout | None,
+        layout: Layout | Whereabouts | None,
     ) -> None:
         self.formula = formula
         self.launcher = launcher
         self.dtype = dtype
         self.numbers = numbers
-        self.layout = layout
+        self.found = found = layout if isinstance(layout, Whereabouts) else None
+        self.layout = layout.layout if isinstance(layout, Whereabouts) else layout
+        self._reads = found.forward if found else None
+        self._writes = found.backward if found else None
         self._count = self._input_tensors()
         self.run = self._kernel(()) if is_sound(formula) else None
         self._gradient_runs: dict[tuple[bool, ...], Run | None] = {}
@@ -167,9 +164,10 @@ class _Elementwise:
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[()]]:
         """The value; nothing is kept."""
         elements = self._elements(tensors)
-        y = self._empty(elements)
-        parameters = tensors[self._count :]
-        self.launcher.launch(self.run, elements, (y,), None, 0, parameters, self.layout, self.reads)
+        y = self._empty(elements[0])
+        self.launcher.launch(
+            self.run, elements, (y,), None, 0, tensors[self._count :], self.layout, self._reads
+        )
         return y, ()
 
     def backward(
@@ -187,11 +185,11 @@ class _Elementwise:
         elements = self._elements(tensors)
         gradients, stores = self._stores(elements, needed[:n])
         if any(upstream.stride()) or not self.launcher.READS_ONE_UPSTREAM:
-            upstream = alike(upstream, self._strides(elements))
+            upstream = alike(upstream, self._strides(elements[0]))
         learned = [t for t, need in zip(tensors[n:], needed[n:], strict=True) if need]
-        parameters = tensors[self._count :]
+        parameters = tensors[n:]
         sums = self.launcher.launch(
-            run, elements, stores, upstream, len(learned), parameters, self.layout, self.writes
+            run, elements, stores, upstream, len(learned), parameters, self.layout, self._writes
         )
         if sums is None:
             return gradients
@@ -214,33 +212,42 @@ class _Elementwise:
         has_rows = self.layout is not None and self.layout.channel_shape
         if self.launcher is gpu or has_rows or len(self.numbers) > _MOST_NUMBERS:
             return None
-        is_double = self.dtype == torch.float64
-        return self, native.address(self.run), self._count, is_double, self._lies()
+        is_double, is_packed = self.dtype == torch.float64, self._count < len(self.formula.inputs)
+        address = native.address(self.run)
+        return self, address, self._count, is_double, is_packed, self._lies()
 
-    def _lies(self) -> tuple[Sequence[int], ...] | None:
-        """How packed inputs lie: the value's shape and strides, the extents, the places."""
-        return None
+    def _lies(self) -> tuple[Any, ...] | None:
+        """How inputs lie that are not dense and alike: see `native.cpp`."""
+        if self.found is None:
+            return None
+        _, own, shape, strides, _, (size, *forward), (_, *backward) = self.found
+        return own, shape, strides, extents(self.layout, size), *forward, *backward
 
     def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The inputs as a kernel reads them: dense, and alike."""
+        """The inputs as a kernel reads them, whatever hooks made of what was saved."""
+        if self.found:
+            return [*map(alike, tensors, self.found.own)]
         x = dense(tensors[0])
         if self._count == 1:
             return (x,)
         return (x, *[alike(other, x.stride()) for other in tensors[1 : self._count]])
 
-    def _empty(self, elements: Sequence[Tensor]) -> Tensor:
+    def _empty(self, x: Tensor) -> Tensor:
         """Memory for the value."""
-        return torch.empty_like(elements[0])
+        if self.found is None:
+            return torch.empty_like(x)
+        shape, strides = self.found.shape, self.found.strides
+        return torch.empty_strided(shape, strides, dtype=x.dtype, device=x.device)
 
-    def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
+    def _strides(self, x: Tensor) -> tuple[int, ...]:
         """How the value and the upstream gradient lie in memory."""
-        return elements[0].stride()
+        return self.found.strides if self.found else x.stride()
 
     def _stores(
         self, elements: Sequence[Tensor], needed: Sequence[bool]
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
         """Memory for the inputs' gradients: as tensors, and as the kernel writes them."""
-        gradients = [torch.empty_like(x) for x, need in zip(elements, needed, strict=True) if need]
+        gradients = [self._empty(x) for x, need in zip(elements, needed, strict=True) if need]
         return gradients, gradients
 
     def plain(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -271,48 +278,19 @@ class _Elementwise:
         return [(name,) for name in self.formula.inputs]
 
     def _kernel(self, wanted: tuple[str, ...]) -> Run | None:
+        pairs = bool(self.found and self.found.pairs)
         run: Run | None = self.launcher.kernel(
-            self.formula, self.dtype, self.numbers, self.layout, wanted, self.pairs
+            self.formula, self.dtype, self.numbers, self.layout, wanted, pairs
         )
         return run
-
-
-class _Rows(_Elementwise):
-    """The same where rows are dense, and lie apart: halves of a tensor, say, given as views."""
-
-    def __init__(
-        self,
-        formula: Formula,
-        launcher: ModuleType,
-        dtype: torch.dtype,
-        numbers: tuple[float | None, ...],
-        found: Rows,
-    ) -> None:
-        self._found, self.reads, self.writes = found, found.places, found.places
-        super().__init__(formula, launcher, dtype, numbers, found.layout)
-
-    def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        return tensors[: self._count]
-
-    def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
-        return self._found.strides
 
 
 class _Packed(_Elementwise):
     """The same where one tensor holds both inputs, which the kernels read where they lie."""
 
-    def __init__(
-        self,
-        formula: Formula,
-        launcher: ModuleType,
-        dtype: torch.dtype,
-        numbers: tuple[float | None, ...],
-        found: PackedLayout,
-        packing: Packing,
-    ) -> None:
-        self._found, self._packing, self.pairs = found, packing, found.pairs
-        self.reads, self.writes = found.forward, found.backward
-        super().__init__(formula, launcher, dtype, numbers, found.layout)
+    def __init__(self, packing: Packing, *told: Any) -> None:
+        self._packing = packing
+        super().__init__(*told)
 
     def _input_tensors(self) -> int:
         return 1
@@ -324,17 +302,8 @@ class _Packed(_Elementwise):
         return self._packing.views(tensors[0])
 
     def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        packed = dense(tensors[0])
+        (packed,) = super()._elements(tensors)
         return packed, packed
-
-    def _empty(self, elements: Sequence[Tensor]) -> Tensor:
-        found, packed = self._found, elements[0]
-        return torch.empty_strided(
-            found.shape, found.strides, dtype=self.dtype, device=packed.device
-        )
-
-    def _strides(self, elements: Sequence[Tensor]) -> tuple[int, ...]:
-        return self._found.strides
 
     def _stores(
         self, elements: Sequence[Tensor], needed: Sequence[bool]
@@ -376,9 +345,7 @@ def _call(
     packing: Packing | None,
 ) -> _Elementwise:
     if packing:
-        return _Packed(formula, module, dtype, numbers, layout, packing)
-    if isinstance(layout, Rows):
-        return _Rows(formula, module, dtype, numbers, layout)
+        return _Packed(packing, formula, module, dtype, numbers, layout)
     return _Elementwise(formula, module, dtype, numbers, layout)
 
 

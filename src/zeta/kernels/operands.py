@@ -144,7 +144,7 @@ class Packing:
             parts = packed.chunk(2, self.dim)
         return (parts[1], parts[0]) if self.first else (parts[0], parts[1])
 
-    def layout(self, packed: Tensor, parameters: Sequence[Tensor]) -> PackedLayout | None:
+    def layout(self, packed: Tensor, parameters: Sequence[Tensor]) -> Whereabouts | None:
         """How a kernel reads the dense ``packed``; None if it cannot.
 
         Args:
@@ -169,17 +169,19 @@ class Places(NamedTuple):
     steps: tuple[int, ...]
 
 
-class PackedLayout(NamedTuple):
-    """How a kernel reads a tensor of two inputs.
+class Whereabouts(NamedTuple):
+    """How a kernel reads inputs that lie otherwise than dense and alike.
 
     Attributes:
-        layout: of each of the two.
-        shape, strides: of what has the shape of one, dense.
-        pairs: whether they lie element by element in turn.
+        layout: of each input.
+        own: the strides of the tensors that hold them.
+        shape, strides: of the value, dense.
+        pairs: whether two inputs in one tensor lie element by element in turn.
         forward, backward: the inputs and the value; the inputs and their gradients.
     """
 
     layout: Layout
+    own: tuple[tuple[int, ...], ...]
     shape: torch.Size
     strides: tuple[int, ...]
     pairs: bool
@@ -193,7 +195,7 @@ def _packed_layout(
     shape: torch.Size,
     strides: tuple[int, ...],
     parameters: tuple[torch.Size, ...],
-) -> PackedLayout | None:
+) -> Whereabouts | None:
     packed = torch.empty_strided(shape, strides, device="meta")
     views = packing.views(packed)
     view = views[0]
@@ -207,8 +209,8 @@ def _packed_layout(
     else:
         run = inside if packing.interleaved else shape[packing.dim] // 2 * inside
     if parameters:
-        own = [torch.empty(p, device="meta") for p in parameters]
-        layout = find_layout(like, own, apart=not pairs)
+        shaped = [torch.empty(p, device="meta") for p in parameters]
+        layout = find_layout(like, shaped, apart=not pairs)
     else:
         layout = Layout((), (), 0, view.numel() // run, 1, run, apart=True)
     if layout is None or not (pairs or layout.channels * layout.inner == run):
@@ -217,25 +219,12 @@ def _packed_layout(
     offsets = tuple(int(v.storage_offset()) for v in views)
     forward = Places(size, (*offsets, 0), (2 * row, 2 * row, row))
     backward = Places(size, 2 * offsets, (2 * row,) * 4)
-    return PackedLayout(layout, view.shape, like.stride(), pairs, forward, backward)
-
-
-class Rows(NamedTuple):
-    """How a kernel reads inputs whose rows are dense and lie apart.
-
-    Attributes:
-        layout: of each of them.
-        strides: of a dense tensor of their shape.
-        places: the inputs, and as many dense tensors.
-    """
-
-    layout: Layout
-    strides: tuple[int, ...]
-    places: Places
+    dense_strides = like.stride()
+    return Whereabouts(layout, (strides,), view.shape, dense_strides, pairs, forward, backward)
 
 
 @lru_cache(maxsize=256)
-def find_rows(shape: torch.Size, strides: tuple[tuple[int, ...], ...]) -> Rows | None:
+def find_rows(shape: torch.Size, strides: tuple[tuple[int, ...], ...]) -> Whereabouts | None:
     """How rows of inputs with these strides are read, not all of which are contiguous.
 
     None unless in each of them the rows are dense, and equally far from one to the next.
@@ -253,7 +242,8 @@ def find_rows(shape: torch.Size, strides: tuple[tuple[int, ...], ...]) -> Rows |
         return None
     count, rows = len(strides), math.prod(shape[d] for d in outer)
     places = Places(rows * row, (0,) * 2 * count, (*steps, *[row] * count))
-    return Rows(Layout((), (), 0, rows, 1, row, apart=True), whole, places)
+    layout = Layout((), (), 0, rows, 1, row, apart=True)
+    return Whereabouts(layout, strides, shape, whole, False, places, places)
 
 
 def extents(layout: Layout | None, size: int) -> tuple[int, int, int]:

@@ -45,7 +45,7 @@ struct Reference {  // owned
     ~Reference() { Py_XDECREF(object); }
 };
 
-// Where the kernel's operands lie in tensors that hold two inputs each.
+// Where the kernel's operands lie in their tensors.
 struct Places {
     std::vector<int64_t> offsets, steps;  // in elements, per operand
 };
@@ -57,13 +57,20 @@ struct Plan {
     Kernel value;
     int64_t inputs;             // tensors that hold the inputs; the others are parameters
     at::ScalarType arithmetic;  // the dtype that it runs in
-    // Of packed inputs, which are of one shape then.
-    bool is_packed = false;
-    std::vector<int64_t> shape, strides, extents;
+    // Of inputs that lie otherwise than dense and alike; these plans are for one shape each.
+    bool has_places = false, is_packed = false;  // whether one tensor holds two inputs
+    std::vector<std::vector<int64_t>> own;  // the strides of the tensors that hold the inputs
+    std::vector<int64_t> shape, strides;    // of the value
+    std::vector<int64_t> extents;           // outer, channels, inner
     Places forward, backward;
 
     std::mutex mutex;
     std::unordered_map<uint64_t, Kernel> gradients;  // by which tensors want one
+
+    // Memory for what lies as the value does.
+    Tensor empty(const Tensor& x) const {
+        return has_places ? at::empty_strided(shape, strides, x.options()) : at::empty_like(x);
+    }
 
     // The kernel of these tensors' gradients; null if there is none, or Python has raised.
     Kernel gradient(uint64_t wanted) {
@@ -86,9 +93,9 @@ static bool lies_as(const Tensor& x, at::IntArrayRef strides) { return x.strides
 // Whether the kernel can read these tensors where they lie.
 static bool fits(const Plan& plan, TensorList tensors) {
     const Tensor& x = tensors[0];
-    if (!x.is_non_overlapping_and_dense() || x.numel() == 0) return false;
-    for (int64_t i = 1; i < plan.inputs; i++)
-        if (!lies_as(tensors[i], x.strides())) return false;
+    if (x.numel() == 0 || !(plan.has_places || x.is_non_overlapping_and_dense())) return false;
+    for (int64_t i = 0; i < plan.inputs; i++)
+        if (!lies_as(tensors[i], plan.has_places ? at::IntArrayRef(plan.own[i]) : x.strides())) return false;
     for (const Tensor& parameter : tensors.slice(plan.inputs))
         if (parameter.scalar_type() != plan.arithmetic) return false;
     return true;
@@ -97,25 +104,24 @@ static bool fits(const Plan& plan, TensorList tensors) {
 static bool run(const Plan& plan, Kernel kernel, TensorList tensors, const std::vector<void*>& stores,
                 const Places& places, const Tensor* upstream, bool is_one, void* totals) {
     const Tensor& x = tensors[0];
-    const int64_t size = x.numel(), width = x.element_size();
+    const int64_t width = x.element_size(), size = x.numel();
     c10::SmallVector<uint64_t, 40> words = {
         upstream ? (uint64_t)upstream->data_ptr() : 0, (uint64_t)totals, 1, 1, (uint64_t)size, is_one, parallel_for};
-    if (plan.is_packed) std::copy(plan.extents.begin(), plan.extents.end(), words.begin() + 2);
+    if (plan.has_places) std::copy(plan.extents.begin(), plan.extents.end(), words.begin() + 2);
     const size_t first = words.size();
     for (int64_t i = 0; i < plan.inputs; i++) words.push_back((uint64_t)tensors[i].data_ptr());
     if (plan.is_packed) words.push_back(words[first]);  // the other input, in the same tensor
     for (void* store : stores) words.push_back((uint64_t)store);
     const size_t operands = words.size() - first;
-    for (size_t i = 0; i < operands && plan.is_packed; i++) words[first + i] += width * places.offsets[i];
-    for (size_t i = 0; i < operands; i++) words.push_back(plan.is_packed ? places.steps[i] : size);
+    for (size_t i = 0; i < operands && plan.has_places; i++) words[first + i] += width * places.offsets[i];
+    for (size_t i = 0; i < operands; i++) words.push_back(plan.has_places ? places.steps[i] : size);
     for (const Tensor& parameter : tensors.slice(plan.inputs)) words.push_back((uint64_t)parameter.data_ptr());
     return kernel(words.data()) == 0;
 }
 
 static Tensor value_of(const Plan& plan, TensorList tensors) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const Tensor& x = tensors[0];
-    const Tensor y = plan.is_packed ? at::empty_strided(plan.shape, plan.strides, x.options()) : at::empty_like(x);
+    const Tensor y = plan.empty(tensors[0]);
     run(plan, plan.value, tensors, {y.data_ptr()}, plan.forward, nullptr, false, nullptr);
     return y;
 }
@@ -146,7 +152,7 @@ static variable_list gradients_of(Plan& plan, TensorList tensors, Tensor upstrea
     const Kernel kernel = plan.gradient(wanted);
     if (!kernel) return {};
     const Tensor& x = tensors[0];
-    const at::IntArrayRef strides = plan.is_packed ? at::IntArrayRef(plan.strides) : x.strides();
+    const at::IntArrayRef strides = plan.has_places ? at::IntArrayRef(plan.strides) : x.strides();
     const auto steps = upstream.strides();
     const bool is_one = std::all_of(steps.begin(), steps.end(), [](int64_t step) { return step == 0; });
     if (!is_one && !lies_as(upstream, strides))
@@ -157,7 +163,7 @@ static variable_list gradients_of(Plan& plan, TensorList tensors, Tensor upstrea
     const auto is_wanted = [&](size_t i) { return wanted >> i & 1; };
     for (int64_t i = 0; i < plan.inputs; i++) {
         if (!is_wanted(i)) continue;
-        found[i] = at::empty_like(tensors[i]);
+        found[i] = plan.is_packed ? at::empty_like(x) : plan.empty(tensors[i]);
         stores.resize(stores.size() + (plan.is_packed ? 2 : 1), found[i].data_ptr());
     }
     int64_t sums = 0;
@@ -225,22 +231,27 @@ static std::vector<int64_t> integers(PyObject* sequence) {
     return values;
 }
 
-// plan(call, value, inputs, is_double, packed): a plan, as a number; see `_Elementwise.plan`.
+// plan(call, value, inputs, is_double, is_packed, lies): a plan, as a number; see `_Elementwise.plan`.
 static PyObject* plan(PyObject*, PyObject* arguments) {
     HANDLE_TH_ERRORS
-    PyObject *call, *packed;
+    PyObject *call, *lies;
     unsigned long long value;
     long long inputs;
-    int is_double;
-    if (!PyArg_ParseTuple(arguments, "OKLpO", &call, &value, &inputs, &is_double, &packed)) return nullptr;
+    int is_double, is_packed;
+    if (!PyArg_ParseTuple(arguments, "OKLppO", &call, &value, &inputs, &is_double, &is_packed, &lies)) return nullptr;
     auto made = std::make_unique<Plan>();
     made->value = (Kernel)value;
     made->inputs = inputs;
     made->arithmetic = is_double ? at::kDouble : at::kFloat;
-    made->is_packed = packed != Py_None;
-    std::vector<int64_t>* parts[] = {&made->shape, &made->strides, &made->extents, &made->forward.offsets,
-                                     &made->forward.steps, &made->backward.offsets, &made->backward.steps};
-    for (int i = 0; i < 7 && made->is_packed; i++) *parts[i] = integers(PyTuple_GET_ITEM(packed, i));
+    made->is_packed = is_packed;
+    made->has_places = lies != Py_None;
+    if (made->has_places) {
+        PyObject* own = PyTuple_GET_ITEM(lies, 0);
+        for (int64_t i = 0; i < inputs; i++) made->own.push_back(integers(PyTuple_GET_ITEM(own, i)));
+        std::vector<int64_t>* parts[] = {&made->shape, &made->strides, &made->extents, &made->forward.offsets,
+                                         &made->forward.steps, &made->backward.offsets, &made->backward.steps};
+        for (int i = 0; i < 7; i++) *parts[i] = integers(PyTuple_GET_ITEM(lies, i + 1));
+    }
     made->call = Py_NewRef(call);
     return PyLong_FromVoidPtr(made.release());
     END_HANDLE_TH_ERRORS
