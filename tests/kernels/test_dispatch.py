@@ -1,6 +1,8 @@
 """Which calls run as kernels, and that kernels are differentiable as PyTorch expects."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -330,3 +332,19 @@ def test_an_expanded_upstream_gradient():
     summed = torch.autograd.grad(activations.exo(x, alpha).sum(), [x, alpha])
     ones = torch.autograd.grad(activations.exo(x, alpha), [x, alpha], torch.ones(300))
     torch.testing.assert_close(summed, ones, rtol=0, atol=0)
+
+
+def test_calls_import_no_compiler(clean_env):
+    """PyTorch's takes a second, and Triton cannot share a process with TensorFlow."""
+    code = """
+import sys, torch
+from zeta import activations, ops
+x = torch.randn(4, 8, requires_grad=True)
+y = activations.exo(x, 0.7) + activations.laplace(x)
+ops.gated(activations.swiglu, y).sum().backward()
+raise SystemExit(str({"triton", "torch._dynamo", "sympy"} & set(sys.modules) or 0))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=clean_env, capture_output=True, text=True
+    )
+    assert run.stderr.strip() in ("", "0"), run.stderr
