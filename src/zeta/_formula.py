@@ -69,11 +69,19 @@ class Formula:
         Raises:
             TypeError: an input is missing, or as :meth:`bind`.
         """
+        inputs, values = self.arguments(*args, **kwargs)
+        return backend_for(*inputs, *values.values()).evaluate(self, inputs, values)
+
+    def arguments(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs of a call, and every parameter's value by name.
+
+        Raises:
+            TypeError: as a call.
+        """
         count = len(self.inputs)
         if len(args) < count:
             args = self._inputs_by_name(args, kwargs)
-        inputs, values = args[:count], self.bind(*args[count:], **kwargs)
-        return backend_for(*inputs, *values.values()).evaluate(self, inputs, values)
+        return args[:count], self.bind(*args[count:], **kwargs)
 
     def _inputs_by_name(self, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
         """All inputs: those given by position, and those that are taken from ``named``."""

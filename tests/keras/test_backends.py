@@ -11,6 +11,7 @@ INTEGRATIONS = HERE.parent / "integrations"
 
 ON_EVERY_BACKEND = (
     HERE / "check_activations.py",
+    HERE / "check_gated.py",
     HERE / "check_layers.py",
     HERE / "check_mixture.py",
     INTEGRATIONS / "check_keras.py",

@@ -342,9 +342,7 @@ from zeta import activations, ops
 x = torch.randn(4, 8, requires_grad=True)
 y = activations.exo(x, 0.7) + activations.laplace(x)
 ops.gated(activations.swiglu, y).sum().backward()
-raise SystemExit(str({"triton", "torch._dynamo", "sympy"} & set(sys.modules) or 0))
+print({"triton", "torch._dynamo"} & set(sys.modules))
 """
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=clean_env, capture_output=True, text=True
-    )
-    assert run.stderr.strip() in ("", "0"), run.stderr
+    run = [sys.executable, "-c", code]
+    assert subprocess.check_output(run, env=clean_env, text=True).strip() == "set()"

@@ -7,6 +7,7 @@
 ``SELUSoftmax``             SELU, then softmax
 ``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
 ``FormulaModule``           any formula as a module
+``GatedUnit``               any gate as a module
 ==========================  =====================================================
 """
 
@@ -19,12 +20,14 @@ except ModuleNotFoundError as error:
     raise missing_extra("zeta.flax", "Flax", extra="flax") from error
 
 from zeta.flax.activations import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation
+from zeta.flax.gated import GatedUnit
 from zeta.flax.mixture import MixtureOfSoftmaxes
 from zeta.flax.selu_softmax import SELUSoftmax
 
 __all__ = [
     "Exo",
     "FormulaModule",
+    "GatedUnit",
     "LaplaceActivation",
     "LearnableSELUVariation",
     "MixtureOfSoftmaxes",

@@ -48,6 +48,8 @@ class FormulaModule(nnx.Module):
         [-0.2, 1.0]
     """
 
+    _inputs = 1
+
     def __init__(
         self,
         formula: Formula,
@@ -58,7 +60,8 @@ class FormulaModule(nnx.Module):
         channel_dim: int = 1,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
-        _modules.check_one_input(formula, type(self).__name__)
+        if self._inputs == 1:
+            _modules.check_one_input(formula, type(self).__name__)
         shape = _modules.parameter_shape(num_parameters)
         self.formula = formula
         self.learnable = learnable

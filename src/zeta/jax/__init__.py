@@ -1,9 +1,10 @@
 """JAX functions.
 
-Every activation of the catalogue under its name, ``zeta.jax.mish(x)`` say, with its parameters as
-ordinary traced arguments, and
+Every activation and gate of the catalogue under its name, ``zeta.jax.mish(x)`` or
+``zeta.jax.swiglu(gate, value)`` say, with its parameters as ordinary traced arguments, and
 
 =============================  ==============================================================
+``gated``                      a gate on one array that holds both of its inputs
 ``selu_softmax``               SELU, then softmax
 ``mixture_cross_entropy``      the loss of a mixture of softmaxes, in chunks of tokens
 =============================  ==============================================================
@@ -19,19 +20,21 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("zeta.jax", "JAX", extra="jax") from error
 
-from zeta.activations import CATALOGUE, SELU_ALPHA, SELU_SCALE
-from zeta.jax.activations import on_arrays
+from zeta.activations import CATALOGUE, GATES, SELU_ALPHA, SELU_SCALE
+from zeta.jax.activations import gated, on_arrays
 from zeta.jax.mixture import mixture_cross_entropy
 from zeta.jax.selu_softmax import selu_softmax
 
-_FUNCTIONS = {name: on_arrays(formula) for name, formula in CATALOGUE.items()}
+_FUNCTIONS = {name: on_arrays(formula) for name, formula in (CATALOGUE | GATES).items()}
 
 __all__ = [
     "SELU_ALPHA",
     "SELU_SCALE",
+    "gated",
     "mixture_cross_entropy",
     "selu_softmax",
     *CATALOGUE,
+    *GATES,
 ]
 
 

@@ -7,12 +7,15 @@
 ``SELUSoftmax``             SELU, then softmax
 ``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
 ``FormulaLayer``            any formula of the catalogue as a layer
+``GatedUnit``               any gate of the catalogue as a layer
+``gated``                   a gate on one tensor that holds both of its inputs
 ``mixture_cross_entropy``   the loss of a mixture of softmaxes, in chunks of tokens
 ==========================  =====================================================
 
-Every activation of the catalogue is a function too, ``zeta.keras.mish(x)`` say, which serves as
-``activation=`` of a layer. So is ``selu_softmax``, whose documented dimension is the batch's: as
-``activation=`` take ``SELUSoftmax()``. All are registered under the package "zeta".
+Every activation and gate of the catalogue is a function too: ``zeta.keras.swiglu(gate, value)``,
+and ``zeta.keras.mish(x)``, which serves as ``activation=`` of a layer. So is ``selu_softmax``,
+whose documented dimension is the batch's: as ``activation=`` take ``SELUSoftmax()``. All are
+registered under the package "zeta".
 """
 
 from collections.abc import Callable
@@ -25,7 +28,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("zeta.keras", "Keras", extra="keras") from error
 
-from zeta.activations import CATALOGUE, SELU_ALPHA, SELU_SCALE
+from zeta.activations import CATALOGUE, GATES, SELU_ALPHA, SELU_SCALE
 from zeta.keras.activations import (
     Exo,
     FormulaLayer,
@@ -33,14 +36,15 @@ from zeta.keras.activations import (
     LearnableSELUVariation,
     SELUSoftmax,
 )
-from zeta.keras.functions import PACKAGE, on_tensors, selu_softmax
+from zeta.keras.functions import PACKAGE, gated, on_tensors, selu_softmax
+from zeta.keras.gated_unit import GatedUnit
 from zeta.keras.loss import mixture_cross_entropy
 from zeta.keras.matched import Matched as _Matched  # noqa: F401, so that it can be loaded
 from zeta.keras.mixture import MixtureOfSoftmaxes
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: keras.saving.register_keras_serializable(package=PACKAGE)(on_tensors(formula))
-    for name, formula in CATALOGUE.items()
+    for name, formula in (CATALOGUE | GATES).items()
 }
 
 __all__ = [
@@ -48,13 +52,16 @@ __all__ = [
     "SELU_SCALE",
     "Exo",
     "FormulaLayer",
+    "GatedUnit",
     "LaplaceActivation",
     "LearnableSELUVariation",
     "MixtureOfSoftmaxes",
     "SELUSoftmax",
+    "gated",
     "mixture_cross_entropy",
     "selu_softmax",
     *CATALOGUE,
+    *GATES,
 ]
 
 

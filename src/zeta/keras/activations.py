@@ -46,6 +46,8 @@ class FormulaLayer(keras.Layer):
         [-0.2, 1.0]
     """
 
+    _inputs = 1
+
     def __init__(
         self,
         formula: Formula | str,
@@ -62,7 +64,8 @@ class FormulaLayer(keras.Layer):
         self.initial_values = {name: float(value) for name, value in bound.items()}
         self.learnable = learnable
         self.shared_axes = None if shared_axes is None else _axes(shared_axes)
-        _modules.check_one_input(self.formula, type(self).__name__)
+        if self._inputs == 1:
+            _modules.check_one_input(self.formula, type(self).__name__)
         _modules.check_names(self, self.formula, "layer")
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -105,7 +108,7 @@ class FormulaLayer(keras.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The formula, elementwise."""
-        return evaluate(self.formula, inputs, self.parameter_values())
+        return evaluate(self.formula, (inputs,), self.parameter_values())
 
     def parameter_values(self) -> dict[str, Any]:
         """Every parameter's value by name: a number or a variable."""
@@ -124,10 +127,11 @@ class FormulaLayer(keras.Layer):
         return super().get_config() | self._arguments()
 
     def _arguments(self) -> dict[str, Any]:
-        if activations.CATALOGUE.get(self.formula.name) is not self.formula:
+        if (activations.CATALOGUE | activations.GATES).get(self.formula.name) is not self.formula:
+            kind = "FormulaLayer" if self._inputs == 1 else "GatedUnit"
             raise ValueError(
-                f"{self.formula!r} is not in zeta's catalogue, so a FormulaLayer of it cannot be "
-                "saved; derive a layer from FormulaLayer that passes the formula on"
+                f"{self.formula!r} is not in zeta's catalogue, so a {kind} of it cannot be "
+                f"saved; derive a layer from {kind} that passes the formula on"
             )
         return {
             "formula": self.formula.name,
@@ -293,7 +297,7 @@ class LaplaceActivation(FormulaLayer):
     def call(self, inputs: Any, mu: Any = None, sigma: Any = None) -> Any:
         """The activation, elementwise; ``mu`` and ``sigma`` given here win over the layer's."""
         values = _modules.given_or_own(self.parameter_values, mu=mu, sigma=sigma)
-        return evaluate(self.formula, inputs, values)
+        return evaluate(self.formula, (inputs,), values)
 
     def _arguments(self) -> dict[str, Any]:
         options = {"learnable": self.learnable, "shared_axes": self.shared_axes}

@@ -1,7 +1,7 @@
 """Functions on Keras tensors, of whichever backend, symbolic ones included."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ from zeta import activations
 from zeta._backends.evaluate import dtype_name
 from zeta._call_forms import input_also_called
 from zeta._formula import Formula
+from zeta._gated import Order, check_two_inputs, places
 from zeta._selu_softmax import DIM_LEFT_OUT, checked_dim
 from zeta.activations import SELU_ALPHA, SELU_SCALE
 
@@ -31,9 +32,9 @@ class Elementwise(Operation):
         super().__init__(name=name)
         self.function = function
 
-    def call(self, x: Any, **parameters: Any) -> Any:
+    def call(self, *inputs: Any, **parameters: Any) -> Any:
         """The function, elementwise."""
-        return evaluate(activations.get(self.function), x, parameters)
+        return evaluate(activations.get(self.function), inputs, parameters)
 
     def get_config(self) -> dict[str, Any]:
         """What builds the same operation."""
@@ -41,12 +42,12 @@ class Elementwise(Operation):
 
 
 def on_tensors(formula: Formula) -> Callable[..., Any]:
-    """A catalogue formula as a function of a Keras tensor.
+    """A catalogue formula as a function of Keras tensors.
 
-    The function takes the tensor and then the formula's parameters, by position or name, each a
+    The function takes the inputs and then the formula's parameters, by position or name, each a
     number, a tensor or a variable that broadcasts to the input's shape; gradients flow to all of
-    them. It serves as ``activation=`` of a layer and is saved with it. On the PyTorch backend it
-    runs as a fused kernel.
+    them. Of one input, it serves as ``activation=`` of a layer and is saved with it. On the PyTorch
+    backend it runs as a fused kernel.
 
     Raises:
         TypeError: an input that is not floating point, or an unknown parameter.
@@ -62,20 +63,70 @@ def on_tensors(formula: Formula) -> Callable[..., Any]:
     """
 
     @functools.wraps(formula, updated=())
-    def function(x: Any, *args: Any, **kwargs: Any) -> Any:
-        parameters = formula.bind(*args, **kwargs)
-        if any(isinstance(value, KerasTensor) for value in (x, *parameters.values())):
-            return Elementwise(formula.name)(x, **parameters)
-        return evaluate(formula, x, parameters)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        inputs, parameters = formula.arguments(*args, **kwargs)
+        if any(isinstance(value, KerasTensor) for value in (*inputs, *parameters.values())):
+            return Elementwise(formula.name)(*inputs, **parameters)
+        return evaluate(formula, inputs, parameters)
 
     function.__module__ = "zeta.keras"  # where it is found, for pickles
     return function
 
 
-def evaluate(formula: Formula, x: Any, parameters: Mapping[str, Any]) -> Any:
-    """The formula on a tensor of Keras's backend; parameters may be variables."""
+def gated(
+    formula: Formula | str,
+    packed: Any,
+    dim: int = -1,
+    *,
+    layout: Order = "halves",
+    gate_first: bool = True,
+    **parameters: Any,
+) -> Any:
+    """A gate on one tensor that holds both of its inputs; see :func:`zeta.ops.gated`.
+
+    Args:
+        formula: of two inputs, or its name in the catalogue.
+        packed: a tensor (…, 2·n, …), floating point.
+        dim: the dimension that holds both.
+        layout: "halves", or "interleaved" for gate and value in turn.
+        gate_first: whether the gate comes first; `keras.ops.glu` has the value first.
+        parameters: the formula's, by name; gradients flow to tensors.
+
+    Returns:
+        (…, n, …), of the dtype of ``packed``.
+
+    Raises:
+        TypeError: a formula of another number of inputs, or a tensor that is not floating point.
+        ValueError: an unknown layout, or a dimension of odd or unknown size.
+        IndexError: there is no such dimension.
+
+    Example:
+        >>> from keras import ops
+        >>> from zeta.keras import gated
+        >>> y = gated("swiglu", ops.convert_to_tensor([1.0, 2.0, 3.0, 4.0]))
+        >>> [round(value, 4) for value in ops.convert_to_numpy(y).tolist()]
+        [2.1932, 7.0464]
+    """
+    formula = activations.get(formula) if isinstance(formula, str) else formula
+    check_two_inputs(formula)
+    gate, value = halves(formula, packed, dim, layout, gate_first)
+    return on_tensors(formula)(gate, value, **parameters)
+
+
+def halves(
+    formula: Formula, packed: Any, dim: int, layout: Order, gate_first: bool
+) -> tuple[Any, Any]:
+    """Gate and value of a tensor that holds both; see :func:`gated`."""
+    packed = as_tensor(packed)
+    check_float(packed, formula.name, "packed")
+    gate, value = (packed[at] for at in places(formula, packed.shape, dim, layout, gate_first))
+    return gate, value
+
+
+def evaluate(formula: Formula, inputs: Iterable[Any], parameters: Mapping[str, Any]) -> Any:
+    """The formula on tensors of Keras's backend; parameters may be variables."""
     tensors = {name: as_tensor(value) for name, value in parameters.items()}
-    return formula(ops.convert_to_tensor(x), **tensors)
+    return formula(*map(ops.convert_to_tensor, inputs), **tensors)
 
 
 def as_tensor(given: Any) -> Any:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from zeta._formula import Formula
+from zeta._gated import Order
 from zeta.nn.activations import FormulaModule
 from zeta.nn.gated import GatedUnit
 from zeta.ops.activated_linear import activated_linear
-from zeta.ops.gated import Order, Reuse
+from zeta.ops.gated import Reuse
 
 
 class ActivatedLinear(nn.Linear):

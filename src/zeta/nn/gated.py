@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from zeta._formula import Formula
+from zeta._gated import Order, check_two_inputs
 from zeta.nn.activations import FormulaModule
-from zeta.ops.gated import Order, Reuse, check_two_inputs, gated
+from zeta.ops.gated import Reuse, gated
 
 
 class GatedUnit(FormulaModule):

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from zeta._formula import Formula
+from zeta._gated import Order
 from zeta.kernels import dispatch
 from zeta.kernels.function import apply
 from zeta.kernels.operands import Packing
 from zeta.kernels.support import is_eager, is_plain
-from zeta.ops.gated import Order, Reuse, checked_packing, of_packed
+from zeta.ops.gated import Reuse, checked_packing, of_packed
 
 
 def activated_linear(

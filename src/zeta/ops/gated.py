@@ -9,14 +9,11 @@ from torch import Tensor
 
 from zeta._backends.torch_plain import check_input
 from zeta._formula import Formula
+from zeta._gated import Order, check_two_inputs, checked_dim
 from zeta.kernels import dispatch
 from zeta.kernels.operands import Packing
 
-Order = Literal["halves", "interleaved"]
 Reuse = Literal["inputs"] | None
-
-# Arguments of `gated` and `activated_linear`, which also take a formula's parameters by name.
-_OWN = frozenset({"formula", "packed", "dim", "layout", "gate_first", "reuse", "weight", "bias"})
 
 
 def gated(
@@ -87,16 +84,7 @@ def checked_packing(
     """How two inputs lie in the tensor; see :func:`gated` for what is raised."""
     check_two_inputs(formula)
     check_input(packed, formula.name, "packed")
-    if layout not in ("halves", "interleaved"):
-        raise ValueError(f'layout must be "halves" or "interleaved", got {layout!r}')
-    dims = packed.dim()
-    if not -dims <= dim < dims:
-        raise IndexError(f"{formula.name}: packed of shape {tuple(packed.shape)} has no dim {dim}")
-    if packed.shape[dim] % 2:
-        raise ValueError(
-            f"{formula.name}: packed holds a gate and a value along dim {dim}, whose size must be "
-            f"even; got shape {tuple(packed.shape)}"
-        )
+    dim = checked_dim(formula, packed.shape, dim, layout)
     if reuse not in (None, "inputs"):
         raise ValueError(f'reuse must be None or "inputs", got {reuse!r}')
     if reuse and packed.requires_grad and any(map(_is_parameter, (packed, packed._base))):
@@ -104,24 +92,8 @@ def checked_packing(
             f'{formula.name}: reuse="inputs" would write a gradient over a leaf, a parameter say; '
             "give what was computed, not a leaf or a view of one"
         )
-    return Packing(dim % dims, layout == "interleaved", 0 if gate_first else 1, bool(reuse))
+    return Packing(dim, layout == "interleaved", 0 if gate_first else 1, bool(reuse))
 
 
 def _is_parameter(tensor: Tensor | None) -> bool:
     return tensor is not None and tensor.is_leaf and tensor.requires_grad
-
-
-def check_two_inputs(formula: Formula) -> None:
-    """Raise TypeError unless the formula is a gate, whose parameters :func:`gated` can be given."""
-    if not isinstance(formula, Formula):
-        raise TypeError(f"a gate must be a Formula, got {type(formula).__name__}")
-    if len(formula.inputs) != 2:
-        raise TypeError(
-            f"{formula!r} has {len(formula.inputs)} inputs, and a gate has two: call it on tensors"
-        )
-    if not _OWN.isdisjoint(formula.parameters):
-        taken = min(_OWN & formula.parameters.keys())
-        raise TypeError(
-            f"{formula!r}: the functions for gates have an argument {taken!r} of their own; "
-            "name the parameter otherwise"
-        )
