@@ -172,6 +172,9 @@ def check_arguments(
     *,
     num_classes: int | None = None,
     any_dtype: bool = False,
+    function: str = _HERE,
+    token_weight: Any | None = None,
+    target_probability: Any | None = None,
 ) -> None:
     """Raise TypeError or ValueError for tensors that do not fit one another.
 
@@ -180,52 +183,75 @@ def check_arguments(
         hidden, log_prior, weight, target, bias, class_weight: as the loss takes them.
         num_classes: how many classes there are, if weight holds a part of them; None: weight's.
         any_dtype: whether hidden, weight and bias may have different ones.
+        function: whose arguments these are.
+        token_weight, target_probability: as the loss takes them.
     """
-    check_input(hidden, _HERE, "hidden")
-    check_input(log_prior, _HERE, "log_prior")
-    check_input(weight, _HERE, "weight")
+    optional = {
+        "bias": bias,
+        "class_weight": class_weight,
+        "token_weight": token_weight,
+        "target_probability": target_probability,
+    }
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    floats = {"hidden": hidden, "log_prior": log_prior, "weight": weight} | given
+    for name, tensor in floats.items():
+        check_input(tensor, function, name)
     kind = dtype_name(target) if hasattr(target, "dtype") else type(target).__name__
     if kind not in _INTEGERS:
-        raise TypeError(f"{_HERE}: target must consist of integer class indices, got {kind}")
-    if bias is not None:
-        check_input(bias, _HERE, "bias")
-    if class_weight is not None:
-        check_input(class_weight, _HERE, "class_weight")
+        raise TypeError(f"{function}: target must consist of integer class indices, got {kind}")
     if not any_dtype:
-        _check_dtype("weight", weight, hidden)
-        if bias is not None:
-            _check_dtype("bias", bias, hidden)
+        for name in ("weight", "bias"):
+            if name in floats and floats[name].dtype != hidden.dtype:
+                raise TypeError(
+                    f"{function}: hidden and {name} must have one dtype, "
+                    f"got {dtype_name(hidden)} and {dtype_name(floats[name])}"
+                )
     if len(hidden.shape) != 3:
-        raise ValueError(f"{_HERE}: hidden must be (N, K, D), got shape {tuple(hidden.shape)}")
+        raise ValueError(f"{function}: hidden must be (N, K, D), got shape {tuple(hidden.shape)}")
     N, K, D = hidden.shape
     if K == 0:
-        raise ValueError(f"{_HERE}: hidden must have at least one mixture, got K = 0")
+        raise ValueError(f"{function}: hidden must have at least one mixture, got K = 0")
     V = weight.shape[-2] if len(weight.shape) in (2, 3) else 0
     per_mixture = () if len(weight.shape) == 2 else (K,)
-    _check_shape("log_prior", log_prior, (N, K))
-    _check_shape("weight", weight, (*per_mixture, V, D))
-    _check_shape("target", target, (N,))
-    if bias is not None:
-        _check_shape("bias", bias, (*per_mixture, V))
-    if class_weight is not None:
-        _check_shape("class_weight", class_weight, (V if num_classes is None else num_classes,))
+    all_classes = V if num_classes is None else num_classes
+    targets: tuple[int, ...] = ()
+    if target_probability is not None:
+        targets = (target.shape[1] if len(target.shape) == 2 else 0,)
+        if targets > (all_classes,):
+            raise ValueError(
+                f"{function}: target names {targets[0]} classes of each token, "
+                f"and there are {all_classes}"
+            )
+    shapes = {
+        "log_prior": (N, K),
+        "weight": (*per_mixture, V, D),
+        "bias": (*per_mixture, V),
+        "class_weight": (all_classes,),
+        "token_weight": (N,),
+        "target_probability": (N, *targets),
+    }
+    for name, tensor in (floats | {"target": target}).items():
+        if name != "hidden":
+            _check_shape(function, name, tensor, shapes.get(name, (N, *targets)))
 
 
-def check_options(reduction: str, label_smoothing: float, max_chunk_bytes: int | None) -> None:
+def check_options(
+    reduction: str, label_smoothing: float, max_chunk_bytes: int | None, *, function: str = _HERE
+) -> None:
     """Raise ValueError for an option out of its range."""
     if reduction not in REDUCTIONS:
-        raise ValueError(f"{_HERE}: reduction must be one of {REDUCTIONS}, got {reduction!r}")
+        raise ValueError(f"{function}: reduction must be one of {REDUCTIONS}, got {reduction!r}")
     if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"{_HERE}: label_smoothing must be in [0, 1], got {label_smoothing}")
+        raise ValueError(f"{function}: label_smoothing must be in [0, 1], got {label_smoothing}")
     if max_chunk_bytes is not None and max_chunk_bytes < 1:
-        raise ValueError(f"{_HERE}: max_chunk_bytes must be positive, got {max_chunk_bytes}")
+        raise ValueError(f"{function}: max_chunk_bytes must be positive, got {max_chunk_bytes}")
 
 
-def check_targets(bad: Sequence[int], num_classes: int) -> None:
+def check_targets(bad: Sequence[int], num_classes: int, *, function: str = _HERE) -> None:
     """Raise IndexError if there are targets out of range, naming the first."""
     if len(bad):
         raise IndexError(
-            f"{_HERE}: target {bad[0]} is out of range for {num_classes} classes; "
+            f"{function}: target {bad[0]} is out of range for {num_classes} classes; "
             f"accepted: 0 to {num_classes - 1}, or ignore_index"
         )
 
@@ -298,18 +324,12 @@ def check_tie(decoder: str, weight: Sequence[int], embedding: Sequence[int]) -> 
         )
 
 
-def _check_dtype(name: str, parameter: Any, hidden: Any) -> None:
-    if parameter.dtype != hidden.dtype:
-        raise TypeError(
-            f"{_HERE}: hidden and {name} must have one dtype, "
-            f"got {dtype_name(hidden)} and {dtype_name(parameter)}"
-        )
-
-
-def _check_shape(name: str, tensor: Any, expected: tuple[int | None, ...]) -> None:
+def _check_shape(
+    function: str, name: str, tensor: Any, expected: tuple[int | None, ...]
+) -> None:
     if not _fits(tensor.shape, expected):
         raise ValueError(
-            f"{_HERE}: {name} must have shape {expected} to fit the other arguments, "
+            f"{function}: {name} must have shape {expected} to fit the other arguments, "
             f"got {tuple(tensor.shape)}"
         )
 

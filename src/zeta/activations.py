@@ -243,17 +243,77 @@ def situ_glu(gate, value, gate_bound, value_bound):
     return smooth * (value_bound * zm.tanh(value * (1 / value_bound)))
 
 
-_ALL = {name: value for name, value in globals().items() if isinstance(value, Formula)}
+# ---- Logits -----------------------------------------------------------------------------------
+#
+# What stands between logits and a softmax. A formula of which p_v ∝ g(x_v) is given is log g here.
+
+
+@formula(tau=1.0)
+def temperature(x, tau):
+    """x / tau: a flatter distribution for a larger tau. Source: Hinton et al. 2015, Distillation."""
+    return x * (1 / tau)
+
+
+@formula(cap=30.0)
+def softcap(x, cap):
+    """A smooth bound, cap·tanh(x / cap); Gemma 2's. Source: Bello et al. 2016; Gemma Team 2024."""
+    return cap * zm.tanh(x * (1 / cap))
+
+
+@formula
+def sigsoftmax(x):
+    """p ∝ e^x·σ(x), whose logarithm is x - log(1 + e^-x). Source: Kanai et al. 2018, Sigsoftmax."""
+    return x - zm.softplus(-x)
+
+
+@formula
+def taylor_softmax(x):
+    """p ∝ 1 + x + x²/2. Source: de Brébisson and Vincent 2016, the spherical loss family."""
+    c = clip(x, -1e17, 1e17)  # beyond, the square is all, and would overflow
+    beyond = zm.log(zm.maximum(abs(x), 1e17)) - math.log(1e17)
+    return zm.log1p(c + 0.5 * (c * c)) + 2 * beyond
+
+
+@formula
+def stablemax(x):
+    """p ∝ 1 + x for x ≥ 0, else 1 / (1 - x).
+
+    Source: Prieto et al. 2025, Grokking at the Edge of Numerical Stability.
+    """
+    return piecewise(x, positive=lambda x: zm.log1p(x), otherwise=lambda x: -zm.log1p(-x))
+
+
+@formula(scale=23.0, shift=5.0, width=7.5)
+def shifted_sigmoid(x, scale, shift, width):
+    """scale·σ((x + shift) / width), a bound of the logits. Source: Jordan et al., modded-nanogpt."""
+    return scale * zm.sigmoid((x + shift) * (1 / width))
+
+
+_LOGITS = (temperature, softcap, sigsoftmax, taylor_softmax, stablemax, shifted_sigmoid)
+#: Every formula made for logits, which has one input, by name.
+LOGITS: dict[str, Formula] = {f.name: f for f in _LOGITS}
+
+_ALL = {k: f for k, f in globals().items() if isinstance(f, Formula) and k not in LOGITS}
 #: Every activation, a formula of one input, by name.
 CATALOGUE: dict[str, Formula] = {k: f for k, f in _ALL.items() if len(f.inputs) == 1}
 #: Every gate, a formula of the inputs ``gate`` and ``value``, by name.
 GATES: dict[str, Formula] = {k: f for k, f in _ALL.items() if len(f.inputs) == 2}
 
-__all__ = ["CATALOGUE", "GATES", "SELU_ALPHA", "SELU_SCALE", "get", *CATALOGUE, *GATES]
+
+@formula
+def identity(x):
+    """x itself: what stands between logits and a softmax where nothing else does."""
+    return x
+
+
+__all__ = [
+    *("CATALOGUE", "GATES", "LOGITS", "SELU_ALPHA", "SELU_SCALE", "get"),
+    *(*CATALOGUE, *GATES, *LOGITS),
+]
 
 
 def get(name: str) -> Formula:
-    """The catalogue's formula of that name, an activation or a gate.
+    """The catalogue's formula of that name, an activation, a gate or one for logits.
 
     Raises:
         UnknownNameError: there is none; the message suggests the nearest.
@@ -263,6 +323,7 @@ def get(name: str) -> Formula:
         >>> activations.get("exo")
         exo(x, alpha=1)
     """
-    if name not in _ALL:
-        raise UnknownNameError("activation", name, _ALL)
-    return _ALL[name]
+    known = _ALL | LOGITS
+    if name not in known:
+        raise UnknownNameError("activation", name, known)
+    return known[name]

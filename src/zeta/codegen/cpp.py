@@ -68,14 +68,36 @@ constexpr int parameters = {len(value.parameters)};
 {header("softmax.h")}"""
 
 
-def mixture_source(dtype: str) -> str:
-    """The whole translation unit of a mixture of softmaxes' rows.
+@refusals()
+def mixture_source(value: Program, slope: Program, dtype: str) -> str:
+    """The whole translation unit of a softmax head's rows.
 
     Args:
+        value, slope: programs of the formula between logits and softmax, and of its derivatives by
+            x and by every parameter.
         dtype: the logits', as in :func:`source`.
     """
     return f"""\
 {_prelude(dtype)}
+constexpr int parameters = {len(value.parameters)};
+
+INLINE V value(V element, const V* p) {{
+    const V* x = &element;
+    V out[1];
+{_indented(_evaluate(value))}
+    return out[0];
+}}
+
+INLINE V slope(V element, const V* p, V* terms) {{
+    const V* x = &element;
+    V out[1];
+{_indented(_evaluate(slope))}
+    return out[0];
+}}
+
+INLINE void finish(const Number* const* p, int64_t channel, double* totals) {{
+{_indented(_finish(slope))}
+}}
 
 }}  // namespace formula
 {header("storage.h")}

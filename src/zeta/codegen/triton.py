@@ -63,6 +63,63 @@ def source(program: Program, pairs: bool = False) -> str:
     )
 
 
+# One formula for a kernel's tiles; what is not asked for, the compiler leaves out.
+_FUNCTIONS = """\
+import triton
+import triton.language as tl
+
+from zeta.runtime.triton.primitives import *
+
+
+@triton.jit
+def value({element}, parameters_ptr):
+    channel = {element}
+{value}
+    return result
+
+
+@triton.jit
+def slope({element}, parameters_ptr):
+    channel = {element}
+{slope}
+    return result
+
+
+@triton.jit
+def term({element}, parameters_ptr, WHICH: tl.constexpr):
+    channel = {element}
+{terms}
+    return result
+"""
+
+
+@refusals()
+def mixture_source(value: Program, slope: Program) -> str:
+    """The Python source of a module with ``value``, ``slope`` and ``term`` of a formula.
+
+    Args:
+        value, slope: as in `zeta.codegen.cpp.mixture_source`.
+    """
+    read = [
+        f"{identifier('parameter', name)} = tl.load(parameters_ptr + {i})"
+        for i, name in enumerate(value.parameters)
+    ]
+    terms = {}
+    for k, sum_ in enumerate(slope.sums):
+        terms |= {f"term{k}": sum_.term, f"factor{k}": sum_.factor}
+    chosen = [f"if WHICH == {k}:\n        result = term{k} * factor{k}" for k in range(len(terms) // 2)]
+    zero = "result = splat(0.0, channel)"
+    bodies = {
+        "value": [*read, *_TRITON.statements({"result": value.stores[0]})],
+        "slope": [*read, *_TRITON.statements({"result": slope.stores[0]})],
+        "terms": [*read, *_TRITON.statements(terms), zero, *chosen],
+    }
+    return _FUNCTIONS.format(
+        element=identifier("element", value.elements[0]),
+        **{name: "\n".join(f"    {line}" for line in lines) for name, lines in bodies.items()},
+    )
+
+
 def _elements(program: Program) -> list[str]:
     return [identifier("element", name) for name in program.elements]
 

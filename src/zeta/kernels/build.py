@@ -18,7 +18,7 @@ from torch import Tensor
 from zeta._errors import NoKernelError
 from zeta._formula import Formula
 from zeta.kernels import compiler
-from zeta.kernels.fingerprint import fingerprint, package_digest
+from zeta.kernels.fingerprint import fingerprint
 from zeta.kernels.operands import Layout, Parameter
 
 # What a launcher calls: a C function of the packed arguments, or a Triton kernel.
@@ -32,8 +32,8 @@ DTYPES = {
     torch.float64: ("float64", torch.float64),
 }
 
-# By what they were made of, which is a formula but for the rows of a mixture.
-_kernels: WeakKeyDictionary[Any, dict[object, Run | None]] = WeakKeyDictionary()
+# By the formula that they were made of.
+_kernels: WeakKeyDictionary[Formula, dict[object, Run | None]] = WeakKeyDictionary()
 # Held while a kernel is made; a fork replaces it.
 _making = threading.Lock()
 
@@ -106,17 +106,28 @@ def softmax_cpp(formula: Formula, dtype: torch.dtype) -> Run | None:
     return _kept(formula, key, lambda: _library(formula, key, source))
 
 
-def mixture_cpp(dtype: torch.dtype) -> Run | None:
-    """The kernel of the rows of a mixture of softmaxes; None if there is none."""
+def mixture_cpp(formula: Formula, dtype: torch.dtype) -> Run | None:
+    """The kernel of a softmax head's rows with this formula of the logits; None if there is none."""
     name = DTYPES[dtype][0]
 
     def source() -> str:
         from zeta.codegen import cpp
 
-        return cpp.mixture_source(name)
+        return cpp.mixture_source(*_value_and_slope(formula), name)
 
     key = ("mixture", name)
-    return _kept(compiler, key, lambda: _library(None, key, source))
+    return _kept(formula, key, lambda: _library(formula, key, source))
+
+
+def mixture_triton(formula: Formula) -> Run | None:
+    """As :func:`mixture_cpp`: the kernels by name; these serve all dtypes."""
+
+    def make() -> Run:
+        from zeta.codegen import triton
+
+        return _triton_module(formula.name, triton.mixture_source(*_value_and_slope(formula)))
+
+    return _kept(formula, "mixture triton", make)
 
 
 def are_one(parameters: Sequence[Parameter | None]) -> tuple[bool, ...]:
@@ -140,7 +151,15 @@ def _program(formula: Formula, ones: tuple[bool, ...], wanted: tuple[str, ...]) 
     return trace.value_program(formula, constants)
 
 
-def _kept(owner: Any, key: object, make: Callable[[], Run]) -> Run | None:
+def _value_and_slope(formula: Formula) -> tuple[Any, Any]:
+    """Programs of the value, and of the derivatives by the input and by every parameter."""
+    from zeta.codegen import trace
+
+    wanted = (*formula.inputs, *formula.parameters)
+    return trace.value_program(formula, {}), trace.gradient_program(formula, {}, wanted)
+
+
+def _kept(owner: Formula, key: object, make: Callable[[], Run]) -> Run | None:
     """What was made at first use; None, said once, where nothing could be made."""
     try:
         return _kernels[owner][key]
@@ -152,32 +171,35 @@ def _kept(owner: Any, key: object, make: Callable[[], Run]) -> Run | None:
             return kernels[key]
 
 
-def _made(owner: Any, make: Callable[[], Run]) -> Run | None:
+def _made(owner: Formula, make: Callable[[], Run]) -> Run | None:
     try:
         return make()
     except compiler.KernelError as error:
-        what = owner.name if isinstance(owner, Formula) else "a mixture's loss"
-        compiler.warn_once(f"zeta: {what} runs as plain PyTorch operations: {error}")
+        compiler.warn_once(f"zeta: {owner.name} runs as plain PyTorch operations: {error}")
     except NoKernelError as error:
         compiler.warn_without_kernel(owner, error)
     return None
 
 
-def _library(formula: Formula | None, key: object, source: Callable[[], str]) -> Run:
-    content = fingerprint(formula) if formula else package_digest()
+def _library(formula: Formula, key: object, source: Callable[[], str]) -> Run:
+    content = fingerprint(formula)
     run = compiler.load(content and repr((content, key)).encode(), source).zeta_kernel
     run.argtypes, run.restype = [ctypes.c_char_p], ctypes.c_int
     return run
 
 
 def _triton_kernel(formula: str, source: str) -> Run:
+    return _triton_module(formula, source)["kernel"]
+
+
+def _triton_module(formula: str, source: str) -> dict[str, Any]:
     # Triton reads a kernel's source through its file; this one exists in linecache alone.
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
     name = f"<zeta kernel {formula} {digest}>"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    namespace = {"__name__": "zeta.kernels.generated"}
+    namespace: dict[str, Any] = {"__name__": "zeta.kernels.generated"}
     exec(compile(source, name, "exec"), namespace)
-    return namespace["kernel"]
+    return namespace
 
 
 @cache

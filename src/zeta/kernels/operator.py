@@ -21,6 +21,7 @@ import operator
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -78,6 +79,7 @@ class Call(NamedTuple):
 
 
 _calls: dict[str, Call] = {}
+_names: WeakKeyDictionary[Formula, str] = WeakKeyDictionary()
 _VALUE, _GRADIENTS = "zeta::activation", "zeta::activation_gradients"
 define(
     _VALUE,
@@ -178,6 +180,16 @@ def _registered(formula: Formula, numbers: tuple[float | None, ...], dtype: torc
 
 
 @constant_while_compiling
+def name_of(formula: Formula) -> str:
+    """The name of a call of the formula whose parameters are all tensors."""
+    if formula not in _names:
+        call = Call(formula, (None,) * len(formula.parameters))
+        _names[formula] = _name(call)
+        _calls[_names[formula]] = call
+    return _names[formula]
+
+
+@constant_while_compiling
 def _smallest() -> int:
     return SMALLEST_SHARE * torch.get_num_threads()
 
@@ -207,7 +219,7 @@ def _name(call: Call) -> str:
 # ---- While a graph runs -------------------------------------------------------------------------
 
 
-def _found(name: str) -> Call:
+def found(name: str) -> Call:
     """The call of that name; in a process that has not traced it, by importing the formula.
 
     Raises:
@@ -232,10 +244,10 @@ def _found(name: str) -> Call:
 
 
 def _value(tensors: Sequence[Tensor], name: str) -> Tensor:
-    call = _found(name)
-    found = prepared(call.formula, *call.arguments(tensors))
-    if found:
-        y, _ = found[0].forward(found[1])
+    call = found(name)
+    kernels = prepared(call.formula, *call.arguments(tensors))
+    if kernels:
+        y, _ = kernels[0].forward(kernels[1])
         return y
     return _lying_as(tensors[0], call.plain(*tensors))
 
@@ -247,10 +259,10 @@ def _value_fake(tensors: Sequence[Tensor], _: str) -> Tensor:
 def _gradients(
     upstream: Tensor, tensors: Sequence[Tensor], name: str, wanted: Sequence[bool]
 ) -> list[Tensor]:
-    call = _found(name)
-    found = prepared(call.formula, *call.arguments(tensors)) if is_plain(upstream) else None
+    call = found(name)
+    kernels = prepared(call.formula, *call.arguments(tensors)) if is_plain(upstream) else None
     needed = for_prepared(wanted, call.numbers, len(call.formula.inputs))
-    gradients = found and found[0].backward(found[1], (), upstream, needed)
+    gradients = kernels and kernels[0].backward(kernels[1], (), upstream, needed)
     gradients = gradients or _plain_gradients(call, upstream, tensors, wanted)
     count = sum(wanted[: len(call.formula.inputs)])
     # A kernel's sums are one tensor, of which an operator may not return parts.
@@ -261,7 +273,7 @@ def _gradients(
 def _gradients_fake(
     _: Tensor, tensors: Sequence[Tensor], name: str, wanted: Sequence[bool]
 ) -> list[Tensor]:
-    count = len(_found(name).formula.inputs)
+    count = len(found(name).formula.inputs)
     stores = [torch.empty_like(tensors[0]) for want in wanted[:count] if want]
     learned = zip(tensors[count:], wanted[count:], strict=True)
     return [*stores, *(tensor.new_empty(tensor.shape) for tensor, want in learned if want)]
@@ -279,7 +291,7 @@ def _backward(ctx: Any, upstream: Tensor | None) -> tuple[Any, ...]:
     if upstream is None or not any(wanted):
         return [None] * len(tensors), None
     if torch.is_grad_enabled():
-        gradients = _plain_gradients(_found(ctx.name), upstream, tensors, wanted)
+        gradients = _plain_gradients(found(ctx.name), upstream, tensors, wanted)
     else:
         gradients = torch.ops.zeta.activation_gradients(upstream, [*tensors], ctx.name, [*wanted])
     rest = iter(gradients)

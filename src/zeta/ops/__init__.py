@@ -7,7 +7,11 @@
 ``selu_softmax``               SELU, then softmax
 ``gated``                      a gate on one tensor that holds both of its inputs
 ``activated_linear``           a linear map of an activation that is not kept for backward
+``linear_cross_entropy``       the loss of a softmax over a formula of linear logits
+``linear_log_prob``            its log-probabilities and entropies, differentiable
 ``mixture_cross_entropy``      the loss of a mixture of softmaxes
+``LossOptions``                what these losses take by keyword
+``LossOutputs``                what they know of each token besides
 ``MixtureOfSoftmaxes``         the module, as in ``zeta.nn``
 =============================  ==============================================================
 
@@ -28,7 +32,9 @@ from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.ops.activated_linear import activated_linear
 from zeta.ops.activations import exo, laplace, learnable_selu_variation
 from zeta.ops.gated import gated
+from zeta.ops.linear_cross_entropy import linear_cross_entropy, linear_log_prob
 from zeta.ops.mixture.cross_entropy import mixture_cross_entropy
+from zeta.ops.mixture.options import LossOptions, LossOutputs
 from zeta.ops.selu_softmax import selu_softmax
 
 # Here too: if upstream's package came last, `import zeta` runs its code, which imports `zeta.ops`.
@@ -40,12 +46,16 @@ if TYPE_CHECKING:
 __all__ = [
     "SELU_ALPHA",
     "SELU_SCALE",
+    "LossOptions",
+    "LossOutputs",
     "MixtureOfSoftmaxes",
     "activated_linear",
     "exo",
     "gated",
     "laplace",
     "learnable_selu_variation",
+    "linear_cross_entropy",
+    "linear_log_prob",
     "mixture_cross_entropy",
     "selu_softmax",
 ]

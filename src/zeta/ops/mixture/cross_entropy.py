@@ -1,11 +1,13 @@
-"""The mixture's cross-entropy: its options, its checks, and who computes it.
+"""A softmax head's cross-entropy: its checks, and who computes it.
 
-Shape suffixes: N tokens, K mixtures, D features, V classes.
+Shape suffixes: N tokens, K mixtures, D features, V classes, T targets of a token.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,29 +15,34 @@ from torch.autograd import forward_ad
 
 from zeta import _mixture
 from zeta._backends.torch_plain import check_input, compute_dtype
-from zeta.kernels.mixture import Mass
+from zeta._formula import Formula
 from zeta.kernels.support import is_eager
 from zeta.ops.mixture import operators, plain
-from zeta.ops.mixture.chunks import ELSEWHERE, IGNORED, Problem, tokens_per_chunk
+from zeta.ops.mixture.chunks import ELSEWHERE, IGNORED, Found, Problem, tokens_per_chunk
+from zeta.ops.mixture.inference import Mixture
+from zeta.ops.mixture.options import (
+    OUTPUTS,
+    LossOptions,
+    LossOutputs,
+    bound_formula,
+    checked_options,
+    takes_options,
+)
 from zeta.ops.mixture.shard import Shard
 
 
+@takes_options()
 def mixture_cross_entropy(
     hidden: Tensor,
     log_prior: Tensor,
     weight: Tensor,
     target: Tensor,
     bias: Tensor | None = None,
-    *,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-    class_weight: Tensor | None = None,
-    max_chunk_bytes: int | None = None,
-) -> Tensor:
+    **options: Any,
+) -> Tensor | tuple[Tensor, LossOutputs]:
     """Cross-entropy of a mixture of softmaxes, in log space.
 
-    ``-log p(y)`` with ``p(v) = Σ_k prior_k · softmax(hidden_k @ weight_k.T + bias_k)_v``.
+    ``-log p(y)`` with ``p(v) = Σ_k prior_k · softmax(φ(hidden_k @ weight_k.T + bias_k))_v``.
     Reduction, ignored targets, label smoothing and class weights follow ``F.cross_entropy``,
     applied to the joint log-probabilities ``log p(v)`` as they stand: neither they nor the prior
     are normalised again.
@@ -44,29 +51,26 @@ def mixture_cross_entropy(
         hidden: (N, K, D), one vector per token and mixture; floating point.
         log_prior: (N, K), the mixtures' log-weights, in any floating-point dtype.
         weight: (V, D) shared by all mixtures, or (K, V, D).
-        target: (N,), class indices, or ``ignore_index``.
+        target: (N,), class indices, or ``ignore_index``; or (N, k) with ``target_probability``.
         bias: (V,) with a shared weight, (K, V) with separate ones, or None.
-        ignore_index: targets of this value contribute neither loss nor gradient.
-        reduction: "none", "mean" or "sum". The mean over no target at all is NaN, as in
-            ``F.cross_entropy``; its gradients are zero.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1].
-        class_weight: (V,), the weight of each class.
-        max_chunk_bytes: bound on the logits held at once, in bytes. Chunks of tokens are computed
-            one after another, each with all its mixtures: one token's K·V logits are the least.
-            None: 28 MiB, or a quarter of the weight's gradient if that is more.
+        **options: see :class:`zeta.ops.LossOptions`.
 
     Returns:
-        A scalar, or (N,) with reduction "none", of hidden's dtype. Half types have float32
-        statistics and sums around their matrix products, and the result is rounded once; under
-        autocast the loss stays float32.
+        A scalar, or (N,) with reduction "none", of hidden's dtype; with ``outputs`` a pair, of that
+        and a :class:`zeta.ops.LossOutputs`. Half types have float32 statistics and sums around
+        their matrix products, and the result is rounded once; under autocast the loss stays
+        float32.
 
     The gradients are formed together with the loss, chunk by chunk (with "none", in backward);
     neither (N, K, V) logits nor probabilities are ever in memory. A second derivative,
     ``torch.func`` transforms and tensor subclasses take plain operations, which hold them.
 
     Raises:
-        TypeError: a tensor that must be floating point is not, or a target that is not integer.
-        ValueError: shapes that do not fit, or an option out of its range.
+        TypeError: a tensor that must be floating point is not, a target that is not integer, or
+            ``logits`` that is no formula of one input.
+        ValueError: shapes that do not fit, an option out of its range, target probabilities that
+            are no distribution, or a formula that makes NaN or +inf of a finite logit (the latter
+            two checked on CPU).
         IndexError: a target that is no class (checked on CPU).
 
     Example:
@@ -79,118 +83,198 @@ def mixture_cross_entropy(
 
     Source: Yang et al. 2018, Breaking the Softmax Bottleneck.
     """
-    options = Options(ignore_index, reduction, label_smoothing, class_weight, max_chunk_bytes)
-    return cross_entropy(hidden, log_prior, weight, target, bias, options)
+    here = "mixture_cross_entropy"
+    chosen = checked_options(here, options)
+    check_input(hidden, here, "hidden")
+    formula, parameters_P = bound_formula(
+        here, chosen.logits, chosen.logit_parameters, _wide_zero(hidden)
+    )
+    head = Mixture(hidden, log_prior, weight, bias, formula, parameters_P)
+    return cross_entropy(here, head, target, chosen)
 
 
-@dataclass(frozen=True)
-class Options:
-    """As :func:`mixture_cross_entropy` takes them."""
-
-    ignore_index: int = -100
-    reduction: str = "mean"
-    label_smoothing: float = 0.0
-    class_weight: Tensor | None = None
-    max_chunk_bytes: int | None = None
+def one_softmax(
+    function: str,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    logits: Formula | None,
+    logit_parameters: Mapping[str, Any] | Sequence[Any] | None,
+    shard: Shard | None = None,
+) -> Mixture:
+    """A head of one softmax: hidden (N, D), whose prior is 1."""
+    check_input(hidden, function, "hidden")
+    if hidden.dim() != 2:
+        raise ValueError(f"{function}: hidden must be (N, D), got shape {tuple(hidden.shape)}")
+    zero = _wide_zero(hidden)
+    formula, parameters_P = bound_formula(function, logits, logit_parameters, zero)
+    log_prior_N1 = zero.expand(hidden.shape[0], 1)
+    return Mixture(hidden.unsqueeze(1), log_prior_N1, weight, bias, formula, parameters_P, shard)
 
 
 def cross_entropy(
-    hidden: Tensor,
-    log_prior: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    bias: Tensor | None,
-    options: Options,
-    shard: Shard | None = None,
-) -> Tensor:
-    """:func:`mixture_cross_entropy`, also where this process holds a part of the classes alone.
+    function: str, head: Mixture, target: Tensor, options: LossOptions
+) -> Tensor | tuple[Tensor, LossOutputs]:
+    """The loss, also where this process holds a part of the classes alone.
 
     Then weight and bias are that part's, targets and class weights are of all classes, and the
     result is the same on every process of the group.
+
+    Args:
+        function: whose name errors bear.
+        head: what the loss is of.
+        target: (N,) or (N, T).
+        options: whose formula the head has already.
     """
-    _check_arguments(hidden, log_prior, weight, target, bias, options, shard)
-    num_classes = shard.num_classes if shard else weight.shape[-2]
-    target_N = target.long()  # before any comparison: -100 wraps in a narrow type
-    ignored_N = target_N == options.ignore_index
-    _check_targets(target_N, ignored_N, num_classes)
-    dtype = compute_dtype(hidden.dtype)
+    problem, weight_N, normalizer = _problem(function, head, target, options)
+    distribution = "entropy" in options.outputs or "prediction" in options.outputs
+    if options.reduction == "none":
+        found = _found(problem, distribution)
+        loss = found.loss_N if weight_N is None else found.loss_N * weight_N
+    else:
+        coefficient_N = (~problem.ignored_N).to(normalizer.dtype)
+        if weight_N is not None:
+            coefficient_N = coefficient_N * weight_N
+        if options.reduction == "mean":
+            coefficient_N = (coefficient_N / normalizer).masked_fill(problem.ignored_N, 0)
+        loss, found = _weighted_sum(problem, coefficient_N, distribution)
+        if options.reduction == "mean" and options.normalizer is None:
+            loss = loss + 0 / normalizer  # the mean over nothing is NaN
+    loss = loss if _autocast(head.hidden_NKD) else loss.to(head.hidden_NKD.dtype)
+    if not options.outputs:
+        return loss
+    token_loss_N = found.loss_N if weight_N is None else found.loss_N * weight_N
+    values = zip(OUTPUTS, (token_loss_N, *found[1:]), strict=True)
+    return loss, LossOutputs(**{k: v.detach() for k, v in values if k in options.outputs})
+
+
+def log_prob(
+    function: str, head: Mixture, target: Tensor, options: LossOptions, entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """Each token's log-probability and entropy, (N,) each, differentiable."""
+    problem, _, _ = _problem(function, head, target, options)
+    found = _found(problem, entropy)
+    return -found.loss_N, found.entropy_N
+
+
+def _found(problem: Problem, distribution: bool) -> Found:
+    if _takes_operators(problem):
+        return operators.found(problem, distribution)
+    return plain.found(problem, distribution)
+
+
+def _weighted_sum(
+    problem: Problem, coefficient_N: Tensor, distribution: bool
+) -> tuple[Tensor, Found]:
+    if _takes_operators(problem) and not coefficient_N.requires_grad:
+        return operators.weighted_loss(problem, coefficient_N, distribution)
+    found = _found(problem, distribution)
+    # Where a weight has no say, an infinite loss has none.
+    losses_N = found.loss_N.masked_fill(coefficient_N == 0, 0)
+    return (coefficient_N * losses_N).sum(), found
+
+
+# ---- The problem --------------------------------------------------------------------------------
+
+
+def _problem(
+    function: str, head: Mixture, target: Tensor, options: LossOptions
+) -> tuple[Problem, Tensor | None, Tensor]:
+    """What is to be computed, the tokens' weights, and what a mean is divided by."""
+    _check(function, head, target, options)
+    hidden_NKD, shard = head.hidden_NKD, head.shard
+    num_classes = shard.num_classes if shard else head.weight.shape[-2]
+    dtype = compute_dtype(hidden_NKD.dtype)
+    target_NT = target.long()  # before any comparison: -100 wraps in a narrow type
+    target_NT = target_NT if target.dim() == 2 else target_NT.unsqueeze(1)
+    ignored_N1 = (target_NT == options.ignore_index).all(1, keepdim=True)
+    _check_values(function, target_NT, ignored_N1, options, num_classes)
+    weight_N = options.token_weight
+    if weight_N is not None:
+        weight_N = weight_N.to(dtype)
+        ignored_N1 = ignored_N1 | (weight_N == 0).unsqueeze(1)
+    known_NT = target_NT.masked_fill(ignored_N1, 0)
+    mass_NT, class_mass_V = _masses(known_NT, options, num_classes, shard, dtype)
     problem = Problem(
-        hidden,
-        log_prior.to(dtype),
-        weight,
-        bias,
-        _local_target(target_N, shard).masked_fill(ignored_N, IGNORED),
-        _mass(target_N, ignored_N, options, num_classes, shard, dtype),
-        _matmul_dtype(hidden),
-        _tokens_per_chunk(hidden, weight, options, shard),
+        hidden_NKD,
+        head.log_prior_NK.to(dtype),
+        head.weight,
+        head.bias,
+        head.parameters_P,
+        _local_target(target_NT, shard).masked_fill(ignored_N1, IGNORED),
+        mass_NT,
+        class_mass_V,
+        _matmul_dtype(hidden_NKD),
+        _tokens_per_chunk(head, options),
+        float(options.z_loss),
+        head.formula,
         shard.group if shard else None,
+        shard.start if shard else 0,
     )
-    normalizer = _target_weight(target_N, ignored_N, options.class_weight, dtype).sum()
-    loss = _reduced_loss(problem, normalizer, options.reduction)
-    return loss if _autocast(hidden) else loss.to(hidden.dtype)
+    normalizer = options.normalizer
+    if normalizer is None:
+        normalizer = _total_weight(known_NT, ignored_N1.squeeze(1), weight_N, options, dtype)
+    elif not isinstance(normalizer, Tensor):
+        normalizer = torch.full((), normalizer, dtype=dtype, device=hidden_NKD.device)
+    return problem, weight_N, normalizer.to(dtype)
 
 
-def _local_target(target_N: Tensor, shard: Shard | None) -> Tensor:
+def _local_target(target_NT: Tensor, shard: Shard | None) -> Tensor:
     if shard is None:
-        return target_N
-    elsewhere_N = (target_N < shard.start) | (target_N >= shard.stop)
-    return (target_N - shard.start).masked_fill(elsewhere_N, ELSEWHERE)
+        return target_NT
+    elsewhere_NT = (target_NT < shard.start) | (target_NT >= shard.stop)
+    return (target_NT - shard.start).masked_fill(elsewhere_NT, ELSEWHERE)
 
 
-def _mass(
-    target_N: Tensor,
-    ignored_N: Tensor,
-    options: Options,
+def _masses(
+    target_NT: Tensor,
+    options: LossOptions,
     num_classes: int,
     shard: Shard | None,
     dtype: torch.dtype,
-) -> Mass:
-    """How much each class counts: class weights and label smoothing as in F.cross_entropy."""
+) -> tuple[Tensor, Tensor | None]:
+    """How much each target and class counts: smoothing and weights as in F.cross_entropy."""
     share, class_weight_V = options.label_smoothing, options.class_weight
-    target_weight_N = _target_weight(target_N, ignored_N, class_weight_V, dtype)
+    mass_NT = torch.ones_like(target_NT, dtype=dtype)
+    if options.target_probability is not None:
+        mass_NT = options.target_probability.to(dtype)
+    if class_weight_V is not None:
+        mass_NT = mass_NT * class_weight_V.to(dtype)[target_NT]
     if share == 0:
-        return Mass(target_weight_N, None)
+        return mass_NT, None
     if class_weight_V is None:
-        class_weight_V = target_weight_N.new_ones(num_classes)
+        class_weight_V = mass_NT.new_ones(num_classes)
     here = slice(shard.start, shard.stop) if shard else slice(None)
-    return Mass((1 - share) * target_weight_N, share / num_classes * class_weight_V[here].to(dtype))
+    return (1 - share) * mass_NT, share / num_classes * class_weight_V[here].to(dtype)
 
 
-def _target_weight(
-    target_N: Tensor, ignored_N: Tensor, class_weight_V: Tensor | None, dtype: torch.dtype
+def _total_weight(
+    target_NT: Tensor,
+    ignored_N: Tensor,
+    weight_N: Tensor | None,
+    options: LossOptions,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """The weight of each token's class; 0 where ignored."""
-    if class_weight_V is None:
-        return (~ignored_N).to(dtype)
-    weight_N = class_weight_V.to(dtype)[target_N.masked_fill(ignored_N, 0)]
-    return weight_N.masked_fill(ignored_N, 0)
+    """What a mean is divided by: of soft targets, as in F.cross_entropy, the tokens alone."""
+    total_N = (~ignored_N).to(dtype)
+    if options.class_weight is not None and options.target_probability is None:
+        total_N = total_N * options.class_weight.to(dtype)[target_NT[:, 0]]
+    total_N = total_N if weight_N is None else total_N * weight_N
+    return total_N.masked_fill(ignored_N, 0).sum()
 
 
-def _tokens_per_chunk(hidden: Tensor, weight: Tensor, options: Options, shard: Shard | None) -> int:
+def _tokens_per_chunk(head: Mixture, options: LossOptions) -> int:
     """The same for every process, whose messages must match."""
+    weight, shard = head.weight, head.shard
     V = max(shard.sizes) if shard else weight.shape[-2]
     weight_elements = weight[..., :1, :].numel() * V
     return tokens_per_chunk(
         options.max_chunk_bytes,
         weight_elements * compute_dtype(weight.dtype).itemsize,
-        hidden.shape[1],
+        head.hidden_NKD.shape[1],
         V,
-        _matmul_dtype(hidden),
+        _matmul_dtype(head.hidden_NKD),
     )
-
-
-def _reduced_loss(problem: Problem, normalizer: Tensor, reduction: str) -> Tensor:
-    if reduction == "none":
-        return (operators if _takes_operators(problem) else plain).losses(problem)
-    coefficient_N = (~problem.ignored_N).to(normalizer.dtype)
-    if reduction == "mean":
-        coefficient_N = (coefficient_N / normalizer).masked_fill(problem.ignored_N, 0)
-    if _takes_operators(problem):
-        loss = operators.weighted_loss(problem, coefficient_N)
-    else:
-        loss = (coefficient_N * plain.losses(problem)).sum()
-    # The mean over nothing is NaN.
-    return loss + 0 / normalizer if reduction == "mean" else loss
 
 
 def _takes_operators(problem: Problem) -> bool:
@@ -199,13 +283,18 @@ def _takes_operators(problem: Problem) -> bool:
         return not torch.compiler.is_exporting()
     if problem.group is not None:  # which plain operations know nothing of
         return True
-    tensors = [t for t in (*problem[:5], *problem.mass) if t is not None]
+    masses = [m for m in (problem.mass_NT, problem.class_mass_V) if m is not None]
+    tensors = [t for t in problem if isinstance(t, Tensor)]
     return (
         is_eager()
         and forward_ad._current_level < 0
         and all(type(t) in (Tensor, nn.Parameter) and not t.is_meta for t in tensors)
-        and not problem.mass.target_N.requires_grad  # nor does F.cross_entropy's
+        and not any(m.requires_grad for m in masses)
     )
+
+
+def _wide_zero(hidden: Tensor) -> Tensor:
+    return hidden.new_zeros((), dtype=compute_dtype(hidden.dtype))
 
 
 def _matmul_dtype(hidden: Tensor) -> torch.dtype:
@@ -219,33 +308,73 @@ def _autocast(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
-def _check_arguments(
-    hidden: Tensor,
-    log_prior: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    bias: Tensor | None,
-    options: Options,
-    shard: Shard | None,
-) -> None:
+# ---- Checks -------------------------------------------------------------------------------------
+
+
+def _check(function: str, head: Mixture, target: Tensor, options: LossOptions) -> None:
+    hidden, shard = head.hidden_NKD, head.shard
     _mixture.check_arguments(
         check_input,
         hidden,
-        log_prior,
-        weight,
+        head.log_prior_NK,
+        head.weight,
         target,
-        bias,
+        head.bias,
         options.class_weight,
         num_classes=shard.num_classes if shard else None,
         any_dtype=isinstance(hidden, Tensor) and _autocast(hidden),
+        function=function,
+        token_weight=options.token_weight,
+        target_probability=options.target_probability,
     )
-    _mixture.check_options(options.reduction, options.label_smoothing, options.max_chunk_bytes)
+    _mixture.check_options(
+        options.reduction, options.label_smoothing, options.max_chunk_bytes, function=function
+    )
+    if not math.isfinite(options.z_loss):
+        raise ValueError(f"{function}: z_loss must be finite, got {options.z_loss}")
+    unknown = [name for name in options.outputs if name not in OUTPUTS]
+    if unknown or isinstance(options.outputs, str):
+        raise ValueError(
+            f"{function}: outputs must be names among {OUTPUTS}, in a tuple, "
+            f"got {options.outputs!r}"
+        )
+    if options.normalizer is not None and options.reduction != "mean":
+        raise ValueError(
+            f"{function}: normalizer divides a mean, and reduction is {options.reduction!r}"
+        )
 
 
-def _check_targets(target_N: Tensor, ignored_N: Tensor, num_classes: int) -> None:
-    real = type(target_N) is Tensor and target_N.device.type == "cpu"
-    if not (real and is_eager()):
-        return  # reading the values would wait for the device, or break the trace
-    bad_N = ((target_N < 0) | (target_N >= num_classes)) & ~ignored_N
+def _check_values(
+    function: str, target_NT: Tensor, ignored_N1: Tensor, options: LossOptions, num_classes: int
+) -> None:
+    """Raise for values that make no sense, where reading them neither waits nor breaks a trace."""
+    normalizer, probability = options.normalizer, options.target_probability
+    if _is_read(normalizer) and not (normalizer > 0 and normalizer < math.inf):
+        raise ValueError(
+            f"{function}: normalizer must be positive and finite, got {float(normalizer)}"
+        )
+    if not _is_read(target_NT):
+        return
+    bad_NT = ((target_NT < 0) | (target_NT >= num_classes)) & ~ignored_N1
+    if bad_NT.any():
+        _mixture.check_targets(target_NT[bad_NT].tolist(), num_classes, function=function)
+    if probability is None or not _is_read(probability):
+        return
+    epsilon, k = torch.finfo(probability.dtype).eps, probability.shape[1]
+    wide_NT = probability.detach().to(compute_dtype(probability.dtype))
+    off_N = (wide_NT.sum(1) - 1).abs() > 4 * epsilon + k * torch.finfo(wide_NT.dtype).eps
+    bad_N = (off_N | ~(wide_NT >= 0).all(1)) & ~ignored_N1.squeeze(1)
     if bad_N.any():
-        _mixture.check_targets(target_N[bad_N].tolist(), num_classes)
+        token = int(bad_N.nonzero()[0])
+        raise ValueError(
+            f"{function}: target_probability must be a distribution for every token; of token "
+            f"{token} the least is {wide_NT[token].min():g} and the sum {wide_NT[token].sum():g}: "
+            "divide by the sum"
+        )
+
+
+def _is_read(value: Any) -> bool:
+    """Whether its values may be looked at: a number's, an eager CPU tensor's."""
+    if isinstance(value, Tensor):
+        return type(value) in (Tensor, nn.Parameter) and value.device.type == "cpu" and is_eager()
+    return isinstance(value, int | float)

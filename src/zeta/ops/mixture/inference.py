@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from zeta._formula import Formula
 from zeta._mixture import warped_logits
+from zeta.activations import identity
 from zeta.kernels.mixture import Rows, statistics
 from zeta.kernels.support import is_eager
 from zeta.ops.mixture import shard as shards
@@ -31,6 +33,7 @@ class Mixture(NamedTuple):
     Attributes:
         hidden_NKD, log_prior_NK: what goes into the decoder, and the mixtures' log-weights.
         weight, bias: the decoder's.
+        formula, parameters_P: what stands between logits and softmax.
         shard: which classes these are of, where several processes share them.
     """
 
@@ -38,6 +41,8 @@ class Mixture(NamedTuple):
     log_prior_NK: Tensor
     weight: Tensor
     bias: Tensor | None
+    formula: Formula
+    parameters_P: Tensor
     shard: Shard | None = None
 
 
@@ -98,7 +103,7 @@ def _sample_ancestral(
 
     Of several processes, one is drawn by its share of that softmax, and draws the class.
     """
-    hidden_NKD, log_prior_NK, weight, bias, shard = mixture
+    hidden_NKD, log_prior_NK, weight, bias, *formula, shard = mixture
     alike, own = generator, generator
     if shard is not None:
         alike, own = shards.generators(shard, generator, log_prior_NK.device)
@@ -108,7 +113,9 @@ def _sample_ancestral(
         weight_VD = weight if weight.dim() == 2 else weight[k]
         bias_V = bias if bias is None or bias.dim() == 1 else bias[k]
         for tokens in (mixture_NS == k).any(1).nonzero().squeeze(1).split(_chunk_size(mixture, 1)):
-            logits_NV = mixture_logits(hidden_NKD[tokens, k], weight_VD, bias_V).double()
+            logits_NV = mixture_logits(
+                hidden_NKD[tokens, k], weight_VD, bias_V, *formula
+            ).double()
             classes_NS = _draw(logits_NV, num_samples, own)
             counts_NS = mixture_NS[tokens] == k
             if shard is not None:
@@ -124,12 +131,16 @@ def _draw(logits_NX: Tensor, num_samples: int, generator: torch.Generator | None
 
 
 def _logits(mixture: Mixture) -> Tensor:
-    return mixture_logits(mixture.hidden_NKD, mixture.weight, mixture.bias)
+    return mixture_logits(
+        mixture.hidden_NKD, mixture.weight, mixture.bias, mixture.formula, mixture.parameters_P
+    )
 
 
 def _probabilities(mixture: Mixture) -> Tensor:
     if mixture.shard is not None:
         return _log_prob(mixture).exp()
+    if mixture.log_prior_NK.shape[1] == 1:
+        return _logits(mixture).squeeze(1).softmax(-1)
     prior_NK1 = mixture.log_prior_NK.exp().unsqueeze(-1)
     # Not a matrix product, which autocast would round to a half type.
     return (prior_NK1 * _logits(mixture).softmax(-1)).sum(1)
@@ -139,8 +150,10 @@ def _log_prob(mixture: Mixture) -> Tensor:
     logits_NKV = _logits(mixture)
     if mixture.shard is None:
         return mixture_log_prob(logits_NKV, mixture.log_prior_NK)
-    no_target_N = torch.full(logits_NKV.shape[:1], ELSEWHERE, device=logits_NKV.device)
-    found = shards.combine(statistics(Rows(logits_NKV, None, no_target_N)), mixture.shard.group)
+    no_target_N1 = torch.full((len(logits_NKV), 1), ELSEWHERE, device=logits_NKV.device)
+    # The formula has been applied already.
+    rows = Rows(logits_NKV, None, no_target_N1, identity, logits_NKV.new_empty(0))
+    found = shards.combine(statistics(rows), mixture.shard.group)
     joint_NKV = logits_NKV.sub_(found.high.unsqueeze(2))
     return joint_NKV.add_((mixture.log_prior_NK - found.total.log()).unsqueeze(2)).logsumexp(1)
 
@@ -170,7 +183,7 @@ def _by_chunks(
     function: Callable[[Mixture], tuple[Tensor, ...]], mixture: Mixture
 ) -> tuple[Tensor, ...]:
     """What the function gives for all tokens; in backward its logits are computed again."""
-    tensors = (mixture.hidden_NKD, mixture.log_prior_NK, mixture.weight, mixture.bias)
+    tensors = (*mixture[:4], mixture.parameters_P)
     differentiable = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in tensors
     )

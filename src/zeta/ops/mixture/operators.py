@@ -1,13 +1,13 @@
 """The chunked loss as PyTorch operators, which compilers take as they are.
 
-``zeta::mixture_losses`` gives every token's loss; it forms gradients in backward, since only then
-is each token's upstream gradient known. ``zeta::mixture_weighted_loss`` gives a weighted sum of the
-losses together with its gradients, which backward multiplies by one number.
+``zeta::head_losses`` gives every token's loss and entropy; it forms gradients in backward, since
+only then is each token's upstream gradient known. ``zeta::head_weighted_loss`` gives a weighted sum
+of the losses together with its gradients, which backward multiplies by one number.
 
 They are defined by `torch.library`'s single steps: ``custom_op`` would import PyTorch's compiler
 at the first call, and Triton with it, which cannot share a process with TensorFlow.
 
-Shape suffixes: N tokens, K mixtures, D features, V classes.
+Shape suffixes: N tokens, K mixtures, D features, V classes, T targets of a token, P parameters.
 """
 
 from __future__ import annotations
@@ -19,66 +19,92 @@ import torch
 from torch import Tensor
 from torch.library import define, impl, register_autograd, register_fake
 
-from zeta.kernels.mixture import Mass
+from zeta.kernels import operator
 from zeta.kernels.support import is_eager, is_plain
 from zeta.ops.mixture import chunks, plain
-from zeta.ops.mixture.chunks import Problem, Wanted, stored_dtype
+from zeta.ops.mixture.chunks import Found, Problem, Upstream, Wanted, stored_dtype
 
-_INPUTS = (
-    "Tensor hidden, Tensor log_prior, Tensor weight, Tensor? bias, Tensor target, "
-    "Tensor target_mass, Tensor? class_mass, ScalarType matmul_dtype, int tokens_per_chunk, "
-    "str? group"
+# The fields of a problem, of which the formula is named. The first are differentiated, and the
+# first that many are tensors.
+_PROBLEM = (
+    "Tensor hidden, Tensor log_prior, Tensor weight, Tensor? bias, Tensor parameters, "
+    "Tensor target, Tensor mass, Tensor? class_mass, ScalarType matmul_dtype, "
+    "int tokens_per_chunk, float z_loss, str formula, str? group, int first_class"
 )
-# The first of them are differentiated, the rest is not.
-_DIFFERENTIABLE = 4
-# The first of them are tensors, the rest options.
-_TENSORS = 7
+_DIFFERENTIABLE, _TENSORS = 5, 8
+_FORMULA = Problem._fields.index("formula")
+_FOUND = "Tensor loss, Tensor log_sum_exp, Tensor entropy, Tensor prediction"
+_GRADIENTS = "Tensor d_hidden, Tensor d_log_prior, Tensor d_weight, Tensor d_bias, Tensor d_parameters"
 
-
-_LOSSES, _WEIGHTED_LOSS = "zeta::mixture_losses", "zeta::mixture_weighted_loss"
-define(_LOSSES, f"({_INPUTS}) -> Tensor losses", tags=torch.Tag.pt2_compliant_tag)
+_LOSSES, _WEIGHTED_LOSS = "zeta::head_losses", "zeta::head_weighted_loss"
+define(
+    _LOSSES,
+    f"({_PROBLEM}, bool distribution) -> ({_FOUND})",
+    tags=torch.Tag.pt2_compliant_tag,
+)
 define(
     _WEIGHTED_LOSS,
-    f"({_INPUTS}, Tensor coefficient, bool[] wanted) -> "
-    "(Tensor loss, Tensor d_hidden, Tensor d_log_prior, Tensor d_weight, Tensor d_bias)",
+    f"({_PROBLEM}, Tensor upstream, Tensor? entropy_upstream, bool[] wanted) -> "
+    f"(Tensor sum, {_FOUND}, {_GRADIENTS})",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
 
-def losses(problem: Problem) -> Tensor:
-    """Every token's loss, (N,), differentiable."""
-    result: Tensor = torch.ops.zeta.mixture_losses(*_arguments(problem))
-    return result
+def found(problem: Problem, distribution: bool) -> Found:
+    """Every token's loss and entropy, both differentiable, and what else there is of it.
+
+    Args:
+        problem: the problem.
+        distribution: whether entropy and prediction are wanted.
+    """
+    return Found(*torch.ops.zeta.head_losses(*_arguments(problem), distribution))
 
 
-def weighted_loss(problem: Problem, coefficient_N: Tensor) -> Tensor:
-    """Σ_n coefficient_n · loss_n, differentiable."""
-    inputs = (problem.hidden_NKD, problem.log_prior_NK, problem.weight, problem.bias)
-    wanted = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in inputs]
-    loss: Tensor
-    loss, *_ = torch.ops.zeta.mixture_weighted_loss(*_arguments(problem), coefficient_N, wanted)
-    return loss
+def weighted_loss(
+    problem: Problem, coefficient_N: Tensor, distribution: bool
+) -> tuple[Tensor, Found]:
+    """Σ_n coefficient_n · loss_n, differentiable, and what there is of each token, which is not."""
+    needs = [t is not None and t.requires_grad for t in problem[:_DIFFERENTIABLE]]
+    wanted = [torch.is_grad_enabled() and need for need in needs]
+    loss, *rest = torch.ops.zeta.head_weighted_loss(
+        *_arguments(problem), coefficient_N, None, [*wanted, distribution]
+    )
+    return loss, Found(*rest[: len(Found._fields)])
 
 
-def _losses(*arguments: Any) -> Tensor:
-    return chunks.losses(_problem(arguments))
+def _losses(*arguments: Any) -> Found:
+    *inputs, distribution = arguments
+    return chunks.found(_problem(inputs), Wanted(distribution=distribution))
 
 
-def _losses_fake(hidden: Tensor, log_prior: Tensor, *_: Any) -> Tensor:
-    return log_prior.new_empty(hidden.shape[0])
+def _losses_fake(*arguments: Any) -> Found:
+    problem = Problem(*arguments[:-1])
+    N = problem.hidden_NKD.shape[0]
+    loss_N, lse_N, entropy_N = (problem.mass_NT.new_empty(N) for _ in range(3))
+    return Found(loss_N, lse_N, entropy_N, problem.target_NT.new_empty(N))
 
 
-def _losses_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _save(ctx, inputs)
+def _losses_setup(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
+    _, log_sum_exp, _, prediction = output
+    ctx.mark_non_differentiable(log_sum_exp, prediction)
+    _save(ctx, inputs[:-1])
 
 
-def _losses_backward(ctx: Any, upstream_N: Tensor | None) -> tuple[Tensor | None, ...]:
+def _losses_backward(
+    ctx: Any, upstream_N: Tensor | None, _: Any, entropy_N: Tensor | None, *__: Any
+) -> tuple[Tensor | None, ...]:
     arguments, wanted = _saved(ctx)
-    if upstream_N is None:
+    if upstream_N is None and entropy_N is None:
         return _padded(ctx, [])
+    if upstream_N is None:
+        assert entropy_N is not None
+        upstream_N = torch.zeros_like(entropy_N)
     if torch.is_grad_enabled():
-        return _padded(ctx, _plain_gradients(arguments, upstream_N, wanted))
-    _, *gradients = torch.ops.zeta.mixture_weighted_loss(*arguments, upstream_N, wanted)
+        return _padded(ctx, _plain_gradients(arguments, upstream_N, entropy_N, wanted))
+    results = torch.ops.zeta.head_weighted_loss(
+        *arguments, upstream_N, entropy_N, [*wanted, False]
+    )
+    gradients = results[1 + len(Found._fields) :]
     return _padded(ctx, _cast(gradients, arguments, wanted))
 
 
@@ -88,29 +114,32 @@ register_autograd(_LOSSES, _losses_backward, setup_context=_losses_setup)
 
 
 def _weighted_loss(*arguments: Any) -> tuple[Tensor, ...]:
-    *inputs, coefficient_N, wanted = arguments
+    *inputs, upstream_N, entropy_upstream_N, wanted = arguments
     problem = _problem(inputs)
-    losses_N, gradients = chunks.losses_and_gradients(problem, coefficient_N, Wanted(*wanted))
-    loss = (coefficient_N * losses_N).masked_fill_(problem.ignored_N, 0).sum()
-    return (loss, *(losses_N.new_empty(0) if g is None else g for g in gradients))
+    of_tokens, gradients = chunks.found_and_gradients(
+        problem, Upstream(upstream_N, entropy_upstream_N), Wanted(*wanted)
+    )
+    loss_N = of_tokens.loss_N
+    loss = (upstream_N * loss_N).masked_fill_(problem.ignored_N, 0).sum()
+    return (loss, *of_tokens, *(loss_N.new_empty(0) if g is None else g for g in gradients))
 
 
 def _weighted_loss_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    log_prior, wanted = arguments[1], arguments[-1]
+    *inputs, _, _, wanted = arguments
+    of_tokens = _losses_fake(*inputs, False)
+    new_empty = of_tokens.loss_N.new_empty
     gradients = (
-        tensor.new_empty(tensor.shape, dtype=stored_dtype(tensor.dtype))
-        if want
-        else log_prior.new_empty(0)
-        for tensor, want in zip(arguments[:_DIFFERENTIABLE], wanted, strict=True)
+        tensor.new_empty(tensor.shape, dtype=stored_dtype(tensor.dtype)) if want else new_empty(0)
+        for tensor, want in zip(inputs[:_DIFFERENTIABLE], wanted, strict=False)
     )
-    return (log_prior.new_empty(()), *gradients)
+    return (new_empty(()), *of_tokens, *gradients)
 
 
 def _weighted_loss_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *arguments, coefficient_N, _ = inputs
-    _, *gradients = output
-    ctx.mark_non_differentiable(*gradients)
-    _save(ctx, arguments, coefficient_N, *gradients)
+    *arguments, upstream_N, _, _ = inputs
+    _, *rest = output
+    ctx.mark_non_differentiable(*rest)
+    _save(ctx, arguments, upstream_N, *rest[len(Found._fields) :])
 
 
 def _weighted_loss_backward(
@@ -120,7 +149,8 @@ def _weighted_loss_backward(
     if upstream is None:
         return _padded(ctx, [])
     if torch.is_grad_enabled():
-        return _padded(ctx, _plain_gradients(arguments, upstream * coefficient_N, wanted))
+        upstream_N = upstream * coefficient_N
+        return _padded(ctx, _plain_gradients(arguments, upstream_N, None, wanted))
     # The usual upstream gradient, seen without waiting for a device: nothing to multiply by.
     if not (upstream.is_cpu and is_eager() and is_plain(upstream) and upstream == 1):
         gradients = [gradient * upstream for gradient in gradients]
@@ -133,16 +163,24 @@ register_autograd(_WEIGHTED_LOSS, _weighted_loss_backward, setup_context=_weight
 
 
 def _plain_gradients(
-    arguments: Sequence[Any], upstream_N: Tensor, wanted: Sequence[bool]
+    arguments: Sequence[Any],
+    upstream_N: Tensor,
+    entropy_upstream_N: Tensor | None,
+    wanted: Sequence[bool],
 ) -> list[Tensor | None]:
     """By plain operations, to be differentiated again."""
     inputs = [
         t.view_as(t) if want else t
         for t, want in zip(arguments[:_DIFFERENTIABLE], wanted, strict=True)
     ]
-    losses_N = plain.losses(_problem([*inputs, *arguments[_DIFFERENTIABLE:]]))
+    has_entropy = entropy_upstream_N is not None
+    of_tokens = plain.found(_problem([*inputs, *arguments[_DIFFERENTIABLE:]]), has_entropy)
+    results, upstreams = [of_tokens.loss_N], [upstream_N]
+    if entropy_upstream_N is not None:
+        results.append(of_tokens.entropy_N)
+        upstreams.append(entropy_upstream_N)
     sources = [t for t, want in zip(inputs, wanted, strict=True) if want]
-    found = iter(torch.autograd.grad(losses_N, sources, upstream_N, create_graph=True))
+    found = iter(torch.autograd.grad(results, sources, upstreams, create_graph=True))
     return [next(found) if want else None for want in wanted]
 
 
@@ -163,31 +201,13 @@ def _padded(ctx: Any, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None
 
 
 def _arguments(problem: Problem) -> tuple[Any, ...]:
-    return (
-        problem.hidden_NKD,
-        problem.log_prior_NK,
-        problem.weight,
-        problem.bias,
-        problem.target_N,
-        *problem.mass,
-        problem.matmul_dtype,
-        problem.tokens_per_chunk,
-        problem.group,
-    )
+    name = operator.name_of(problem.formula)
+    return (*problem[:_FORMULA], name, *problem[_FORMULA + 1 :])
 
 
 def _problem(arguments: Sequence[Any]) -> Problem:
-    hidden_NKD, log_prior_NK, weight, bias, target_N, *rest = arguments
-    target_mass_N, class_mass_V, *options = rest
-    return Problem(
-        hidden_NKD,
-        log_prior_NK,
-        weight,
-        bias,
-        target_N,
-        Mass(target_mass_N, class_mass_V),
-        *options,
-    )
+    formula = operator.found(arguments[_FORMULA]).formula
+    return Problem(*arguments[:_FORMULA], formula, *arguments[_FORMULA + 1 :])
 
 
 def _save(ctx: Any, arguments: Sequence[Any], *more: Tensor) -> None:

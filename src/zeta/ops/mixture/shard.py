@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zeta._backends.torch_plain import compute_dtype
-from zeta.kernels.mixture import Statistics
+from zeta.kernels.mixture import Distribution, Statistics
 
 
 class Shard(NamedTuple):
@@ -60,7 +60,19 @@ def combine(found: Statistics, group: str) -> Statistics:
     high_NK = found.high.clone()
     dist.all_reduce(high_NK, dist.ReduceOp.MAX, process_group(group))
     total_NK = found.total * (found.high - high_NK).exp()
-    return Statistics(high_NK, *total(group, total_NK, found.target_logit))
+    return Statistics(high_NK, *total(group, total_NK, found.value))
+
+
+def whole(of: Distribution, group: str, start: int) -> Distribution:
+    """The distribution over all processes' classes."""
+    processes = process_group(group)
+    best_N = of.best.clone()
+    dist.all_reduce(best_N, dist.ReduceOp.MAX, processes)
+    # Of equally probable classes the first.
+    prediction_N = (of.prediction + start).masked_fill(of.best < best_N, torch.iinfo(torch.int64).max)
+    dist.all_reduce(prediction_N, dist.ReduceOp.MIN, processes)
+    sums = total(group, of.mass_log_prob, of.response, of.entropy)
+    return Distribution(*sums, best_N, prediction_N)
 
 
 def total(group: str, *parts: Tensor) -> tuple[Tensor, ...]:

@@ -1,26 +1,42 @@
-// The rows of a mixture of softmaxes, one chunk of tokens at a time.
+// The rows of softmax heads, one chunk of tokens at a time; a token has one row for each mixture.
 //
-// For mixture k of a token of target y, with z = logits + bias, either the statistics
-//   high_k = max_v z_kv,  total_k = Σ_v e^(z_kv - high_k),  and z_ky,
-// or, given these and a scale per row, the gradient in place of the logits:
-//   scale_k · (e^(z_kv - high_k) / total_k - [v = y])
+// The generated code defines, in namespace `formula`: Storage, V, parameters (see loops.h), and of
+// the formula φ between logits and softmax
+//   value(x, p)          its value
+//   slope(x, p, terms)   its derivative by x; by parameters, all but what `finish` multiplies by
+//   finish(p, 0, totals)
+//
+// With f = φ(logits + bias) and log p_v = log Σ_k prior_k·e^(f_kv)/Σ_u e^(f_ku), for each token either
+//   statistics     high_k = max_v f_kv,  total_k = Σ_v e^(f_kv - high_k),  and f of the targets;
+//   distribution   Σ_v mass_v·log p_v,  Σ_v mass_v·r_kv,  the entropy, the most probable class,
+//                  where r_kv is the share that mixture k has in p_v;
+//   gradient       φ'·(a_k·p_kv - Σ_j b_kj·[v = y_j] + c·p_kv·(log p_kv + entropy) - d·mass_v·r_kv)
+//                  in place of the logits, and the sums that are gradients by φ's parameters.
 // A row is summed by one thread in one order.
 
 using formula::Storage;
 using formula::V;
 using Number = Scalar<V>;
-constexpr int width = lanes<V>;
+constexpr int width = lanes<V>, parameters = formula::parameters;
 constexpr Number largest = std::numeric_limits<Number>::max();
 
 typedef int (*ParallelFor)(int64_t, int64_t, int64_t, void (*)(int64_t, int64_t, void*), void*);
+enum Task : int64_t { STATISTICS, DISTRIBUTION, GRADIENT };
+// N tokens, K mixtures, V classes, T targets; pointers may be null where that is said.
 struct Arguments {
     Storage* logits;
-    const Number* bias;                   // one value per class, or null
-    const int64_t* target;                // per token; negative: none of these classes
-    Number *high, *total, *target_logit;  // (tokens, mixtures), as is the scale
-    const Number* scale;                  // null: the statistics are wanted
-    int64_t tokens, mixtures, classes, token_stride, mixture_stride, bias_stride;
+    const Number* bias;     // (V,) or (K, V), or null
+    const int64_t* target;  // (N, T); negative: none of these classes
+    const Number* parameters;
+    Number *high, *total, *value;                               // (N, K), (N, K), (N, K, T)
+    const Number *shift, *mass;                                 // (N, K): log prior - log total; (V,) or null
+    Number *mass_log_prob, *response, *entropy, *best;          // (N,), (N, K), (N,), (N,)
+    int64_t* prediction;                                        // (N,)
+    const Number *by_prob, *by_target, *by_entropy, *by_class;  // a (N, K), b (N, K, T), c and d (N,) or null
+    double* totals;                                             // (N, K, parameters) or null
+    int64_t tokens, mixtures, classes, targets, token_stride, mixture_stride, bias_stride;
     ParallelFor parallel_for;  // null: stay in this thread
+    Task task;
 };
 
 constexpr int64_t block = 1024;   // classes whose maximum is taken before their exponentials
@@ -34,16 +50,19 @@ INLINE V each_of(const Number* p, int64_t count) {
     return v;
 }
 INLINE void put(Storage* p, V v, int64_t count) { count >= width ? store(p, v) : store_some(p, v, count); }
+// Lanes beyond the last class count for nothing.
+INLINE V only(V v, int64_t count) { return count >= width || first<V>(count) ? v : V{}; }
 INLINE Number highest(V v) {
     Number m = v[0];
     for (int i = 1; i < width; i++) m = v[i] > m ? v[i] : m;
     return m;
 }
-INLINE double sum_of(V v, int64_t count) {
+INLINE double sum_of(V v) {
     double sum = 0;
-    for (int i = 0; i < width && i < count; i++) sum += v[i];
+    for (int i = 0; i < width; i++) sum += v[i];
     return sum;
 }
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 struct Row {
     Storage* logits;
@@ -54,51 +73,203 @@ struct Row {
         const V z = each(logits + i, classes - i);
         return bias ? z + each_of(bias + i, classes - i) : z;
     }
-    Number one(int64_t i) const { return load_some(logits + i, 1)[0] + (bias ? bias[i] : 0); }
+    V one(int64_t i) const { return load_some(logits + i, 1) + (bias ? bias[i] : 0); }
 };
 
-static void statistics(const Row& row, Number& high, Number& total) {
+struct Token {
+    const Arguments& a;
+    int64_t n;  // which one
+    const V* p;
+
+    Row row(int64_t k) const {
+        Storage* logits = a.logits + n * a.token_stride + k * a.mixture_stride;
+        return {logits, a.bias ? a.bias + k * a.bias_stride : nullptr, a.classes};
+    }
+    const int64_t* targets() const { return a.target + n * a.targets; }
+    int64_t at(int64_t k) const { return n * a.mixtures + k; }
+};
+
+static void statistics(const Token& token, int64_t k) {
+    const Arguments& a = token.a;
+    const Row row = token.row(k);
+    Number values[block], high = -largest;
     double sum = 0;
-    high = -largest;
-    const int64_t n = row.classes, whole = n / width * width;
-    for (int64_t start = 0; start < n; start += block) {
-        const int64_t stop = start + block < n ? start + block : n;
-        const int64_t last = stop < whole ? stop : whole;
+    for (int64_t start = 0; start < a.classes; start += block) {
+        const int64_t count = least(block, a.classes - start);
         V m = splat<V>(-largest), sums = {};
-        for (int64_t i = start; i < stop; i += width) m = at_least(row.at(i), m);
+        for (int64_t i = 0; i < count; i += width) {
+            const V f = formula::value(row.at(start + i), token.p);
+            store(values + i, f);
+            m = at_least(f, m);
+        }
         const Number block_high = highest(m) > high ? highest(m) : high;
-        for (int64_t i = start; i < last; i += width) sums += exp(row.at(i) - block_high);
-        sum = sum * std::exp(high - block_high) + sum_of(sums, width);
-        if (last < stop) sum += sum_of(exp(row.at(last) - block_high), stop - last);
+        for (int64_t i = 0; i < count; i += width)
+            sums += only(exp(load(values + i) - block_high), count - i);
+        sum = sum * std::exp(high - block_high) + sum_of(sums);
         high = block_high;
     }
-    total = sum;
+    a.high[token.at(k)] = high;
+    a.total[token.at(k)] = sum;
+    for (int64_t j = 0; j < a.targets; j++) {
+        const int64_t y = token.targets()[j];
+        a.value[token.at(k) * a.targets + j] = y < 0 ? 0 : formula::value(row.one(y), token.p)[0];
+    }
 }
 
-static void gradient(const Row& row, Number high, Number total, Number scale, int64_t target) {
-    const int64_t n = row.classes;
-    if (scale == 0) {  // whatever the logits are
-        for (int64_t i = 0; i < n; i += width) put(row.logits + i, V{}, n - i);
-        return;
+// The logarithms of the classes' probabilities, with `shares` the mixtures' shares in them.
+INLINE V log_prob(const Token& token, int64_t i, V* shares) {
+    const Arguments& a = token.a;
+    const auto joint = [&](int64_t k) __attribute__((always_inline)) {
+        const V f = formula::value(token.row(k).at(i), token.p);
+        return (f - a.high[token.at(k)]) + a.shift[token.at(k)];
+    };
+    if (a.mixtures == 1) {
+        shares[0] = splat<V>(1);
+        return joint(0);
     }
-    const double p = target < 0 ? 0 : std::exp((double)row.one(target) - high) / total;
-    const Number factor = scale / total;
-    for (int64_t i = 0; i < n; i += width) put(row.logits + i, exp(row.at(i) - high) * factor, n - i);
-    if (target >= 0) store_some(row.logits + target, splat<V>(scale * (p - 1)), 1);
+    V m = splat<V>(-largest), sum = {};
+    for (int64_t k = 0; k < a.mixtures; k++) m = at_least(shares[k] = joint(k), m);
+    for (int64_t k = 0; k < a.mixtures; k++) sum += shares[k] = exp(shares[k] - m);
+    for (int64_t k = 0; k < a.mixtures; k++) shares[k] /= sum;
+    return m + log(sum);
+}
+
+static void distribution(const Token& token, V* shares) {
+    const Arguments& a = token.a;
+    V keys[block / width];
+    V* const responses = shares + a.mixtures;  // sums of a block
+    double mass_log_prob = 0, entropy = 0;
+    Number best = -std::numeric_limits<Number>::infinity();
+    int64_t prediction = 0;
+    for (int64_t k = 0; k < a.mixtures; k++) a.response[token.at(k)] = 0;
+    for (int64_t start = 0; start < a.classes; start += block) {
+        const int64_t stop = start + least(block, a.classes - start);
+        V m = splat<V>(best), masses = {}, entropies = {};
+        for (int64_t k = 0; k < a.mixtures; k++) responses[k] = V{};
+        for (int64_t i = start; i < stop; i += width) {
+            const V log_p = log_prob(token, i, shares), p = exp(log_p);
+            // Of one mixture the values decide, which no rounding has made equal.
+            const V key = a.mixtures == 1 ? formula::value(token.row(0).at(i), token.p) : log_p;
+            keys[(i - start) / width] = key;
+            m = at_least(key, m);
+            entropies -= only(p == 0 ? V{} : p * log_p, stop - i);
+            if (!a.mass) continue;
+            const V mass = only(each_of(a.mass + i, stop - i), stop - i);
+            // A class without mass may be impossible, and 0 · inf is NaN.
+            masses += mass == 0 ? V{} : mass * log_p;
+            for (int64_t k = 0; k < a.mixtures; k++) responses[k] += mass == 0 ? V{} : mass * shares[k];
+        }
+        entropy += sum_of(entropies);
+        mass_log_prob += sum_of(masses);
+        for (int64_t k = 0; k < a.mixtures; k++) a.response[token.at(k)] += sum_of(responses[k]);
+        const Number high = highest(m);
+        if (!(high > best)) continue;
+        best = high;
+        for (prediction = start; keys[(prediction - start) / width][(prediction - start) % width] != best;)
+            prediction++;
+    }
+    a.mass_log_prob[token.n] = mass_log_prob;
+    a.entropy[token.n] = entropy;
+    a.best[token.n] = best;
+    a.prediction[token.n] = prediction;
+}
+
+// Of the classes [start, stop) of a row; `shares` are as many vectors for each mixture, or null.
+template <bool learns>
+INLINE void row_gradient(
+    const Token& token, int64_t k, int64_t start, int64_t stop, const V* shares, double* totals
+) {
+    const Arguments& a = token.a;
+    const Row row = token.row(k);
+    const int64_t at = token.at(k);
+    const Number high = a.high[at], inverse = 1 / a.total[at], scale = a.by_prob[at] / a.total[at];
+    const Number by_entropy = a.by_entropy ? a.by_entropy[token.n] : 0;
+    const Number by_class = a.by_class ? a.by_class[token.n] : 0;
+    Number values[block];
+    V terms[parameters + 1], sums[parameters + 1] = {};
+    for (int64_t i = start; i < stop; i += width) {
+        const V z = row.at(i), f = formula::value(z, token.p), e = exp(f - high);
+        V g = e * scale;
+        if (by_entropy != 0) {
+            const V p = e * inverse, log_p = (f - high) + a.shift[at];
+            g += p == 0 ? V{} : by_entropy * p * (log_p + a.entropy[token.n]);
+        }
+        if (by_class != 0) {
+            const V mass = by_class * each_of(a.mass + i, stop - i);
+            g -= mass == 0 ? V{} : shares ? mass * shares[(i - start) / width] : mass;
+        }
+        const V slope = formula::slope(z, token.p, terms);
+        // An impossible class may have an infinite slope.
+        store(values + (i - start), g == 0 ? g : g * slope);
+        if constexpr (learns)
+            for (int t = 0; t < parameters; t++) sums[t] += only(g == 0 ? g : g * terms[t], stop - i);
+    }
+    for (int64_t j = 0; j < a.targets; j++) {
+        const int64_t y = token.targets()[j];
+        const Number b = a.by_target[at * a.targets + j];
+        if (y < start || y >= stop || b == 0) continue;
+        values[y - start] -= b * formula::slope(row.one(y), token.p, terms)[0];
+        if constexpr (learns)
+            for (int t = 0; t < parameters; t++) totals[t] -= (double)b * terms[t][0];
+    }
+    for (int64_t i = start; i < stop; i += width) put(row.logits + i, load(values + (i - start)), stop - i);
+    if constexpr (learns)
+        for (int t = 0; t < parameters; t++) totals[t] += sum_of(sums[t]);
+}
+
+// Whether its gradient is 0, whatever the logits are.
+static bool is_silent(const Token& token) {
+    const Arguments& a = token.a;
+    bool silent = !(a.by_entropy && a.by_entropy[token.n]) && !(a.by_class && a.by_class[token.n]);
+    for (int64_t k = 0; k < a.mixtures; k++) {
+        silent = silent && a.by_prob[token.at(k)] == 0;
+        for (int64_t j = 0; j < a.targets; j++) silent = silent && a.by_target[token.at(k) * a.targets + j] == 0;
+    }
+    return silent;
+}
+
+// `shares` are room for `step` vectors of each mixture, and for one more.
+template <bool learns> static void gradient(const Token& token, V* shares, int64_t step) {
+    const Arguments& a = token.a;
+    const bool joint = a.by_class && a.mixtures > 1, silent = is_silent(token);
+    double none[parameters + 1] = {};
+    for (int64_t k = 0; k < a.mixtures && learns; k++)
+        for (int t = 0; t < parameters; t++) a.totals[token.at(k) * parameters + t] = 0;
+    for (int64_t start = 0; start < a.classes; start += step * width) {
+        const int64_t stop = start + least(step * width, a.classes - start);
+        V* const one = shares + a.mixtures * step;
+        for (int64_t i = start; i < stop && joint && !silent; i += width) {
+            log_prob(token, i, one);
+            for (int64_t k = 0; k < a.mixtures; k++) shares[k * step + (i - start) / width] = one[k];
+        }
+        for (int64_t k = 0; k < a.mixtures; k++) {
+            if (silent) {
+                for (int64_t i = start; i < stop; i += width) put(token.row(k).logits + i, V{}, stop - i);
+            } else {
+                double* const totals = learns ? a.totals + token.at(k) * parameters : none;
+                row_gradient<learns>(token, k, start, stop, joint ? shares + k * step : nullptr, totals);
+            }
+        }
+    }
+    const Number* pointers[parameters + 1];
+    for (int t = 0; t < parameters; t++) pointers[t] = a.parameters + t;
+    for (int64_t k = 0; k < a.mixtures && learns; k++)
+        formula::finish(pointers, 0, a.totals + token.at(k) * parameters);
 }
 
 static void tokens(int64_t begin, int64_t end, void* context) {
     const Arguments& a = *(const Arguments*)context;
-    for (int64_t i = begin * a.mixtures; i < end * a.mixtures; i++) {
-        const int64_t token = i / a.mixtures, k = i % a.mixtures, target = a.target[token];
-        const Number* bias = a.bias ? a.bias + k * a.bias_stride : nullptr;
-        const Row row{a.logits + token * a.token_stride + k * a.mixture_stride, bias, a.classes};
-        if (a.scale) {
-            gradient(row, a.high[i], a.total[i], a.scale[i], target);
-        } else {
-            statistics(row, a.high[i], a.total[i]);
-            a.target_logit[i] = target < 0 ? 0 : row.one(target);
-        }
+    V p[parameters + 1];
+    for (int t = 0; t < parameters; t++) p[t] = splat<V>(a.parameters[t]);
+    const int64_t whole = block / width, part = whole / a.mixtures;
+    const int64_t step = a.by_class && a.mixtures > 1 ? (part ? part : 1) : whole;
+    V* const shares = (V*)__builtin_alloca_with_align(
+        (step + 1) * a.mixtures * sizeof(V) + a.mixtures * sizeof(V), 8 * sizeof(V));
+    for (int64_t n = begin; n < end; n++) {
+        const Token token{a, n, p};
+        if (a.task == DISTRIBUTION) distribution(token, shares);
+        else if (a.task == GRADIENT) a.totals ? gradient<true>(token, shares, step) : gradient<false>(token, shares, step);
+        else for (int64_t k = 0; k < a.mixtures; k++) statistics(token, k);
     }
 }
 

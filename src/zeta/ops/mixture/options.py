@@ -1,0 +1,160 @@
+"""What decides the loss of a softmax head beside its tensors: every option once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from zeta import activations
+from zeta._formula import Formula
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OUTPUTS = ("token_loss", "logsumexp", "entropy", "prediction")
+
+
+class LossOutputs(NamedTuple):
+    """What a head's loss knows of each token, detached; None for what was not asked for.
+
+    Attributes:
+        token_loss: (N,), what reduction "none" gives; 0 for an ignored token, as is the rest.
+        logsumexp: (N,), of φ(logits); of several mixtures the mean.
+        entropy: (N,), of the distribution.
+        prediction: (N,), int64, the most probable class; -1 for an ignored token.
+    """
+
+    token_loss: Tensor | None = None
+    logsumexp: Tensor | None = None
+    entropy: Tensor | None = None
+    prediction: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """The options of a softmax head's loss.
+
+    ``Σ_n token_weight_n·(-Σ_v m_v·log p_v + z_loss·lse²) / normalizer``, where m is one at the
+    target, spread by label smoothing and multiplied by class weights, all as ``F.cross_entropy``
+    has it, and lse the logarithm of the softmax's denominator.
+
+    Attributes:
+        logits: φ, a formula of one input, between logits and softmax; None for the logits as they
+            are. It is computed in float32 for half types.
+        logit_parameters: φ's parameters, by name or in their order: numbers or scalar tensors,
+            which get gradients. None: its defaults.
+        token_weight: (N,), what each token's loss is multiplied by. A token of weight 0 is ignored.
+        z_loss: what lse² is multiplied by; of several mixtures the mean of their squares counts.
+        normalizer: what the sum is divided by, a positive number or scalar tensor: the number of
+            tokens in all batches whose gradients are accumulated, say. None: the sum of the
+            weights of the tokens, each multiplied by its class's weight if it has one target.
+        ignore_index: targets of this value contribute neither loss nor gradient; they are left
+            out of the matrix products.
+        reduction: "none", "mean" or "sum". The mean over no target at all is NaN, as in
+            ``F.cross_entropy``; its gradients are zero.
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1].
+        class_weight: (V,), the weight of each class.
+        target_probability: (N, k), of the k classes (N, k) that ``target`` names then: each row
+            is a distribution. A token is ignored if all its k targets are.
+        max_chunk_bytes: bound on the logits held at once, in bytes. Chunks of tokens are computed
+            one after another, each with all its mixtures: one token's K·V logits are the least.
+            None: 28 MiB, or a quarter of the weight's gradient if that is more.
+        outputs: names among "token_loss", "logsumexp", "entropy" and "prediction". If there are
+            any, the result is a pair, of the loss and a :class:`LossOutputs`.
+    """
+
+    logits: Formula | None = None
+    logit_parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    token_weight: Tensor | None = None
+    z_loss: float = 0.0
+    normalizer: float | Tensor | None = None
+    ignore_index: int = -100
+    reduction: str = "mean"
+    label_smoothing: float = 0.0
+    class_weight: Tensor | None = None
+    target_probability: Tensor | None = None
+    max_chunk_bytes: int | None = None
+    outputs: Sequence[str] = ()
+
+
+def takes_options(*without: str) -> Callable[[F], F]:
+    """Give a function whose last argument is ``**options`` the signature with :class:`LossOptions`.
+
+    Args:
+        without: options that it does not take.
+    """
+    names = [f for f in fields(LossOptions) if f.name not in without]
+    options = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+        for f in names
+    ]
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        *arguments, _ = signature.parameters.values()
+        function.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*arguments, *options]
+        )
+        return function
+
+    return decorate
+
+
+def checked_options(function: str, options: Mapping[str, Any], *without: str) -> LossOptions:
+    """The options by keyword.
+
+    Raises:
+        TypeError: an option that there is not.
+    """
+    known = [f.name for f in fields(LossOptions) if f.name not in without]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+    return LossOptions(**options)
+
+
+def bound_formula(
+    function: str,
+    logits: Formula | None,
+    given: Mapping[str, Any] | Sequence[Any] | None,
+    like: Tensor,
+) -> tuple[Formula, Tensor]:
+    """The formula between logits and softmax, and its parameters (P,), of the dtype and device.
+
+    Raises:
+        TypeError: no formula of one input, or parameters that are not its own.
+        ValueError: a parameter that is not one number.
+    """
+    if logits is None:
+        if given is not None:
+            raise TypeError(f"{function}: logit_parameters are those of logits, which is None")
+        return activations.identity, like.new_empty(0)
+    if not isinstance(logits, Formula) or len(logits.inputs) != 1:
+        kind = repr(logits) if isinstance(logits, Formula) else type(logits).__name__
+        raise TypeError(
+            f"{function}: logits must be a formula of one input, as zeta.activations.softcap is "
+            f"and @zeta.formula makes, got {kind}"
+        )
+    if not logits.parameters and not given:
+        return logits, like.new_empty(0)
+    if given is None:
+        values = logits.bind()
+    else:
+        values = logits.bind(**given) if isinstance(given, Mapping) else logits.bind(*given)
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(
+                f"{function}: {logits.name}'s {name} must be a number or a scalar tensor, got "
+                f"shape {tuple(value.shape)}"
+            )
+    return logits, torch.stack([_scalar(value, like) for value in values.values()])
+
+
+def _scalar(value: Any, like: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.to(like.device, like.dtype).reshape(())
+    return torch.full((), value, dtype=like.dtype, device=like.device)
