@@ -7,27 +7,37 @@ import pytest
 import torch
 from torch.library import opcheck
 
+from zeta.activations import softcap
+from zeta.kernels import operator
 from zeta.ops import mixture_cross_entropy
 from zeta.ops.mixture import operators
 
 N, K, D, V = 10, 3, 4, 17
 
 
-def arguments(decoder="shared", bias=True, smoothing=False, dtype=torch.float32, chunk=4):
+def arguments(
+    decoder="shared", bias=True, smoothing=False, dtype=torch.float32, chunk=4, logits=softcap
+):
+    """As `zeta::head_losses` takes them, but for whether the distribution is wanted."""
     per_mixture = () if decoder == "shared" else (K,)
-    target = torch.randint(V, (N,))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    target = torch.randint(V, (N, 1))
     target[2] = -1
     return (
         torch.randn(N, K, D, dtype=dtype, requires_grad=True),
-        torch.randn(N, K).log_softmax(-1).requires_grad_(),
+        torch.randn(N, K, dtype=wide).log_softmax(-1).requires_grad_(),
         torch.randn(*per_mixture, V, D, dtype=dtype, requires_grad=True),
         torch.randn(*per_mixture, V, dtype=dtype, requires_grad=True) if bias else None,
+        torch.tensor([*logits.parameters.values()], dtype=wide, requires_grad=True),
         target,
-        torch.rand(N),
-        torch.rand(V) if smoothing else None,
+        torch.rand(N, 1, dtype=wide),
+        torch.rand(V, dtype=wide) if smoothing else None,
         dtype,
         chunk,
+        0.01,
+        operator.name_of(logits),
         None,
+        0,
     )
 
 
@@ -41,22 +51,20 @@ VARIANTS = [
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v.values())))
 def test_opcheck(variant):
-    opcheck(torch.ops.zeta.mixture_losses.default, arguments(**variant))
-    for wanted in ([True] * 4, [True, False, False, False], [False, False, True, False]):
-        wanted = [want and (i < 3 or variant["bias"]) for i, want in enumerate(wanted)]
+    opcheck(torch.ops.zeta.head_losses.default, (*arguments(**variant), variant["bias"]))
+    for wanted in ([True] * 5, [True, *[False] * 4], [False, False, True, False, True]):
+        wanted = [want and (i != 3 or variant["bias"]) for i, want in enumerate(wanted)]
         inputs = list(arguments(**variant))
         for i, want in enumerate(wanted):
             if inputs[i] is not None:
                 inputs[i] = inputs[i].detach().requires_grad_(want)
-        opcheck(torch.ops.zeta.mixture_weighted_loss.default, (*inputs, torch.rand(N), wanted))
+        more = (torch.rand(N), None, [*wanted, variant["smoothing"]])
+        opcheck(torch.ops.zeta.head_weighted_loss.default, (*inputs, *more))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_opcheck_of_other_types(dtype):
-    inputs = list(arguments(dtype=dtype))
-    if dtype == torch.float64:
-        inputs[1], inputs[5] = inputs[1].detach().double().requires_grad_(), inputs[5].double()
-    opcheck(torch.ops.zeta.mixture_losses.default, tuple(inputs))
+    opcheck(torch.ops.zeta.head_losses.default, (*arguments(dtype=dtype), True))
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
@@ -119,7 +127,7 @@ def test_nothing_larger_than_a_chunk_is_made(decoder, smoothing):
     with torch.no_grad():
         inputs = [t.detach() if isinstance(t, torch.Tensor) else t for t in inputs]
         largest = peak_elements(
-            lambda: operators._weighted_loss(*inputs, torch.ones(N), [True] * 4)
+            lambda: operators._weighted_loss(*inputs, torch.ones(N), None, [True] * 6)
         )
     assert 2 * K * V <= largest <= max(2 * K * V, K * V * D)
 
@@ -141,7 +149,8 @@ def test_retain_graph_and_second_backward():
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_batched_gradients(reduction, smoothing):
     """PyTorch's own vmap over backward: what each gradient alone is, and so for second ones."""
-    hidden, log_prior, weight, bias, target, *_ = arguments("separate", dtype=torch.float64)
+    hidden, log_prior, weight, bias, _, target, *_ = arguments("separate", dtype=torch.float64)
+    target = target.squeeze(1)
     inputs = (hidden, log_prior, weight, bias)
 
     def loss(*inputs):

@@ -81,16 +81,21 @@ class LossOptions:
     outputs: Sequence[str] = ()
 
 
+_FIELDS = fields(LossOptions)
+_NAMES = tuple(f.name for f in _FIELDS)
+
+
 def takes_options(*without: str) -> Callable[[F], F]:
     """Give a function whose last argument is ``**options`` the signature with :class:`LossOptions`.
 
     Args:
         without: options that it does not take.
     """
-    names = [f for f in fields(LossOptions) if f.name not in without]
+    keyword = inspect.Parameter.KEYWORD_ONLY
     options = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-        for f in names
+        inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type)
+        for f in _FIELDS
+        if f.name not in without
     ]
 
     def decorate(function: F) -> F:
@@ -110,9 +115,8 @@ def checked_options(function: str, options: Mapping[str, Any], *without: str) ->
     Raises:
         TypeError: an option that there is not.
     """
-    known = [f.name for f in fields(LossOptions) if f.name not in without]
     for name in options:
-        if name not in known:
+        if name not in _NAMES or name in without:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
     return LossOptions(**options)
 
