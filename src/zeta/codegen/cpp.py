@@ -85,7 +85,7 @@ INLINE V value(V element, const V* p) {{
     const V* x = &element;
     V out[1];
 {_indented(_evaluate(value))}
-    return out[0];
+    return rounded(out[0]);  // the same number in every pass, whatever it is subtracted from there
 }}
 
 INLINE V slope(V element, const V* p, V* terms) {{

@@ -120,7 +120,8 @@ def _weighted_loss(*arguments: Any) -> tuple[Tensor, ...]:
         problem, Upstream(upstream_N, entropy_upstream_N), Wanted(*wanted)
     )
     loss_N = of_tokens.loss_N
-    loss = (upstream_N * loss_N).masked_fill_(problem.ignored_N, 0).sum()
+    products_N = (upstream_N.double() * loss_N).masked_fill_(problem.ignored_N, 0)
+    loss = products_N.sum().to(loss_N.dtype)
     return (loss, *of_tokens, *(loss_N.new_empty(0) if g is None else g for g in gradients))
 
 

@@ -174,6 +174,12 @@ static void distribution(const Token& token, V* shares) {
     a.prediction[token.n] = prediction;
 }
 
+INLINE bool is_first(const int64_t* targets, int64_t j) {
+    for (int64_t i = 0; i < j; i++)
+        if (targets[i] == targets[j]) return false;
+    return true;
+}
+
 // Of the classes [start, stop) of a row; `shares` are as many vectors for each mixture, or null.
 template <bool learns>
 INLINE void row_gradient(
@@ -185,7 +191,7 @@ INLINE void row_gradient(
     const Number high = a.high[at], inverse = 1 / a.total[at], scale = a.by_prob[at] / a.total[at];
     const Number by_entropy = a.by_entropy ? a.by_entropy[token.n] : 0;
     const Number by_class = a.by_class ? a.by_class[token.n] : 0;
-    Number values[block];
+    Number values[block], slopes[block];
     V terms[parameters + 1], sums[parameters + 1] = {};
     for (int64_t i = start; i < stop; i += width) {
         const V z = row.at(i), f = formula::value(z, token.p), e = exp(f - high);
@@ -198,21 +204,31 @@ INLINE void row_gradient(
             const V mass = by_class * each_of(a.mass + i, stop - i);
             g -= mass == 0 ? V{} : shares ? mass * shares[(i - start) / width] : mass;
         }
-        const V slope = formula::slope(z, token.p, terms);
-        // An impossible class may have an infinite slope.
-        store(values + (i - start), g == 0 ? g : g * slope);
+        store(values + (i - start), g);
+        store(slopes + (i - start), formula::slope(z, token.p, terms));
         if constexpr (learns)
             for (int t = 0; t < parameters; t++) sums[t] += only(g == 0 ? g : g * terms[t], stop - i);
     }
     for (int64_t j = 0; j < a.targets; j++) {
         const int64_t y = token.targets()[j];
-        const Number b = a.by_target[at * a.targets + j];
+        const double b = a.by_target[at * a.targets + j];
         if (y < start || y >= stop || b == 0) continue;
-        values[y - start] -= b * formula::slope(row.one(y), token.p, terms)[0];
-        if constexpr (learns)
-            for (int t = 0; t < parameters; t++) totals[t] -= (double)b * terms[t][0];
+        // Of a probability near 1 its distance from 1 is left: in double, once.
+        const V z = row.one(y), f = formula::value(z, token.p);
+        const double rough = (exp(f - high) * scale)[0];
+        const double exact = a.by_prob[at] * (std::exp((double)f[0] - high) / a.total[at]);
+        const double change = (is_first(token.targets(), j) ? exact - rough : 0) - b;
+        values[y - start] = values[y - start] + change;
+        if constexpr (learns) {
+            formula::slope(z, token.p, terms);
+            for (int t = 0; t < parameters; t++) totals[t] += change * terms[t][0];
+        }
     }
-    for (int64_t i = start; i < stop; i += width) put(row.logits + i, load(values + (i - start)), stop - i);
+    for (int64_t i = start; i < stop; i += width) {
+        const V g = load(values + (i - start));
+        // An impossible class may have an infinite slope.
+        put(row.logits + i, g == 0 ? g : g * load(slopes + (i - start)), stop - i);
+    }
     if constexpr (learns)
         for (int t = 0; t < parameters; t++) totals[t] += sum_of(sums[t]);
 }
