@@ -216,7 +216,12 @@ def check_arguments(
     all_classes = V if num_classes is None else num_classes
     targets: tuple[int, ...] = ()
     if target_probability is not None:
-        targets = (target.shape[1] if len(target.shape) == 2 else 0,)
+        if len(target.shape) != 2:
+            raise ValueError(
+                f"{function}: target must be (N, k), the classes that target_probability is of, "
+                f"got shape {tuple(target.shape)}"
+            )
+        targets = (target.shape[1],)
         if targets > (all_classes,):
             raise ValueError(
                 f"{function}: target names {targets[0]} classes of each token, "

@@ -12,6 +12,7 @@ Shape suffixes: N tokens of the chunk, K mixtures, V classes, T targets of a tok
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import NamedTuple
 
@@ -166,7 +167,7 @@ def write_gradient(
     for tokens in _parts(rows):
         logits_NKV = _biased(rows, tokens).requires_grad_()
         parameters_P = rows.parameters_P.detach().requires_grad_()
-        with torch.enable_grad():
+        with _recording():
             value_NKV = _value(rows.formula, logits_NKV, parameters_P)
         by_value_NKV = _by_value(rows, value_NKV.detach(), found, joint, scales, entropy_N, tokens)
         by_logits_NKV, by_parameters_P = torch.autograd.grad(
@@ -202,6 +203,18 @@ def _parts(rows: Rows) -> Iterator[slice]:
     size = max(1, _PLAIN_LOGITS // max(1, K * V))
     for start in range(0, N, size):
         yield slice(start, start + size)
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    """Record operations for a derivative within an operator too, below which nothing is else."""
+    core = torch._C
+    hidden = core._dispatch_tls_local_exclude_set()
+    for key in ("AutogradFunctionality", "AutogradOther", "AutogradNestedTensor"):
+        hidden = hidden.remove(getattr(core.DispatchKey, key))
+    included = core._dispatch_tls_local_include_set()
+    with core._ForceDispatchKeyGuard(included, hidden), torch.enable_grad():
+        yield
 
 
 def _biased(rows: Rows, tokens: slice) -> Tensor:

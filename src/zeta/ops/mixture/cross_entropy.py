@@ -106,6 +106,11 @@ def one_softmax(
     check_input(hidden, function, "hidden")
     if hidden.dim() != 2:
         raise ValueError(f"{function}: hidden must be (N, D), got shape {tuple(hidden.shape)}")
+    check_input(weight, function, "weight")
+    if weight.dim() != 2:
+        raise ValueError(
+            f"{function}: weight must have shape (V, D), got {tuple(weight.shape)}"
+        )
     zero = _wide_zero(hidden)
     formula, parameters_P = bound_formula(function, logits, logit_parameters, zero)
     log_prior_N1 = zero.expand(hidden.shape[0], 1)
