@@ -46,6 +46,9 @@ class Formula:
         parameters: parameter name -> default value, in the order of the signature.
     """
 
+    # The formula of which this one has other defaults.
+    _origin: Formula | None = None
+
     def __init__(
         self, function: Callable[..., Any], parameters: Mapping[str, float] | None = None
     ) -> None:
@@ -245,6 +248,22 @@ class Formula:
             self, learnable=learnable, num_parameters=num_parameters, channel_dim=channel_dim
         )
 
+    def with_defaults(self, **defaults: float) -> Formula:
+        """This formula with other defaults.
+
+        Raises:
+            TypeError: a name that is no parameter, or a default that is no number.
+            ValueError: a default that is infinite or NaN.
+
+        Example:
+            >>> from zeta.activations import softcap
+            >>> softcap.with_defaults(cap=50.0)
+            softcap(x, cap=50)
+        """
+        formula = Formula(self.function, self.bind(**defaults))
+        formula._origin = self._origin or self
+        return formula
+
     def explain(self) -> None:
         """Print what runs where, and where it is no kernel, why; what is saved; the limits.
 
@@ -267,9 +286,11 @@ class Formula:
         defaults = (f"{name}={value:g}" for name, value in self.parameters.items())
         return f"{self.name}({', '.join([*self._shown_inputs, *defaults])})"
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> str | tuple[Any, ...]:
         # Pickled by name, as functions are.
-        return self.function.__qualname__
+        if self._origin is None:
+            return self.function.__qualname__
+        return _with_defaults_of, (self._origin, dict(self.parameters))
 
 
 @overload
@@ -311,6 +332,10 @@ def formula(
     if function is not None:
         return Formula(function)
     return lambda function: Formula(function, parameters)
+
+
+def _with_defaults_of(formula: Formula, defaults: Mapping[str, float]) -> Formula:
+    return formula.with_defaults(**defaults)
 
 
 def _latex_name(name: str) -> str:

@@ -262,7 +262,13 @@ def check_targets(bad: Sequence[int], num_classes: int, *, function: str = _HERE
 
 
 def checked_sizes(
-    num_mixtures: int, input_size: int, num_classes: int, decoder: str, dropout: float
+    num_mixtures: int,
+    input_size: int,
+    num_classes: int,
+    decoder: str,
+    dropout: float,
+    *,
+    layer: str = _LAYER,
 ) -> tuple[int, int, int]:
     """The three sizes of a layer.
 
@@ -272,59 +278,68 @@ def checked_sizes(
     sizes = {"num_mixtures": num_mixtures, "input_size": input_size, "num_classes": num_classes}
     for name, size in sizes.items():
         if operator.index(size) < 1:
-            raise ValueError(f"{_LAYER}: {name} must be at least 1, got {size}")
+            raise ValueError(f"{layer}: {name} must be at least 1, got {size}")
     if decoder not in DECODERS:
-        raise ValueError(f"{_LAYER}: decoder must be one of {DECODERS}, got {decoder!r}")
+        raise ValueError(f"{layer}: decoder must be one of {DECODERS}, got {decoder!r}")
     if not 0 <= dropout <= 1:
-        raise ValueError(f"{_LAYER}: dropout must be between 0 and 1, got {dropout}")
+        raise ValueError(f"{layer}: dropout must be between 0 and 1, got {dropout}")
     return num_mixtures, input_size, num_classes
 
 
-def check_x(shape: Sequence[int | None], input_size: int) -> None:
+def check_x(shape: Sequence[int | None], input_size: int, *, layer: str = _LAYER) -> None:
     """Raise ValueError unless the last dimension is the layer's input size."""
     if not shape or shape[-1] != input_size:
-        raise ValueError(f"{_LAYER}: x must have shape (…, {input_size}), got {tuple(shape)}")
+        raise ValueError(f"{layer}: x must have shape (…, {input_size}), got {tuple(shape)}")
 
 
-def check_target_shape(target: Sequence[int | None], x: Sequence[int | None]) -> None:
+def check_target_shape(
+    target: Sequence[int | None], x: Sequence[int | None], *, layer: str = _LAYER
+) -> None:
     """Raise ValueError unless targets have the input's leading dimensions."""
     if not _fits(target, x[:-1]):
         raise ValueError(
-            f"{_LAYER}: target must have the input's leading dimensions {tuple(x[:-1])}, "
+            f"{layer}: target must have the input's leading dimensions {tuple(x[:-1])}, "
             f"got {tuple(target)}"
         )
 
 
-def check_k(k: int, num_classes: int) -> None:
+def check_k(k: int, num_classes: int, *, layer: str = _LAYER) -> None:
     """Raise ValueError unless there are k classes."""
     if not 1 <= k <= num_classes:
-        raise ValueError(f"{_LAYER}: k must be between 1 and {num_classes}, got {k}")
+        raise ValueError(f"{layer}: k must be between 1 and {num_classes}, got {k}")
 
 
 def check_sampling(
-    num_samples: int, temperature: float, top_k: int | None, top_p: float | None
+    num_samples: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    *,
+    layer: str = _LAYER,
 ) -> None:
     """Raise ValueError for no samples, or for an option of sampling out of its range."""
     if num_samples < 1:
-        raise ValueError(f"{_LAYER}: num_samples must be at least 1, got {num_samples}")
+        raise ValueError(f"{layer}: num_samples must be at least 1, got {num_samples}")
     if not 0 < temperature < math.inf:
         raise ValueError(
-            f"{_LAYER}: temperature must be positive and finite, got {temperature}; "
+            f"{layer}: temperature must be positive and finite, got {temperature}; "
             "topk(x, 1) gives the most probable class"
         )
     if top_k is not None and operator.index(top_k) < 1:
-        raise ValueError(f"{_LAYER}: top_k must be at least 1, or None for all, got {top_k}")
+        raise ValueError(f"{layer}: top_k must be at least 1, or None for all, got {top_k}")
     if top_p is not None and not 0 <= top_p <= 1:
-        raise ValueError(f"{_LAYER}: top_p must be between 0 and 1, got {top_p}")
+        raise ValueError(f"{layer}: top_p must be between 0 and 1, got {top_p}")
 
 
-def check_tie(decoder: str, weight: Sequence[int], embedding: Sequence[int]) -> None:
+def check_tie(
+    decoder: str, weight: Sequence[int], embedding: Sequence[int], *, layer: str = _LAYER
+) -> None:
     """Raise ValueError unless a decoder of this kind and shape can be the embedding."""
     if decoder != "shared":
-        raise ValueError(f"{_LAYER}: tie_weights needs decoder='shared'")
+        raise ValueError(f"{layer}: tie_weights needs decoder='shared'")
     if tuple(weight) != tuple(embedding):
         raise ValueError(
-            f"{_LAYER}: tie_weights needs an embedding of shape {tuple(weight)}, "
+            f"{layer}: tie_weights needs an embedding of shape {tuple(weight)}, "
             f"got {tuple(embedding)}"
         )
 

@@ -12,6 +12,7 @@ from zeta.distributed.vocab_parallel import (
     CLASS_DIM,
     VocabParallelEmbedding,
     VocabParallelMixtureOfSoftmaxes,
+    VocabParallelSoftmaxHead,
 )
 from zeta.ops.mixture import shard as shards
 from zeta.ops.mixture.shard import Shard
@@ -24,7 +25,7 @@ def full_state_dict(model: nn.Module) -> dict[str, Any]:
     gathered too.
 
     Args:
-        model: a :class:`VocabParallelMixtureOfSoftmaxes`, or a module that contains some.
+        model: a head that :func:`vocab_parallel` split, or a module that contains some.
 
     Example: ``torch.save(full_state_dict(model), path)`` on the first process.
 
@@ -76,11 +77,14 @@ def clip_grad_norm_(model: nn.Module, max_norm: float) -> Tensor:
     return total
 
 
+_SPLIT = (VocabParallelMixtureOfSoftmaxes, VocabParallelSoftmaxHead, VocabParallelEmbedding)
+
+
 def _split_parameters(model: nn.Module) -> dict[str, Shard]:
     """Names of parameters whose classes are split."""
     return {
         f"{path}.{name}" if path else name: module.shard
         for path, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, (VocabParallelMixtureOfSoftmaxes, VocabParallelEmbedding))
+        if isinstance(module, _SPLIT)
         for name in CLASS_DIM
     }

@@ -1,8 +1,7 @@
-"""A mixture of softmaxes whose classes several processes share, and an embedding tied to it."""
+"""Softmax heads whose classes several processes share, and an embedding tied to one."""
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, overload
 
 import torch
@@ -13,8 +12,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.library import define, impl, register_autograd, register_fake
 
 from zeta.kernels.support import is_eager
-from zeta.nn import MixtureOfSoftmaxes
+from zeta.nn import MixtureOfSoftmaxes, SoftmaxHead
 from zeta.nn._wrappers import ties
+from zeta.nn.head import Head
 from zeta.ops.mixture import shard as shards
 from zeta.ops.mixture.inference import Mixture
 from zeta.ops.mixture.shard import Shard
@@ -45,19 +45,32 @@ def vocab_parallel(
 ) -> tuple[VocabParallelMixtureOfSoftmaxes, VocabParallelEmbedding]: ...
 
 
+@overload
 def vocab_parallel(
-    module: MixtureOfSoftmaxes, mesh: DeviceMesh, embedding: nn.Embedding | None = None
-) -> (
-    VocabParallelMixtureOfSoftmaxes | tuple[VocabParallelMixtureOfSoftmaxes, VocabParallelEmbedding]
-):
-    """Split a mixture's classes over the processes of a mesh.
+    module: SoftmaxHead, mesh: DeviceMesh, embedding: None = None
+) -> VocabParallelSoftmaxHead: ...
+
+
+@overload
+def vocab_parallel(
+    module: SoftmaxHead, mesh: DeviceMesh, embedding: nn.Embedding
+) -> tuple[VocabParallelSoftmaxHead, VocabParallelEmbedding]: ...
+
+
+def vocab_parallel(
+    module: MixtureOfSoftmaxes | SoftmaxHead,
+    mesh: DeviceMesh,
+    embedding: nn.Embedding | None = None,
+) -> Any:
+    """Split a head's classes over the processes of a mesh.
 
     Each of P processes keeps, differentiates and updates V / P classes' rows of the decoder, the
-    first ones one more where P does not divide V. The prior and the latent layer stay whole on
-    every process, with the values that the mesh's first process has.
+    first ones one more where P does not divide V. A mixture's prior and latent layer, and the
+    parameters of a formula of the logits, stay whole on every process, with the values that the
+    mesh's first process has.
 
     Args:
-        module: the whole mixture, whose prior and latent layer are used, not copied. On the meta
+        module: the whole head, of which what stays whole is used, not copied. On the meta
             device it takes no memory: then ``to_empty`` and ``load_state_dict`` (or
             ``reset_parameters``) fill the parts.
         mesh: of one dimension, for instance ``init_device_mesh("cpu", (2,))``, or one dimension
@@ -66,10 +79,10 @@ def vocab_parallel(
             part, and stay tied.
 
     Returns:
-        The split mixture; with an embedding, that and the split embedding.
+        The split head; with an embedding, that and the split embedding.
 
     Raises:
-        TypeError: something else than a whole MixtureOfSoftmaxes, than a mesh, or than an
+        TypeError: something else than a whole MixtureOfSoftmaxes or SoftmaxHead, a mesh, and an
             ``nn.Embedding``: subclasses and parametrised modules compute something else.
         ValueError: a mesh of several dimensions, or of more processes than there are classes; a
             decoder that is another module's parameter too, however it was tied, or is not the
@@ -81,7 +94,7 @@ def vocab_parallel(
         >>> import torch.distributed as dist
         >>> from torch.distributed.device_mesh import init_device_mesh
         >>> from zeta.distributed import vocab_parallel
-        >>> from zeta.nn import MixtureOfSoftmaxes
+        >>> from zeta.nn import MixtureOfSoftmaxes, SoftmaxHead
         >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         >>> mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         >>> head = vocab_parallel(MixtureOfSoftmaxes(4, 64, 10_000, decoder="shared"), mesh)
@@ -90,9 +103,11 @@ def vocab_parallel(
 
     Source: Shoeybi et al. 2019, Megatron-LM, which splits one softmax so.
     """
-    if type(module) is not MixtureOfSoftmaxes:
-        kind = type(module).__name__
-        raise TypeError(f"vocab_parallel: module must be a whole MixtureOfSoftmaxes, got {kind}")
+    if type(module) not in (MixtureOfSoftmaxes, SoftmaxHead):
+        raise TypeError(
+            "vocab_parallel: module must be a whole MixtureOfSoftmaxes or SoftmaxHead, "
+            f"got {type(module).__name__}"
+        )
     if not isinstance(mesh, DeviceMesh):
         raise TypeError(f"vocab_parallel: mesh must be a DeviceMesh, got {type(mesh).__name__}")
     if mesh.ndim != 1:
@@ -106,7 +121,11 @@ def vocab_parallel(
         )
     _check_hooks(module, embedding)
     _check_tie(module, embedding)
-    head = VocabParallelMixtureOfSoftmaxes(module, mesh)
+    head: VocabParallelMixtureOfSoftmaxes | VocabParallelSoftmaxHead
+    if isinstance(module, MixtureOfSoftmaxes):
+        head = VocabParallelMixtureOfSoftmaxes(module, mesh)
+    else:
+        head = VocabParallelSoftmaxHead(module, mesh)
     return head if embedding is None else (head, VocabParallelEmbedding(embedding, head))
 
 
@@ -121,7 +140,7 @@ def _check_hooks(*modules: nn.Module | None) -> None:
             )
 
 
-def _check_tie(module: MixtureOfSoftmaxes, embedding: nn.Embedding | None) -> None:
+def _check_tie(module: Head, embedding: nn.Embedding | None) -> None:
     """Raise where splitting would untie the decoder, or change what the embedding computes."""
     if embedding is not None:
         if type(embedding) is not nn.Embedding:
@@ -146,37 +165,18 @@ def _check_tie(module: MixtureOfSoftmaxes, embedding: nn.Embedding | None) -> No
             )
 
 
-class VocabParallelMixtureOfSoftmaxes(MixtureOfSoftmaxes):
-    """A part of a mixture's classes; made by :func:`vocab_parallel`.
-
-    It takes the calls of :class:`zeta.nn.MixtureOfSoftmaxes` and gives the same results on every
-    process. All processes of the mesh must call together, with the same ``x`` and target.
-    ``loss`` and ``log_prob(x, target)`` are differentiable; ``forward`` and ``log_prob(x)``, which
-    gather (…, V) numbers on every process, and ``topk`` are for inference.
-
-    A state dict of the whole module loads. :func:`zeta.distributed.full_state_dict` makes one.
-
-    Attributes:
-        weight, bias: of this process's classes.
-        shard: which these are.
-
-    Source: as :func:`vocab_parallel`.
-    """
+class _Part(Head):
+    """What a part of a head's classes does otherwise than the whole head."""
 
     shard: Shard
 
-    def __init__(self, whole: MixtureOfSoftmaxes, mesh: DeviceMesh) -> None:
-        super().__init__(
-            whole.num_mixtures,
-            whole.input_size,
-            whole.num_classes,
-            decoder=whole.decoder,
-            device="meta",
-        )
+    def _split(self, whole: Head, mesh: DeviceMesh) -> None:
+        """Take this process's classes, and all that is no class's own."""
         quotient, rest = divmod(whole.num_classes, mesh.size())
         sizes = tuple(quotient + (rank < rest) for rank in range(mesh.size()))
         self.shard = Shard(mesh.get_local_rank(), sizes, mesh.get_group().group_name)
-        self.prior, self.latent = whole.prior, whole.latent
+        for name, child in whole.named_children():
+            setattr(self, name, child)
         self.dropout = _SameDropout(whole.dropout.p, self.shard)
         for name in CLASS_DIM:
             parameter = getattr(whole, name)
@@ -204,7 +204,7 @@ class VocabParallelMixtureOfSoftmaxes(MixtureOfSoftmaxes):
         return f"{super().extra_repr()}, classes={self.shard.start}:{self.shard.stop}"
 
     def tie_weights(self, embedding: nn.Embedding) -> None:
-        """Make the shared decoder use a split embedding's part, as after ``to_empty``.
+        """Make the decoder use a split embedding's part, as after ``to_empty``.
 
         Raises:
             ValueError: the decoder is separate, or the embedding has another shape or is whole.
@@ -226,15 +226,62 @@ class VocabParallelMixtureOfSoftmaxes(MixtureOfSoftmaxes):
             )
 
     def _share_replicated(self) -> None:
-        latent = [] if self.latent is None else self.latent.parameters()
-        for parameter in itertools.chain(self.prior.parameters(), latent):
-            if not parameter.is_meta:
-                group = shards.process_group(self.shard.group)
-                dist.broadcast(parameter.detach(), group=group, group_src=0)
+        for child in self.children():
+            for parameter in child.parameters():
+                if not parameter.is_meta:
+                    group = shards.process_group(self.shard.group)
+                    dist.broadcast(parameter.detach(), group=group, group_src=0)
+
+
+class VocabParallelMixtureOfSoftmaxes(_Part, MixtureOfSoftmaxes):
+    """A part of a mixture's classes; made by :func:`vocab_parallel`.
+
+    It takes the calls of :class:`zeta.nn.MixtureOfSoftmaxes` and gives the same results on every
+    process. All processes of the mesh must call together, with the same ``x`` and target.
+    ``loss`` and ``log_prob(x, target)`` are differentiable; ``forward`` and ``log_prob(x)``, which
+    gather (…, V) numbers on every process, and ``topk`` are for inference.
+
+    A state dict of the whole module loads. :func:`zeta.distributed.full_state_dict` makes one.
+
+    Attributes:
+        weight, bias: of this process's classes.
+        shard: which these are.
+
+    Source: as :func:`vocab_parallel`.
+    """
+
+    def __init__(self, whole: MixtureOfSoftmaxes, mesh: DeviceMesh) -> None:
+        super().__init__(
+            whole.num_mixtures,
+            whole.input_size,
+            whole.num_classes,
+            decoder=whole.decoder,
+            logits=whole.logits,
+            device="meta",
+        )
+        self._split(whole, mesh)
+
+
+class VocabParallelSoftmaxHead(_Part, SoftmaxHead):
+    """A part of a softmax head's classes; made by :func:`vocab_parallel`.
+
+    It takes the calls of :class:`zeta.nn.SoftmaxHead`, as
+    :class:`VocabParallelMixtureOfSoftmaxes` takes those of a mixture.
+
+    Attributes:
+        weight, bias: of this process's classes.
+        shard: which these are.
+
+    Source: as :func:`vocab_parallel`.
+    """
+
+    def __init__(self, whole: SoftmaxHead, mesh: DeviceMesh) -> None:
+        super().__init__(whole.input_size, whole.num_classes, logits=whole.logits, device="meta")
+        self._split(whole, mesh)
 
 
 class VocabParallelEmbedding(nn.Embedding):
-    """A part of an embedding's rows, the decoder of a :class:`VocabParallelMixtureOfSoftmaxes`.
+    """A part of an embedding's rows, the decoder of a split head.
 
     Made by :func:`vocab_parallel`. ``Σ_process [class is here] · weight_class``: each process looks
     up its own classes, and the sum over all gives every process the whole embedding's result. All
@@ -254,7 +301,7 @@ class VocabParallelEmbedding(nn.Embedding):
     Source: as :func:`vocab_parallel`.
     """
 
-    def __init__(self, whole: nn.Embedding, head: VocabParallelMixtureOfSoftmaxes) -> None:
+    def __init__(self, whole: nn.Embedding, head: _Part) -> None:
         super().__init__(
             whole.num_embeddings, whole.embedding_dim, whole.padding_idx, device="meta"
         )
@@ -328,7 +375,7 @@ def _own_classes(shard: Shard, name: str, whole: Tensor) -> Tensor:
 
 
 def _cut_state_dict(
-    module: VocabParallelMixtureOfSoftmaxes | VocabParallelEmbedding,
+    module: _Part | VocabParallelEmbedding,
     state_dict: dict[str, Any],
     prefix: str,
     *_: Any,

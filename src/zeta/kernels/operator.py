@@ -173,7 +173,7 @@ def _registered(formula: Formula, numbers: tuple[float | None, ...], dtype: torc
         return ""
     if cpu.kernel(formula, dtype, numbers, None, ()) is None:
         return ""
-    call = Call(formula, numbers)
+    call = Call(formula._origin or formula, numbers)
     name = _name(call)
     _calls[name] = call
     return name
@@ -181,7 +181,11 @@ def _registered(formula: Formula, numbers: tuple[float | None, ...], dtype: torc
 
 @constant_while_compiling
 def name_of(formula: Formula) -> str:
-    """The name of a call of the formula whose parameters are all tensors."""
+    """The name of a call of the formula whose parameters are all tensors.
+
+    Then defaults have no say, and what has other ones is found by its origin's name.
+    """
+    formula = formula._origin or formula
     if formula not in _names:
         call = Call(formula, (None,) * len(formula.parameters))
         _names[formula] = _name(call)

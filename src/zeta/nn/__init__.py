@@ -5,6 +5,7 @@
 ``LearnableSELUVariation``  SELU with a sine, five learnable parameters
 ``LaplaceActivation``       MEGA's attention activation
 ``SELUSoftmax``             SELU, then softmax
+``SoftmaxHead``             a softmax over a formula of linear logits
 ``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
 ``FormulaModule``           any formula as a module; see ``Formula.module``
 ``GatedUnit``               any gate as a module, on one tensor that holds both its inputs
@@ -27,6 +28,7 @@ from zeta.nn.activations import Exo, FormulaModule, LaplaceActivation, Learnable
 from zeta.nn.gated import GatedUnit
 from zeta.nn.mixture import MixtureOfSoftmaxes
 from zeta.nn.selu_softmax import SELUSoftmax
+from zeta.nn.softmax_head import SoftmaxHead
 from zeta.nn.weight_decay import parameter_groups
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "LearnableSELUVariation",
     "MixtureOfSoftmaxes",
     "SELUSoftmax",
+    "SoftmaxHead",
     "init",
     "parameter_groups",
 ]

@@ -27,6 +27,7 @@ from zeta.ops.mixture.options import (
     LossOptions,
     LossOutputs,
     bound_formula,
+    check_formula,
     checked_options,
     takes_options,
 )
@@ -143,7 +144,7 @@ class Head(Module):
         Raises:
             ValueError: k is not between 1 and the number of classes.
         """
-        check_k(k, self.num_classes)
+        check_k(k, self.num_classes, layer=type(self).__name__)
         log_probs_NK, indices_NK = inference.topk(self._mixture(x), k)
         return with_leading_dims(log_probs_NK.to(x.dtype), x), with_leading_dims(indices_NK, x)
 
@@ -189,7 +190,7 @@ class Head(Module):
 
         Source: Holtzman et al. 2020, The Curious Case of Neural Text Degeneration.
         """
-        check_sampling(num_samples, temperature, top_k, top_p)
+        check_sampling(num_samples, temperature, top_k, top_p, layer=type(self).__name__)
         drawn_NS = inference.sample(
             self._mixture(x), num_samples, generator, temperature, top_k, top_p
         )
@@ -201,7 +202,9 @@ class Head(Module):
         Raises:
             ValueError: the embedding has another shape.
         """
-        check_tie("shared", self.weight.shape, embedding.weight.shape)
+        check_tie(
+            "shared", self.weight.shape, embedding.weight.shape, layer=type(self).__name__
+        )
         self.weight = cast(nn.Parameter, embedding.weight)
 
     def _cross_entropy(
@@ -210,7 +213,7 @@ class Head(Module):
         head, name = self._mixture(x), type(self).__name__
         soft = options.target_probability is not None
         leading = target.shape[:-1] if soft else target.shape
-        check_target_shape(leading, x.shape)
+        check_target_shape(leading, x.shape, layer=name)
         options = replace(
             options,
             token_weight=_flat("token_weight", options.token_weight, leading, False),
@@ -239,7 +242,7 @@ class Head(Module):
                 f"{name}: x is nested; give its tokens, x.values(), and for a loss the targets of "
                 "these, target.values()"
             )
-        check_x(x.shape, self.input_size)
+        check_x(x.shape, self.input_size, layer=name)
         return x.reshape(-1, self.input_size)
 
     def _formula(self, x: Tensor) -> tuple[Formula, Tensor]:
@@ -252,8 +255,21 @@ class Head(Module):
 
     def _set_logits(self, logits: Formula | FormulaModule | None) -> None:
         """Keep what stands between logits and softmax, if it can."""
+        formula, name = logits, type(self).__name__
+        if isinstance(logits, FormulaModule):
+            formula = logits.formula
+            if logits.num_parameters != 1:
+                raise ValueError(
+                    f"{name}: logits must have one value of each parameter, got one for each of "
+                    f"{logits.num_parameters} channels"
+                )
+        if formula is not None:
+            check_formula(name, formula)
         self.logits = logits
-        self._formula(torch.empty(0))
+
+    def _shown_logits(self) -> str:
+        """What of ``print(module)`` is about the formula; a module is shown as one."""
+        return f", logits={self.logits!r}" if isinstance(self.logits, Formula) else ""
 
 
 def with_leading_dims(y: Tensor, x: Tensor) -> Tensor:

@@ -121,6 +121,16 @@ def checked_options(function: str, options: Mapping[str, Any], *without: str) ->
     return LossOptions(**options)
 
 
+def check_formula(function: str, logits: Any) -> None:
+    """Raise TypeError unless it can stand between logits and a softmax."""
+    if not isinstance(logits, Formula) or len(logits.inputs) != 1:
+        kind = repr(logits) if isinstance(logits, Formula) else type(logits).__name__
+        raise TypeError(
+            f"{function}: logits must be a formula of one input, as zeta.activations.softcap is "
+            f"and @zeta.formula makes, got {kind}"
+        )
+
+
 def bound_formula(
     function: str,
     logits: Formula | None,
@@ -137,12 +147,7 @@ def bound_formula(
         if given is not None:
             raise TypeError(f"{function}: logit_parameters are those of logits, which is None")
         return activations.identity, like.new_empty(0)
-    if not isinstance(logits, Formula) or len(logits.inputs) != 1:
-        kind = repr(logits) if isinstance(logits, Formula) else type(logits).__name__
-        raise TypeError(
-            f"{function}: logits must be a formula of one input, as zeta.activations.softcap is "
-            f"and @zeta.formula makes, got {kind}"
-        )
+    check_formula(function, logits)
     if not logits.parameters and not given:
         return logits, like.new_empty(0)
     if given is None:
