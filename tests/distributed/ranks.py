@@ -17,8 +17,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from zeta import activations
 from zeta.distributed import clip_grad_norm_, full_state_dict, vocab_parallel
-from zeta.nn import MixtureOfSoftmaxes
+from zeta.nn import MixtureOfSoftmaxes, SoftmaxHead
 from zeta.ops.mixture import shard as shards
 
 K, D, V, N = 3, 8, 507, 20
@@ -82,6 +83,49 @@ def loss(mesh):
             close(x.grad, again.grad)
             for name, parameter in whole.named_parameters():
                 close(head.get_parameter(name).grad, own(head, name, parameter.grad))
+
+
+def formula(mesh):
+    """A formula of the logits that learns, all options, and what is found of each token."""
+    soft = {"target_probability": torch.full((4, N // 4, 3), 1 / 3, dtype=torch.float64)}
+    outputs = ("token_loss", "logsumexp", "entropy", "prediction")
+    for whole in heads():
+        head = vocab_parallel(copy.deepcopy(whole), mesh)
+        for options in (
+            *OPTIONS,
+            {"z_loss": 0.01, "token_weight": torch.rand(4, N // 4).double(), "normalizer": 9.0},
+            {**soft, "label_smoothing": 0.1, "z_loss": 0.1},
+        ):
+            x, target = data()
+            if "target_probability" in options:
+                target = torch.stack([target, target // 2, target.clamp(max=7)], -1)
+                target[1, 2] = -100
+            again = x.detach().clone().requires_grad_()
+            whole.zero_grad()
+            head.zero_grad()
+            ours, of_ours = head.loss(x, target, **options, outputs=outputs)
+            theirs, of_theirs = whole.loss(again, target, **options, outputs=outputs)
+            for a, b in zip((ours, *of_ours), (theirs, *of_theirs), strict=True):
+                close(a, b)
+            ours.sum().backward()
+            theirs.sum().backward()
+            close(x.grad, again.grad)
+            for name, parameter in whole.named_parameters():
+                close(head.get_parameter(name).grad, own(head, name, parameter.grad))
+        with torch.no_grad():
+            close(head.log_prob(x), whole.log_prob(x))
+            close(head(x), whole(x))
+
+
+def heads():
+    """One softmax and mixtures, with formulas of the logits whose parameters learn or do not."""
+    torch.manual_seed(1)
+    learned = activations.softcap.with_defaults(cap=5.0).module(learnable=True)
+    options = {"dtype": torch.float64}
+    yield SoftmaxHead(D, V, logits=learned.double(), **options)
+    yield SoftmaxHead(D, V, logits=activations.stablemax, bias=False, **options)
+    yield make("shared", logits=copy.deepcopy(learned))
+    yield make("separate", logits=activations.sigsoftmax)
 
 
 def inference(mesh):

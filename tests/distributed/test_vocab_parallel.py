@@ -18,9 +18,9 @@ RANKS = Path(__file__).with_name("ranks.py")
 SCENARIOS = {
     2: (
         *("loss", "inference", "sample", "state", "training", "tied", "tied_otherwise"),
-        *("compiled", "ddp_calls", "fsdp2_calls"),
+        *("compiled", "ddp_calls", "fsdp2_calls", "formula"),
     ),
-    4: ("loss", "inference", "sample", "tied", "ddp", "fsdp2"),
+    4: ("loss", "inference", "sample", "tied", "ddp", "fsdp2", "formula"),
 }
 
 
@@ -61,12 +61,12 @@ def mesh(tmp_path):
 
 def test_bad_calls_are_named(mesh, monkeypatch):
     mixture = MixtureOfSoftmaxes(2, 3, 5)
-    with pytest.raises(TypeError, match="module must be a whole MixtureOfSoftmaxes, got Linear"):
+    with pytest.raises(TypeError, match="must be a whole MixtureOfSoftmaxes or SoftmaxHead, got L"):
         vocab_parallel(nn.Linear(3, 5), mesh)
     with pytest.raises(TypeError, match=r"whole .* got VocabParallelMixtureOfSoftmaxes"):
         vocab_parallel(vocab_parallel(mixture, mesh), mesh)
     own = type("Own", (MixtureOfSoftmaxes,), {})  # which may compute another loss
-    with pytest.raises(TypeError, match="module must be a whole MixtureOfSoftmaxes, got Own"):
+    with pytest.raises(TypeError, match="must be a whole MixtureOfSoftmaxes or SoftmaxHead, got Own"):
         vocab_parallel(own(2, 3, 5), mesh)
     with mixture.register_forward_pre_hook(lambda module, args: None):  # noqa: SIM117
         with pytest.raises(ValueError, match="the hooks of this MixtureOfSoftmaxes would be lost"):
