@@ -344,9 +344,7 @@ def check_tie(
         )
 
 
-def _check_shape(
-    function: str, name: str, tensor: Any, expected: tuple[int | None, ...]
-) -> None:
+def _check_shape(function: str, name: str, tensor: Any, expected: tuple[int | None, ...]) -> None:
     if not _fits(tensor.shape, expected):
         raise ValueError(
             f"{function}: {name} must have shape {expected} to fit the other arguments, "

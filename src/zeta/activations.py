@@ -250,7 +250,7 @@ def situ_glu(gate, value, gate_bound, value_bound):
 
 @formula(tau=1.0)
 def temperature(x, tau):
-    """x / tau: a flatter distribution for a larger tau. Source: Hinton et al. 2015, Distillation."""
+    """x / tau: flatter for a larger tau. Source: Hinton et al. 2015, Distilling the Knowledge."""
     return x * (1 / tau)
 
 
@@ -285,7 +285,7 @@ def stablemax(x):
 
 @formula(scale=23.0, shift=5.0, width=7.5)
 def shifted_sigmoid(x, scale, shift, width):
-    """scale·σ((x + shift) / width), a bound of the logits. Source: Jordan et al., modded-nanogpt."""
+    """scale·σ((x + shift) / width), a smooth bound. Source: Jordan et al. 2024, modded-nanogpt."""
     return scale * zm.sigmoid((x + shift) * (1 / width))
 
 

@@ -66,7 +66,9 @@ def test_bad_calls_are_named(mesh, monkeypatch):
     with pytest.raises(TypeError, match=r"whole .* got VocabParallelMixtureOfSoftmaxes"):
         vocab_parallel(vocab_parallel(mixture, mesh), mesh)
     own = type("Own", (MixtureOfSoftmaxes,), {})  # which may compute another loss
-    with pytest.raises(TypeError, match="must be a whole MixtureOfSoftmaxes or SoftmaxHead, got Own"):
+    with pytest.raises(
+        TypeError, match="must be a whole MixtureOfSoftmaxes or SoftmaxHead, got Own"
+    ):
         vocab_parallel(own(2, 3, 5), mesh)
     with mixture.register_forward_pre_hook(lambda module, args: None):  # noqa: SIM117
         with pytest.raises(ValueError, match="the hooks of this MixtureOfSoftmaxes would be lost"):

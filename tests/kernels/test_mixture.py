@@ -200,7 +200,12 @@ def test_a_class_without_mass_may_be_impossible(implementation):
     of = mixture.distribution(rows, found, joint)
     assert all(part.isfinite().all() for part in of)
     mixture.write_gradient(
-        rows, found, joint, Scales(torch.ones(N, K), torch.ones(N, K, T), None, torch.ones(N)), None, False
+        rows,
+        found,
+        joint,
+        Scales(torch.ones(N, K), torch.ones(N, K, T), None, torch.ones(N)),
+        None,
+        False,
     )
     assert rows.logits_NKV.isfinite().all()
 

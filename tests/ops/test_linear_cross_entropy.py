@@ -1,6 +1,5 @@
 """A softmax over a formula of logits: every option against its definition, in every dtype."""
 
-import functools
 import types
 
 import pytest
@@ -137,7 +136,9 @@ def gradients(loss, given, upstream):
 def test_errs_at_most_twice_as_much_as_plain_operations(k, phi, name, dtype):
     """Over float64, loss and all gradients, in small chunks."""
     given, target = tensors(k, phi, dtype)
-    exact = {n: None if t is None else t.detach().double().requires_grad_() for n, t in given.items()}
+    exact = {
+        n: None if t is None else t.detach().double().requires_grad_() for n, t in given.items()
+    }
     options, target = options_of(name, target, ODD[2], k, WIDE.get(dtype, dtype))
     upstream = torch.randn(ODD[0] if name == "none" else (), dtype=torch.float64)
     truths = gradients(definition(exact, target, phi, options, torch.float64), exact, upstream)
@@ -211,7 +212,9 @@ def test_outputs_are_of_each_token(k, phi):
     torch.testing.assert_close(found.entropy, entropy.masked_fill(ignored, 0))
     assert torch.equal(found.prediction, log_p.argmax(1).masked_fill(ignored, -1))
     _, some = loss_of(given, target, phi, options, outputs=["entropy"])
-    assert some.entropy is not None and some[:2] == (None, None) and some.prediction is None
+    assert some.entropy is not None
+    assert some[:2] == (None, None)
+    assert some.prediction is None
 
 
 @pytest.mark.parametrize("phi", [None, activations.softcap, own], ids=["none", "softcap", "own"])
@@ -291,7 +294,10 @@ def test_an_ignored_token_cannot_spoil_gradients():
 @pytest.mark.parametrize("phi", [None, own], ids=["none", "own"])
 def test_no_tokens_and_one_class(phi):
     for n, v in ((0, 5), (3, 1)):
-        hidden, weight = torch.randn(n, 4, requires_grad=True), torch.randn(v, 4, requires_grad=True)
+        hidden, weight = (
+            torch.randn(n, 4, requires_grad=True),
+            torch.randn(v, 4, requires_grad=True),
+        )
         target = torch.zeros(n, dtype=torch.long)
         loss, of_tokens = linear_cross_entropy(
             hidden, weight, target, logits=phi, reduction="sum", outputs=("entropy", "prediction")
@@ -395,7 +401,9 @@ def test_transforms_and_batched_gradients():
     whole = linear_cross_entropy(hidden, weight, target, reduction="none", **options)
     torch.testing.assert_close(each, torch.autograd.grad(whole.sum(), hidden, retain_graph=True)[0])
     upstream = torch.randn(3, 5)
-    (batched,) = torch.autograd.grad(whole, hidden, upstream, is_grads_batched=True, retain_graph=True)
+    (batched,) = torch.autograd.grad(
+        whole, hidden, upstream, is_grads_batched=True, retain_graph=True
+    )
     single = [torch.autograd.grad(whole, hidden, u, retain_graph=True)[0] for u in upstream]
     torch.testing.assert_close(batched, torch.stack(single))
 
@@ -424,7 +432,7 @@ def test_a_formula_without_a_kernel_is_computed_all_the_same():
 
     hidden, weight = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)
     target = torch.arange(4)
-    with pytest.raises(TypeError, match="must be written with arithmetic and zeta.math"):
+    with pytest.raises(TypeError, match=r"must be written with arithmetic and zeta\.math"):
         linear_cross_entropy(hidden, weight, target, logits=decided)
 
 

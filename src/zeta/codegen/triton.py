@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from zeta.codegen.graph import Node
 from zeta.codegen.printer import OPERATORS, Dialect, identifier
 from zeta.codegen.trace import Program, refusals
 
@@ -104,10 +105,12 @@ def mixture_source(value: Program, slope: Program) -> str:
         f"{identifier('parameter', name)} = tl.load(parameters_ptr + {i})"
         for i, name in enumerate(value.parameters)
     ]
-    terms = {}
+    terms: dict[str, Node] = {}
     for k, sum_ in enumerate(slope.sums):
         terms |= {f"term{k}": sum_.term, f"factor{k}": sum_.factor}
-    chosen = [f"if WHICH == {k}:\n        result = term{k} * factor{k}" for k in range(len(terms) // 2)]
+    chosen = [
+        f"if WHICH == {k}:\n        result = term{k} * factor{k}" for k in range(len(terms) // 2)
+    ]
     zero = "result = splat(0.0, channel)"
     bodies = {
         "value": [*read, *_TRITON.statements({"result": value.stores[0]})],

@@ -107,7 +107,7 @@ def softmax_cpp(formula: Formula, dtype: torch.dtype) -> Run | None:
 
 
 def mixture_cpp(formula: Formula, dtype: torch.dtype) -> Run | None:
-    """The kernel of a softmax head's rows with this formula of the logits; None if there is none."""
+    """The kernel of softmax heads' rows, with this formula of logits; None if there is none."""
     name = DTYPES[dtype][0]
 
     def source() -> str:

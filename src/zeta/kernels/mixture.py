@@ -4,7 +4,8 @@ A chunk of tokens has the logits of all its K mixtures in memory; a formula φ o
 these and a softmax. Of each row the *statistics* are known first, the maximum of φ and the sum of
 exponentials; from those of a token's K rows follows its *distribution*, where more is wanted of
 this than the targets' probabilities; and at last the *gradient* by the logits, which replaces them.
-C++ does it on CPU (`mixture_cpu`), Triton on CUDA (`zeta.runtime.triton.mixture`), plain operations elsewhere.
+C++ does it on CPU (`mixture_cpu`), Triton on CUDA (`zeta.runtime.triton.mixture`), plain operations
+elsewhere.
 
 Shape suffixes: N tokens of the chunk, K mixtures, V classes, T targets of a token, P parameters.
 """
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zeta._backends.torch_plain import compute_dtype, evaluate_plain
+from zeta._backends.torch_plain import evaluate_plain
 from zeta._formula import Formula
 from zeta.kernels import compiler, gpu, mixture_cpu
 from zeta.kernels.build import has_triton

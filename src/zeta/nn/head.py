@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, fx, nn
@@ -52,6 +52,7 @@ class Head(Module):
     logits: Formula | FormulaModule | None
     weight: nn.Parameter
     bias: nn.Parameter | None
+    dropout: nn.Dropout
     # Which classes these are of, where several processes share them: `zeta.distributed`.
     shard: Shard | None = None
 
@@ -74,21 +75,6 @@ class Head(Module):
         """The bias, which has two dimensions where each mixture has its own."""
         return name == "bias"
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        _call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None,
-    ) -> Tensor:
-        """Probabilities (…, V)."""
-        if _call is not None:
-            method, args, kwargs = _call
-            return cast(Tensor, method(self, x, *args, **kwargs))
-        leaf = self._traced(x)
-        if leaf is not None:
-            return cast(Tensor, leaf)
-        return with_leading_dims(inference.probabilities(self._mixture(x)).to(x.dtype), x)
-
     def _traced(self, x: Any, **options: Any) -> Any:
         """Within a model that torch.fx traces, a leaf, as modules of PyTorch's own are."""
         if isinstance(x, fx.Proxy) and (path := cast(Any, x.tracer).path_of_module(self)):
@@ -110,6 +96,14 @@ class Head(Module):
             options = LossOptions(ignore_index=_NOTHING_IGNORED, reduction="none")
             return -cast(Tensor, self._cross_entropy(x, target, options))
         return with_leading_dims(inference.log_prob(self._mixture(x)).to(x.dtype), x)
+
+    @overload
+    def loss(
+        self, x: Tensor, target: Tensor, *, outputs: Sequence[str], **options: Any
+    ) -> tuple[Tensor, LossOutputs]: ...
+
+    @overload
+    def loss(self, x: Tensor, target: Tensor, **options: Any) -> Tensor: ...
 
     @as_forward
     @takes_options("logits", "logit_parameters")
@@ -165,8 +159,8 @@ class Head(Module):
         ``q(v) ∝ p(v)^(1/temperature)`` among the kept classes, of the distribution p that
         ``forward`` gives: in training mode, dropout acts.
 
-        Without options, of several mixtures one is drawn first, then a class from its softmax, so that one
-        softmax is computed and not K. Options, compilers and exporters take all of p(v).
+        Without options, of several mixtures one is drawn first, then a class from its softmax, so
+        that one softmax is computed and not K. Options, compilers and exporters take all of p(v).
 
         Args:
             x: (…, D).
@@ -202,9 +196,7 @@ class Head(Module):
         Raises:
             ValueError: the embedding has another shape.
         """
-        check_tie(
-            "shared", self.weight.shape, embedding.weight.shape, layer=type(self).__name__
-        )
+        check_tie("shared", self.weight.shape, embedding.weight.shape, layer=type(self).__name__)
         self.weight = cast(nn.Parameter, embedding.weight)
 
     def _cross_entropy(
@@ -249,7 +241,8 @@ class Head(Module):
         """What stands between logits and softmax, and its parameters."""
         logits, given = self.logits, None
         if isinstance(logits, FormulaModule):
-            logits, given = logits.formula, logits.parameter_values(x)
+            given = logits.parameter_values(x)
+            logits = logits.formula
         like = x.new_zeros((), dtype=compute_dtype(x.dtype))
         return bound_formula(type(self).__name__, logits, given, like)
 

@@ -22,7 +22,6 @@ from zeta.nn.softmax_head import SoftmaxHead
 from zeta.ops.mixture import inference
 from zeta.ops.mixture.inference import Mixture
 
-
 # How far from linear tanh is used in `from_head`, and how far apart its mixtures start.
 _NEARLY_LINEAR, _NOISE = 1 / 32, 0.01
 
@@ -190,15 +189,17 @@ class MixtureOfSoftmaxes(Head):
                 f"got {type(head).__name__}"
             )
         V, D = head.weight.shape
-        is_head = isinstance(head, SoftmaxHead)
+        dropout, logits = 0.0, None
+        if isinstance(head, SoftmaxHead):
+            dropout, logits = head.dropout.p, copy.deepcopy(head.logits)
         mixture = cls(
             num_mixtures,
             D,
             V,
             decoder="shared",
             bias=head.bias is not None,
-            dropout=head.dropout.p if is_head else 0.0,
-            logits=copy.deepcopy(head.logits) if is_head else None,
+            dropout=dropout,
+            logits=logits,
             device=head.weight.device,
             dtype=head.weight.dtype,
         )
@@ -210,7 +211,7 @@ class MixtureOfSoftmaxes(Head):
             for parameter in (mixture.latent.bias, *mixture.prior.parameters()):
                 parameter.zero_()
             mixture.weight.copy_(head.weight / _NEARLY_LINEAR)
-            if mixture.bias is not None:
+            if mixture.bias is not None and head.bias is not None:
                 mixture.bias.copy_(head.bias)
         return mixture.train(head.training)
 

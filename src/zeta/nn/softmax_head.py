@@ -5,6 +5,9 @@ Shape suffixes: N tokens, D features, V classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +15,8 @@ from zeta._backends.torch_plain import compute_dtype
 from zeta._formula import Formula
 from zeta._mixture import checked_sizes
 from zeta.nn.activations import FormulaModule
-from zeta.nn.head import Head
+from zeta.nn.head import Head, with_leading_dims
+from zeta.ops.mixture import inference
 from zeta.ops.mixture.inference import Mixture
 
 
@@ -79,6 +83,21 @@ class SoftmaxHead(Head):
         own = nn.Parameter(torch.empty(V, device=device, dtype=dtype)) if bias else None
         self.register_parameter("bias", own)
         self._start()
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        _call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None,
+    ) -> Tensor:
+        """Probabilities (…, V)."""
+        if _call is not None:
+            method, args, kwargs = _call
+            return cast(Tensor, method(self, x, *args, **kwargs))
+        leaf = self._traced(x)
+        if leaf is not None:
+            return cast(Tensor, leaf)
+        return with_leading_dims(inference.probabilities(self._mixture(x)).to(x.dtype), x)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows."""

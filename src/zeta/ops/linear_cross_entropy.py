@@ -7,7 +7,7 @@ V classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -15,6 +15,24 @@ from torch import Tensor
 from zeta._formula import Formula
 from zeta.ops.mixture.cross_entropy import cross_entropy, log_prob, one_softmax
 from zeta.ops.mixture.options import LossOptions, LossOutputs, checked_options, takes_options
+
+
+@overload
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    outputs: Sequence[str],
+    **options: Any,
+) -> tuple[Tensor, LossOutputs]: ...
+
+
+@overload
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, target: Tensor, bias: Tensor | None = None, **options: Any
+) -> Tensor: ...
 
 
 @takes_options()

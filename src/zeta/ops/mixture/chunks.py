@@ -12,6 +12,7 @@ of B = 1 pair of matrices and R = N·K rows; with separate decoders of B = K pai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -85,6 +86,11 @@ class Upstream(NamedTuple):
     loss_N: Tensor
     entropy_N: Tensor | None = None
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Upstream:
+        """The function of what there is."""
+        entropy_N = None if self.entropy_N is None else function(self.entropy_N)
+        return Upstream(function(self.loss_N), entropy_N)
+
 
 class Wanted(NamedTuple):
     """What is wanted beside the losses: gradients by the problem's first fields, and outputs."""
@@ -144,16 +150,13 @@ def found_and_gradients(
     problem: Problem, upstream: Upstream, wanted: Wanted
 ) -> tuple[Found, Gradients]:
     """As :func:`found`, and the gradients of Σ_n loss_n·upstream + entropy_n·upstream."""
-    upstream = Upstream(
-        *(None if u is None else u.masked_fill(problem.ignored_N, 0) for u in upstream)
-    )
+    upstream = upstream.map(lambda u: u.masked_fill(problem.ignored_N, 0))
     if problem.matmul_dtype != torch.float16 or not len(upstream.loss_N):
         return _by_chunks(problem, upstream, wanted)
     largest = [u.abs().amax() for u in upstream if u is not None]
     unit = torch.stack(largest).amax() / _FLOAT16_UNIT
     unit = unit.where(unit > 0, 1)
-    small = Upstream(*(None if u is None else u / unit for u in upstream))
-    of_tokens, gradients = _by_chunks(problem, small, wanted)
+    of_tokens, gradients = _by_chunks(problem, upstream.map(lambda u: u / unit), wanted)
     return of_tokens, Gradients(*(None if g is None else g.mul_(unit) for g in gradients))
 
 

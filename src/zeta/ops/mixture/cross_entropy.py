@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,30 @@ from zeta.ops.mixture.options import (
     takes_options,
 )
 from zeta.ops.mixture.shard import Shard
+
+
+@overload
+def mixture_cross_entropy(
+    hidden: Tensor,
+    log_prior: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    *,
+    outputs: Sequence[str],
+    **options: Any,
+) -> tuple[Tensor, LossOutputs]: ...
+
+
+@overload
+def mixture_cross_entropy(
+    hidden: Tensor,
+    log_prior: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    **options: Any,
+) -> Tensor: ...
 
 
 @takes_options()
@@ -108,9 +132,7 @@ def one_softmax(
         raise ValueError(f"{function}: hidden must be (N, D), got shape {tuple(hidden.shape)}")
     check_input(weight, function, "weight")
     if weight.dim() != 2:
-        raise ValueError(
-            f"{function}: weight must have shape (V, D), got {tuple(weight.shape)}"
-        )
+        raise ValueError(f"{function}: weight must have shape (V, D), got {tuple(weight.shape)}")
     zero = _wide_zero(hidden)
     formula, parameters_P = bound_formula(function, logits, logit_parameters, zero)
     log_prior_N1 = zero.expand(hidden.shape[0], 1)
@@ -354,7 +376,11 @@ def _check_values(
 ) -> None:
     """Raise for values that make no sense, where reading them neither waits nor breaks a trace."""
     normalizer, probability = options.normalizer, options.target_probability
-    if _is_read(normalizer) and not (normalizer > 0 and normalizer < math.inf):
+    if (
+        normalizer is not None
+        and _is_read(normalizer)
+        and not (normalizer > 0 and normalizer < math.inf)
+    ):
         raise ValueError(
             f"{function}: normalizer must be positive and finite, got {float(normalizer)}"
         )

@@ -103,7 +103,7 @@ def _sample_ancestral(
 
     Of several processes, one is drawn by its share of that softmax, and draws the class.
     """
-    hidden_NKD, log_prior_NK, weight, bias, *formula, shard = mixture
+    hidden_NKD, log_prior_NK, weight, bias, formula, parameters_P, shard = mixture
     alike, own = generator, generator
     if shard is not None:
         alike, own = shards.generators(shard, generator, log_prior_NK.device)
@@ -114,7 +114,7 @@ def _sample_ancestral(
         bias_V = bias if bias is None or bias.dim() == 1 else bias[k]
         for tokens in (mixture_NS == k).any(1).nonzero().squeeze(1).split(_chunk_size(mixture, 1)):
             logits_NV = mixture_logits(
-                hidden_NKD[tokens, k], weight_VD, bias_V, *formula
+                hidden_NKD[tokens, k], weight_VD, bias_V, formula, parameters_P
             ).double()
             classes_NS = _draw(logits_NV, num_samples, own)
             counts_NS = mixture_NS[tokens] == k

@@ -13,7 +13,7 @@ Shape suffixes: N tokens, K mixtures, D features, V classes, T targets of a toke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -34,7 +34,9 @@ _PROBLEM = (
 _DIFFERENTIABLE, _TENSORS = 5, 8
 _FORMULA = Problem._fields.index("formula")
 _FOUND = "Tensor loss, Tensor log_sum_exp, Tensor entropy, Tensor prediction"
-_GRADIENTS = "Tensor d_hidden, Tensor d_log_prior, Tensor d_weight, Tensor d_bias, Tensor d_parameters"
+_GRADIENTS = (
+    "Tensor d_hidden, Tensor d_log_prior, Tensor d_weight, Tensor d_bias, Tensor d_parameters"
+)
 
 _LOSSES, _WEIGHTED_LOSS = "zeta::head_losses", "zeta::head_weighted_loss"
 define(
@@ -64,7 +66,8 @@ def weighted_loss(
     problem: Problem, coefficient_N: Tensor, distribution: bool
 ) -> tuple[Tensor, Found]:
     """Σ_n coefficient_n · loss_n, differentiable, and what there is of each token, which is not."""
-    needs = [t is not None and t.requires_grad for t in problem[:_DIFFERENTIABLE]]
+    inputs = cast(Sequence[Tensor | None], problem[:_DIFFERENTIABLE])
+    needs = [t is not None and t.requires_grad for t in inputs]
     wanted = [torch.is_grad_enabled() and need for need in needs]
     loss, *rest = torch.ops.zeta.head_weighted_loss(
         *_arguments(problem), coefficient_N, None, [*wanted, distribution]
@@ -101,9 +104,7 @@ def _losses_backward(
         upstream_N = torch.zeros_like(entropy_N)
     if torch.is_grad_enabled():
         return _padded(ctx, _plain_gradients(arguments, upstream_N, entropy_N, wanted))
-    results = torch.ops.zeta.head_weighted_loss(
-        *arguments, upstream_N, entropy_N, [*wanted, False]
-    )
+    results = torch.ops.zeta.head_weighted_loss(*arguments, upstream_N, entropy_N, [*wanted, False])
     gradients = results[1 + len(Found._fields) :]
     return _padded(ctx, _cast(gradients, arguments, wanted))
 
@@ -207,8 +208,9 @@ def _arguments(problem: Problem) -> tuple[Any, ...]:
 
 
 def _problem(arguments: Sequence[Any]) -> Problem:
-    formula = operator.found(arguments[_FORMULA]).formula
-    return Problem(*arguments[:_FORMULA], formula, *arguments[_FORMULA + 1 :])
+    fields = [*arguments]
+    fields[_FORMULA] = operator.found(arguments[_FORMULA]).formula
+    return Problem(*fields)
 
 
 def _save(ctx: Any, arguments: Sequence[Any], *more: Tensor) -> None:

@@ -69,10 +69,12 @@ def whole(of: Distribution, group: str, start: int) -> Distribution:
     best_N = of.best.clone()
     dist.all_reduce(best_N, dist.ReduceOp.MAX, processes)
     # Of equally probable classes the first.
-    prediction_N = (of.prediction + start).masked_fill(of.best < best_N, torch.iinfo(torch.int64).max)
+    prediction_N = (of.prediction + start).masked_fill(
+        of.best < best_N, torch.iinfo(torch.int64).max
+    )
     dist.all_reduce(prediction_N, dist.ReduceOp.MIN, processes)
-    sums = total(group, of.mass_log_prob, of.response, of.entropy)
-    return Distribution(*sums, best_N, prediction_N)
+    log_prob_N, response_NK, entropy_N = total(group, of.mass_log_prob, of.response, of.entropy)
+    return Distribution(log_prob_N, response_NK, entropy_N, best_N, prediction_N)
 
 
 def total(group: str, *parts: Tensor) -> tuple[Tensor, ...]:
