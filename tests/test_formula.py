@@ -1,6 +1,7 @@
 """The decorator, what a formula refuses, and what follows from it."""
 
 import copy
+import math
 import pickle
 
 import jax.numpy as jnp
@@ -237,3 +238,43 @@ def test_torch_compile_export_and_functorch_take_the_formula(f):
     slope = torch.func.vmap(torch.func.vmap(torch.func.grad(lambda x: f(x))))(x)
     _, tangent = torch.func.jvp(f, (x,), (torch.ones_like(x),))
     torch.testing.assert_close(slope, tangent)
+
+
+def test_other_defaults():
+    softer = activations.softcap.with_defaults(cap=50.0)
+    assert repr(softer) == "softcap(x, cap=50)"
+    assert softer(20.0) == activations.softcap(20.0, cap=50.0) != activations.softcap(20.0)
+    assert dict(activations.softcap.parameters) == {"cap": 30.0}
+    again = pickle.loads(pickle.dumps(softer.with_defaults(cap=60.0)))
+    assert dict(again.parameters) == {"cap": 60.0}
+    assert copy.deepcopy(softer).parameters == softer.parameters
+    with pytest.raises(TypeError, match="'top' is not a parameter"):
+        activations.softcap.with_defaults(top=1.0)
+    with pytest.raises(ValueError, match="the default of 'cap' must be finite"):
+        activations.softcap.with_defaults(cap=math.inf)
+
+
+@pytest.mark.parametrize("logs", [False, True])
+@pytest.mark.parametrize("make", [torch.tensor, np.array, jnp.array], ids=["torch", "numpy", "jax"])
+@pytest.mark.parametrize("f", activations.LOGITS.values(), ids=lambda f: f.name)
+def test_softmax_on_every_framework(f, make, logs):
+    rows = [[0.5, -3.0, 2.0], [4.0, 4.0, -1.0]]
+    for dim in (0, -1):
+        value = f.function(torch.tensor(rows, dtype=torch.float64), **f.parameters)
+        expected = (torch.log_softmax if logs else torch.softmax)(value, dim)
+        y = (f.log_softmax if logs else f.softmax)(make(rows), dim=dim)
+        assert type(y) is type(make(rows))
+        np.testing.assert_allclose(np.asarray(y), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_softmax_of_what_has_none():
+    with pytest.raises(TypeError, match="softmax needs a formula of one input, and swiglu"):
+        activations.swiglu.softmax(torch.ones(3))
+    with pytest.raises(
+        TypeError, match=r"softcap\.log_softmax takes an array or tensor, got float"
+    ):
+        activations.softcap.log_softmax(1.0)
+    with pytest.raises(TypeError, match="input must be a floating-point tensor"):
+        activations.softcap.softmax(torch.arange(3))
+    with pytest.raises(IndexError, match="Dimension out of range"):
+        activations.softcap.softmax(torch.ones(3), dim=1)

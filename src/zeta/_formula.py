@@ -248,6 +248,53 @@ class Formula:
             self, learnable=learnable, num_parameters=num_parameters, channel_dim=channel_dim
         )
 
+    def softmax(self, x: Array, *args: Any, dim: int = -1, **kwargs: Any) -> Array:
+        """The softmax of the formula: ``e^f(x) / Σ e^f(x)`` along a dimension of ``x``.
+
+        One kernel each way on PyTorch's CPU tensors, with gradients by ``x`` and by parameters that
+        are scalar tensors; plain operations elsewhere.
+
+        Args:
+            x: a PyTorch or TensorFlow tensor, or a JAX or NumPy array, floating point.
+            *args, **kwargs: parameters, as in a call.
+            dim: the dimension that sums to one.
+
+        Returns:
+            Probabilities of x's shape and dtype, computed in float32 for half types.
+
+        Raises:
+            TypeError: a formula of several inputs, or an x that is no floating-point array.
+            IndexError: x has no such dimension.
+
+        Example:
+            >>> import torch
+            >>> from zeta.activations import selu
+            >>> selu.softmax(torch.tensor([-1.0, 0.0, 1.0]))
+            tensor([0.0786, 0.2387, 0.6827])
+        """
+        return self._normalised(x, args, kwargs, dim, logs=False)
+
+    def log_softmax(self, x: Array, *args: Any, dim: int = -1, **kwargs: Any) -> Array:
+        """The logarithm of :meth:`softmax`, in log space: no probability underflows to log 0.
+
+        Example:
+            >>> import torch
+            >>> from zeta.activations import softcap
+            >>> softcap.log_softmax(torch.tensor([1000.0, 0.0]), cap=50.0)
+            tensor([  0., -50.])
+        """
+        return self._normalised(x, args, kwargs, dim, logs=True)
+
+    def _normalised(self, x: Any, args: Any, kwargs: Any, dim: int, logs: bool) -> Any:
+        name = "log_softmax" if logs else "softmax"
+        if len(self.inputs) != 1:
+            raise TypeError(f"{name} needs a formula of one input, and {self!r} takes more")
+        values = self.bind(*args, **kwargs)
+        backend: Any = backend_for(x, *values.values())
+        if not hasattr(backend, "softmax"):
+            raise TypeError(f"{self.name}.{name} takes an array or tensor, got {type(x).__name__}")
+        return backend.softmax(self, x, values, dim, logs)
+
     def with_defaults(self, **defaults: float) -> Formula:
         """This formula with other defaults.
 

@@ -25,9 +25,11 @@ def test_source_names_no_unknown_function(f):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_compiles_for_other_machines(dtype, flags, tmp_path):
     value = value_program(activations.laplace, {})
-    slope = gradient_program(activations.laplace, {}, ("x",))
+    slope = gradient_program(activations.laplace, {}, ("x", "mu", "sigma"))
     source = tmp_path / "kernel.cpp"
-    for text in (cpp.source(value, dtype, True), cpp.softmax_source(value, slope, dtype)):
+    softmaxes = [cpp.softmax_source(value, slope, dtype, logs) for logs in (False, True)]
+    mixture = cpp.mixture_source(value, slope, dtype)
+    for text in (cpp.source(value, dtype, True), *softmaxes, mixture):
         source.write_text(text)
         command = [find_compiler(), "-std=gnu++17", "-fsyntax-only", *flags, str(source)]
         subprocess.run(command, check=True)

@@ -301,7 +301,7 @@ def test_a_formula_without_a_kernel_says_so_once_and_stays_right(f):
 def test_a_softmax_of_a_formula_without_a_kernel_says_so(f, monkeypatch):
     monkeypatch.setattr(compiler, "_without_kernels", set())
     with pytest.warns(RuntimeWarning, match=f"{f.name} runs as plain operations: "):
-        assert softmax.fused(f, torch.randn(3, 4), (), -1, None) is None
+        assert softmax.fused(f, torch.randn(3, 4), {}, -1, False) is None
 
 
 @pytest.mark.parametrize("function", [lambda x: max(x, 0), lambda x: x if x > 0 else 0 * x])

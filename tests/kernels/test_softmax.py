@@ -23,15 +23,13 @@ SHAPES = [
 ]
 
 
-def plain(x, formula, dim):
-    return F.softmax(evaluate_plain(formula, x, dict(formula.parameters)), dim)
+def plain(x, formula, dim, logs=False, parameters=None):
+    value = evaluate_plain(formula, x, parameters or dict(formula.parameters))
+    return (F.log_softmax if logs else F.softmax)(value, dim)
 
 
-def fused(x, formula, dim):
-    def double_backward(x, dim, parameters):
-        return plain(x, formula, dim)
-
-    return softmax.fused(formula, x, tuple(formula.parameters.values()), dim, double_backward)
+def fused(x, formula, dim, logs=False, parameters=None):
+    return softmax.fused(formula, x, parameters or dict(formula.parameters), dim, logs)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -54,6 +52,44 @@ def test_equals_plain_operations(formula, dtype, shape):
         size = upstream.abs().max() * expected * 4
         bound = 64 * eps * size + rounding * slope.abs() + torch.finfo(dtype).smallest_normal
         assert ((gradient.double() - slope).abs() <= bound).all(), dim
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("logs", [False, True])
+@pytest.mark.parametrize("formula", [activations.softcap, activations.selu], ids=name)
+def test_logarithms_and_parameters(formula, logs, dtype, shape):
+    """Gradients by parameters that are tensors; a sum errs as its terms' absolute values do."""
+    wide = torch.float32 if dtype.itemsize < 4 else dtype
+    eps, rounding = torch.finfo(wide).eps, torch.finfo(dtype).eps * (dtype.itemsize < 4)
+    for dim in range(len(shape)):
+        x = torch.randn(shape).to(dtype).requires_grad_()
+        upstream = torch.randn(shape).to(dtype)
+        exact = x.detach().double().requires_grad_()
+        given = {k: torch.tensor(v, dtype=wide) for k, v in formula.parameters.items()}
+        truths = {k: v.double().requires_grad_() for k, v in given.items()}
+        given = {k: v.requires_grad_() for k, v in given.items()}
+        y = fused(x, formula, dim, logs, given)
+        value = formula.function(exact, **truths)
+        expected = (torch.log_softmax if logs else torch.softmax)(value, dim)
+        ours = torch.autograd.grad(y, (x, *given.values()), upstream)
+        theirs = torch.autograd.grad(expected, (exact, *truths.values(), value), upstream.double())
+        bound = (64 * eps + rounding) * expected.abs() + 64 * eps
+        assert ((y.double() - expected).abs() <= bound).all(), dim
+        scale = upstream.abs().max() * (upstream.abs().sum() if logs else 4)
+        bound = 64 * eps * scale + rounding * theirs[0].abs()
+        assert ((ours[0].double() - theirs[0]).abs() <= bound).all(), dim
+        # A half type's own rounding has no part in the sums.
+        size = scale * (1 + value.abs().max()) * x.numel() ** 0.5
+        for a, b in zip(ours[1:], theirs[1:-1], strict=True):
+            assert (a.double() - b).abs() <= 64 * eps * size, dim
+
+
+def test_far_apart_values_keep_their_logarithms():
+    x = torch.tensor([[0.0, 500.0, -500.0]], requires_grad=True)
+    y = fused(x, activations.softcap, 1, True, {"cap": 1000.0})
+    assert y.isfinite().all()
+    torch.testing.assert_close(y, plain(x, activations.softcap, 1, True, {"cap": 1000.0}))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)

@@ -252,7 +252,8 @@ def test_every_half_and_every_rounding_boundary(target, dtype, tmp_path):
 def test_softmax_and_mixture_compile(target, dtype, tmp_path):
     code, _ = NAMES_OF[dtype]
     value = trace.value_program(activations.selu, {})
-    slope = trace.gradient_program(activations.selu, {}, ("x",))
+    slope = trace.gradient_program(activations.selu, {}, ("x", "alpha", "scale"))
     main = "\nint main() { return zeta_kernel == nullptr; }\n"
-    for source in (cpp.softmax_source(value, slope, code), cpp.mixture_source(code)):
+    softmaxes = [cpp.softmax_source(value, slope, code, logs) for logs in (False, True)]
+    for source in (*softmaxes, cpp.mixture_source(value, slope, code)):
         target.program(source + main, tmp_path)

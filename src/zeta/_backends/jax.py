@@ -80,6 +80,15 @@ def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, An
     return _compiled(formula, inputs, parameters)
 
 
+def softmax(formula: Formula, x: Array, parameters: dict[str, Any], dim: int, logs: bool) -> Array:
+    """The softmax of the formula, or its logarithm, in float32 for half types."""
+    ARRAYS.check(formula, (x,), parameters)
+    wide = x.astype(ARRAYS.compute_dtype(x.dtype))
+    value = _finite(evaluate(formula, (wide,), parameters))
+    normalised = jax.nn.log_softmax if logs else jax.nn.softmax
+    return normalised(value, axis=dim).astype(x.dtype)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _compiled(formula: Formula, inputs: tuple[Array, ...], parameters: dict[str, Any]) -> Array:
     return ARRAYS.compute(formula, inputs, parameters)

@@ -77,6 +77,17 @@ def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, An
     return np.asarray(ARRAYS.evaluate(formula, tuple(map(np.asarray, inputs)), values))
 
 
+def softmax(formula: Formula, x: Any, parameters: dict[str, Any], dim: int, logs: bool) -> Array:
+    """The softmax of the formula, or its logarithm, in float32 for float16."""
+    x = np.asarray(x)
+    ARRAYS.check(formula, (x,), parameters)
+    value = _finite(evaluate(formula, (x.astype(ARRAYS.compute_dtype(x.dtype)),), parameters))
+    value = value - value.max(dim, keepdims=True)
+    total = np.exp(value).sum(dim, keepdims=True)
+    y = value - np.log(total) if logs else np.exp(value) / total
+    return np.asarray(y.astype(x.dtype))
+
+
 def _array_of(value: Any) -> Any:
     """What other libraries have, and lists, as NumPy's; the rest as it is."""
     is_array = hasattr(value, "__array__") or isinstance(value, list | tuple)

@@ -33,6 +33,14 @@ compute_dtype = ARRAYS.compute_dtype
 evaluate = ARRAYS.evaluate
 
 
+def softmax(formula: Any, x: Any, parameters: dict[str, Any], dim: int, logs: bool) -> Any:
+    """The softmax of the formula, or its logarithm, in float32 for half types."""
+    ARRAYS.check(formula, (x,), parameters)
+    wide = ARRAYS.compute(formula, (tf.cast(x, compute_dtype(x.dtype)),), parameters)
+    normalised = tf.nn.log_softmax if logs else tf.nn.softmax
+    return tf.cast(normalised(ARRAYS.finite(wide, True, True), axis=dim), x.dtype)
+
+
 def _or_in_graph(primitive: Primitive, traced: Primitive) -> Primitive:
     """A primitive, as ``traced`` writes it in float32 for graphs."""
     return lambda x: (traced if _is_for_graph(x) else primitive)(x)

@@ -15,6 +15,7 @@ from zeta._backends import constant_while_compiling, torch_onnx
 from zeta._backends.torch_plain import ARRAYS
 from zeta._formula import Formula
 from zeta.kernels import dispatch, operator
+from zeta.kernels import softmax as _softmax
 
 Primitive = Callable[[Tensor], Tensor]
 
@@ -90,6 +91,19 @@ def piecewise(
         for y in branches
     )
     return torch.where(chosen, above, below)
+
+
+def softmax(
+    formula: Formula, x: Tensor, parameters: dict[str, Any], dim: int, logs: bool
+) -> Tensor:
+    """The softmax of the formula, or its logarithm; as :func:`evaluate`."""
+    if is_symbol(x):
+        method: Any = formula.log_softmax if logs else formula.softmax
+        symbolic: Tensor = handle_torch_function(method, (x,), x, dim=dim, **parameters)
+        return symbolic
+    ARRAYS.check(formula, (x,), parameters)
+    y = _softmax.fused(formula, x, parameters, dim, logs)
+    return _softmax.plain(formula, x, parameters, dim, logs) if y is None else y
 
 
 def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Tensor:

@@ -45,25 +45,19 @@ INLINE void finish(const Number* const* p, int64_t channel, double* totals) {{
 
 
 @refusals()
-def softmax_source(value: Program, slope: Program, dtype: str) -> str:
+def softmax_source(value: Program, slope: Program, dtype: str, logs: bool) -> str:
     """The whole translation unit of a formula's softmax, forward and backward.
 
     Args:
-        value, slope: programs of the pre-activation and of its derivative by x.
+        value, slope: programs of the pre-activation, and of its derivatives by x and by every
+            parameter.
         dtype: the tensors', as in :func:`source`.
+        logs: whether it is the softmax's logarithm.
     """
-    functions = "\n\n".join(
-        f"INLINE V {name}(V element, const V* p) {{\n    const V* x = &element;\n    V out[1];\n"
-        f"{_indented(_evaluate(program))}\n    return out[0];\n}}"
-        for name, program in {"value": value, "slope": slope}.items()
-    )
     return f"""\
 {_prelude(dtype)}
-constexpr int parameters = {len(value.parameters)};
-
-{functions}
-
-}}  // namespace formula
+constexpr bool logs = {_bool(logs)};
+{_value_and_slope(value, slope)}
 {header("storage.h")}
 {header("softmax.h")}"""
 
@@ -73,12 +67,19 @@ def mixture_source(value: Program, slope: Program, dtype: str) -> str:
     """The whole translation unit of a softmax head's rows.
 
     Args:
-        value, slope: programs of the formula between logits and softmax, and of its derivatives by
-            x and by every parameter.
+        value, slope: of the formula between logits and softmax, as in :func:`softmax_source`.
         dtype: the logits', as in :func:`source`.
     """
     return f"""\
 {_prelude(dtype)}
+{_value_and_slope(value, slope)}
+{header("storage.h")}
+{header("mixture.h")}"""
+
+
+def _value_and_slope(value: Program, slope: Program) -> str:
+    """A formula of one input as functions, and the end of their namespace."""
+    return f"""\
 constexpr int parameters = {len(value.parameters)};
 
 INLINE V value(V element, const V* p) {{
@@ -99,9 +100,7 @@ INLINE void finish(const Number* const* p, int64_t channel, double* totals) {{
 {_indented(_finish(slope))}
 }}
 
-}}  // namespace formula
-{header("storage.h")}
-{header("mixture.h")}"""
+}}  // namespace formula"""
 
 
 def _prelude(dtype: str) -> str:

@@ -91,18 +91,16 @@ def elementwise_triton(
     return _kept(formula, ("triton", ones, wanted, pairs), make)
 
 
-def softmax_cpp(formula: Formula, dtype: torch.dtype) -> Run | None:
-    """The kernel of softmax(formula(x)) for both directions; None if there is none."""
+def softmax_cpp(formula: Formula, dtype: torch.dtype, logs: bool) -> Run | None:
+    """The kernel of softmax(formula(x)), or its logarithm, both ways; None if there is none."""
     name = DTYPES[dtype][0]
 
     def source() -> str:
-        from zeta.codegen import cpp, trace
+        from zeta.codegen import cpp
 
-        value = trace.value_program(formula, {})
-        slope = trace.gradient_program(formula, {}, formula.inputs)
-        return cpp.softmax_source(value, slope, name)
+        return cpp.softmax_source(*_value_and_slope(formula), name, logs)
 
-    key = ("softmax", name)
+    key = ("softmax", name, logs)
     return _kept(formula, key, lambda: _library(formula, key, source))
 
 

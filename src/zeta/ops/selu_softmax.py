@@ -1,17 +1,15 @@
 """SELU, then softmax."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function
 
 from zeta import activations
 from zeta._backends.torch import is_symbol
-from zeta._backends.torch_plain import check_input, compute_dtype, evaluate_plain
+from zeta._backends.torch_plain import check_input
 from zeta._call_forms import input_also_called
 from zeta._selu_softmax import DIM_LEFT_OUT, checked_dim
 from zeta.activations import SELU_ALPHA, SELU_SCALE
-from zeta.kernels import softmax
 
 
 @input_also_called("x")
@@ -51,7 +49,7 @@ def selu_softmax(
         tensor([[0.0786, 0.2387, 0.6827]])
 
     For training, take log-probabilities, which cannot underflow to log(0):
-    ``F.nll_loss(F.log_softmax(zeta.activations.selu(logits), dim=-1), target)``.
+    ``F.nll_loss(zeta.activations.selu.log_softmax(logits), target)``.
 
     Source: the selu_softmax document of Zeta; Klambauer et al. 2017 for SELU.
     """
@@ -62,16 +60,4 @@ def selu_softmax(
         return node
     check_input(input, "selu_softmax")
     axis = checked_dim(dim, input.dim(), may_warn=not torch.compiler.is_compiling())
-    numbers = (float(alpha), float(scale))
-    y = softmax.fused(activations.selu, input, numbers, axis, _plain)
-    return _plain(input, axis, numbers) if y is None else y
-
-
-def _plain(input: Tensor, dim: int, numbers: tuple[float, ...]) -> Tensor:
-    dtype = compute_dtype(input.dtype)
-    activation = evaluate_plain(
-        activations.selu, input.to(dtype), dict(zip(("alpha", "scale"), numbers, strict=True))
-    )
-    # SELU may overflow to inf, and inf - inf is NaN inside the softmax.
-    largest = torch.finfo(dtype).max
-    return F.softmax(activation.clamp(-largest, largest), dim).to(input.dtype)
+    return activations.selu.softmax(input, float(alpha), float(scale), dim=axis)

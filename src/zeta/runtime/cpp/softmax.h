@@ -1,14 +1,17 @@
-// Softmax of a generated formula, forward and backward, each one pass over memory.
+// Softmax of a generated formula, or its logarithm, forward and backward, each one pass over memory.
 //
 // The generated code defines, in namespace `formula`: Storage, V, parameters (see loops.h),
-//   value(x, p)   the pre-activation
-//   slope(x, p)   its derivative by x
+//   logs                 whether the logarithm is wanted
+//   value(x, p)          the pre-activation
+//   slope(x, p, terms)   its derivative by x; by parameters, all but what `finish` multiplies by
+//   finish(p, 0, totals)
 //
 // x is (outer, classes, inner); the softmax runs over the classes. A strip is what is computed at
 // once: all classes of one row where inner is 1, else all classes of some neighbouring columns.
 // Its values stay in a buffer of the arithmetic's type, so that half types are rounded once.
 // Every distribution is summed by one thread in one order: the same bits for any thread count.
 
+using formula::logs;
 using formula::Storage;
 using formula::V;
 using Number = Scalar<V>;
@@ -21,6 +24,7 @@ struct Arguments {
     Storage* y;               // probabilities, or the gradient by x
     Number* kept;             // from forward for backward: y where `keeps_y`, else (2, outer, inner),
                               // the maximum of each distribution, and its sum of e^(value - maximum)
+    double* gradients;        // by the parameters; null: not wanted
     int64_t outer, classes, inner;
     ParallelFor parallel_for;  // null: stay in this thread
     const Number* parameters[formula::parameters + 1];
@@ -29,6 +33,7 @@ struct Work {
     Arguments a;
     int64_t strips;  // per outer index
     int out_of_memory;
+    double* totals;  // what each row or strip adds to the gradients by the parameters, or null
 };
 
 constexpr int64_t column_strip = 4 * width;
@@ -96,7 +101,7 @@ INLINE void row_forward(const Arguments& a, int64_t row, const V* p, Number* buf
         const Number high = highest(m);
         vectors(start, stop, STEP(int64_t i, int count) {
             const V e = exp_decay(load(buffer + i) - high);
-            store(buffer + i, e);
+            if (!logs) store(buffer + i, e);
             __builtin_prefetch(y + i, 1);  // the row's last loop would wait for it
             sums += only(e, count);
         });
@@ -110,9 +115,9 @@ INLINE void row_forward(const Arguments& a, int64_t row, const V* p, Number* buf
     }
     for (int64_t start = 0, k = 0; start < n; start += row_block, k++) {
         const int64_t stop = start + row_block < n ? start + row_block : n;
-        const Number scale = highs[k] / sum;
+        const Number scale = highs[k] / sum, log_sum = std::log(sum);
         vectors(start, stop, STEP(int64_t i, int count) {
-            put(y + i, load(buffer + i) * scale, count);
+            put(y + i, logs ? (load(buffer + i) - maximum) - log_sum : load(buffer + i) * scale, count);
         });
     }
     if constexpr (!keeps_y) {
@@ -121,38 +126,61 @@ INLINE void row_forward(const Arguments& a, int64_t row, const V* p, Number* buf
     }
 }
 
-// With q the probabilities: (upstream - Σ upstream·q)·q·slope. A half type's are formed again, in
-// two loops: one would be a chain of operations twice as long, of which fewer run at a time.
-INLINE void row_backward(const Arguments& a, int64_t row, const V* p, Number* buffer) {
+// The gradient by the formula's value: (upstream - Σ upstream·q)·q with q the probabilities, and of
+// their logarithms upstream - q·Σ upstream. A half type's q are formed again, in two loops: one
+// would be a chain of operations twice as long, of which fewer run at a time.
+INLINE V summand(V upstream, V q) { return logs ? upstream : upstream * q; }
+INLINE V by_value(V upstream, V q, V sum) { return logs ? upstream - q * sum : (upstream - sum) * q; }
+INLINE V kept_q(const Number* q, int count) { return logs ? exp(each(q, count)) : each(q, count); }
+
+// Adds to the parameters' gradients what some elements contribute.
+struct Learned {
+    V sums[formula::parameters + 1] = {};
+
+    inline __attribute__((always_inline)) void add(V g, V x, const V* p, int count) {
+        V terms[formula::parameters + 1];
+        formula::slope(x, p, terms);
+        for (int t = 0; t < formula::parameters; t++) sums[t] += only(g * terms[t], count);
+    }
+    void add_to(double* totals) const {
+        for (int t = 0; t < formula::parameters; t++) totals[t] += total(sums[t]);
+    }
+};
+
+template <bool learns>
+INLINE void row_backward(const Arguments& a, int64_t row, const V* p, Number* buffer, double* totals) {
     const int64_t n = a.classes;
     const Storage *x = a.x + row * n, *upstream = a.upstream + row * n;
     const Number* q = a.kept + row * n;
     Storage* y = a.y + row * n;
-    V sums = {};
+    Number* const slopes = buffer + (n + width - 1) / width * width;
+    V sums = {}, terms[formula::parameters + 1];
     if constexpr (keeps_y) {
         vectors(0, n, STEP(int64_t i, int count) {
-            sums += only(each(upstream + i, count) * each(q + i, count), count);
+            sums += only(summand(each(upstream + i, count), kept_q(q + i, count)), count);
         });
     } else {
         const Number maximum = a.kept[row], scale = 1 / a.kept[a.outer + row];
-        Number* const slopes = buffer + (n + width - 1) / width * width;
         vectors(0, n, STEP(int64_t i, int count) {
             const V xs = each(x + i, count);
             store(buffer + i, bounded_value(xs, p) - maximum);
-            store(slopes + i, formula::slope(xs, p));
+            store(slopes + i, formula::slope(xs, p, terms));
         });
         vectors(0, n, STEP(int64_t i, int count) {
-            const V y = exp_decay(load(buffer + i)) * scale;
-            store(buffer + i, y * load(slopes + i));
-            sums += only(each(upstream + i, count) * y, count);
+            const V q = exp_decay(load(buffer + i)) * scale;
+            store(buffer + i, q);
+            sums += only(summand(each(upstream + i, count), q), count);
         });
     }
-    const Number mean = total(sums);
+    const V sum = splat<V>(total(sums));
+    Learned learned;
     vectors(0, n, STEP(int64_t i, int count) {
-        const V product = keeps_y ? each(q + i, count) * formula::slope(each(x + i, count), p)
-                                  : load(buffer + i);
-        put(y + i, (each(upstream + i, count) - mean) * product, count);
+        const V probability = keeps_y ? kept_q(q + i, count) : load(buffer + i);
+        const V g = by_value(each(upstream + i, count), probability, sum), xs = each(x + i, count);
+        put(y + i, g * (keeps_y ? formula::slope(xs, p, terms) : load(slopes + i)), count);
+        if constexpr (learns) learned.add(g, xs, p, count);
     });
+    if constexpr (learns) learned.add_to(totals);
 }
 
 // ---- A strip of columns -----------------------------------------------------------------------
@@ -171,12 +199,14 @@ INLINE void columns_forward(
         }
         for (int64_t k = 0; k < a.classes; k++) {
             const V e = exp_decay(load(buffer + k * width) - m);
-            store(buffer + k * width, e);
+            if (!logs) store(buffer + k * width, e);
             sum += e;
         }
-        const V scale = 1 / sum;
-        for (int64_t k = 0; k < a.classes; k++)
-            put(y + k * a.inner, load(buffer + k * width) * scale, count);
+        const V scale = 1 / sum, log_sum = logs ? log(sum) : V{};
+        for (int64_t k = 0; k < a.classes; k++) {
+            const V v = load(buffer + k * width);
+            put(y + k * a.inner, logs ? (v - m) - log_sum : v * scale, count);
+        }
         if constexpr (!keeps_y) {
             for (int i = 0; i < count; i++) {
                 a.kept[statistic + c + i] = m[i];
@@ -186,43 +216,48 @@ INLINE void columns_forward(
     });
 }
 
+template <bool learns>
 INLINE void columns_backward(
-    const Arguments& a, int64_t first, int64_t statistic, int64_t columns, const V* p, Number* buffer
+    const Arguments& a, int64_t first, int64_t statistic, int64_t columns, const V* p, Number* buffer,
+    double* totals
 ) {
+    Learned learned;
     vectors(0, columns, STEP(int64_t c, int count) {
         const Storage *x = a.x + first + c, *upstream = a.upstream + first + c;
         Storage* y = a.y + first + c;
         const Number* q = a.kept + first + c;
-        V mean = {};
+        Number* const slopes = buffer + a.classes * width;
+        V sum = {}, terms[formula::parameters + 1];
         if constexpr (keeps_y) {
             for (int64_t k = 0; k < a.classes; k++)
-                mean += each(upstream + k * a.inner, count) * each(q + k * a.inner, count);
+                sum += summand(each(upstream + k * a.inner, count), kept_q(q + k * a.inner, count));
         } else {
-            V m = {}, sum = splat<V>(1);
+            V m = {}, total = splat<V>(1);
             for (int i = 0; i < count; i++) {
                 m[i] = a.kept[statistic + c + i];
-                sum[i] = a.kept[a.outer * a.inner + statistic + c + i];
+                total[i] = a.kept[a.outer * a.inner + statistic + c + i];
             }
-            const V scale = 1 / sum;
-            Number* const slopes = buffer + a.classes * width;
+            const V scale = 1 / total;
             for (int64_t k = 0; k < a.classes; k++) {
                 const V xs = each(x + k * a.inner, count);
                 store(buffer + k * width, bounded_value(xs, p) - m);
-                store(slopes + k * width, formula::slope(xs, p));
+                store(slopes + k * width, formula::slope(xs, p, terms));
             }
             for (int64_t k = 0; k < a.classes; k++) {
-                const V y = exp_decay(load(buffer + k * width)) * scale;
-                store(buffer + k * width, y * load(slopes + k * width));
-                mean += each(upstream + k * a.inner, count) * y;
+                const V q = exp_decay(load(buffer + k * width)) * scale;
+                store(buffer + k * width, q);
+                sum += summand(each(upstream + k * a.inner, count), q);
             }
         }
         for (int64_t k = 0; k < a.classes; k++) {
             const int64_t at = k * a.inner;
-            const V product = keeps_y ? each(q + at, count) * formula::slope(each(x + at, count), p)
-                                      : load(buffer + k * width);
-            put(y + at, (each(upstream + at, count) - mean) * product, count);
+            const V probability = keeps_y ? kept_q(q + at, count) : load(buffer + k * width);
+            const V g = by_value(each(upstream + at, count), probability, sum), xs = each(x + at, count);
+            put(y + at, g * (keeps_y ? formula::slope(xs, p, terms) : load(slopes + k * width)), count);
+            if constexpr (learns) learned.add(g, xs, p, count);
         }
     });
+    if constexpr (learns) learned.add_to(totals);
 }
 
 // ---- The entry --------------------------------------------------------------------------------
@@ -240,27 +275,42 @@ static void strips(int64_t begin, int64_t end, void* context) {
     V p[formula::parameters + 1];
     for (int k = 0; k < formula::parameters; k++) p[k] = splat<V>(*a.parameters[k]);
     for (int64_t unit = begin; unit < end; unit++) {
+        double* const totals = w.totals ? w.totals + unit * formula::parameters : nullptr;
+        for (int t = 0; t < formula::parameters && totals; t++) totals[t] = 0;
         if (a.inner == 1) {
-            a.upstream ? row_backward(a, unit, p, buffer) : row_forward(a, unit, p, buffer);
+            if (!a.upstream) row_forward(a, unit, p, buffer);
+            else if (totals) row_backward<true>(a, unit, p, buffer, totals);
+            else row_backward<false>(a, unit, p, buffer, totals);
             continue;
         }
         const int64_t outer = unit / w.strips, column = unit % w.strips * column_strip;
         const int64_t first = outer * a.classes * a.inner + column, statistic = outer * a.inner + column;
         const int64_t count = column + column_strip < a.inner ? column_strip : a.inner - column;
-        if (a.upstream) columns_backward(a, first, statistic, count, p, buffer);
-        else columns_forward(a, first, statistic, count, p, buffer);
+        if (!a.upstream) columns_forward(a, first, statistic, count, p, buffer);
+        else if (totals) columns_backward<true>(a, first, statistic, count, p, buffer, totals);
+        else columns_backward<false>(a, first, statistic, count, p, buffer, totals);
     }
     std::free(buffer);
 }
 
 // 0, or 1 if there is no memory for the buffers.
 extern "C" int zeta_kernel(const Arguments* arguments) {
-    Work w{*arguments, (arguments->inner + column_strip - 1) / column_strip, 0};
+    Work w{*arguments, (arguments->inner + column_strip - 1) / column_strip, 0, nullptr};
     const Arguments& a = w.a;
     if (a.inner == 1) w.strips = 1;
     const int64_t units = a.outer * w.strips, size = a.outer * a.classes * a.inner;
+    const int parameters = formula::parameters;
+    if (a.gradients) {
+        w.totals = (double*)std::malloc(units * parameters * sizeof(double));
+        if (!w.totals) return 1;
+    }
     const int64_t units_per_thread = (units * grain + size - 1) / size;
     if (units <= units_per_thread || !a.parallel_for) strips(0, units, &w);
     else a.parallel_for(0, units, units_per_thread, strips, &w);
+    if (a.gradients) {  // one after the other, whatever thread they come from
+        for (int64_t i = 0; i < units * parameters; i++) a.gradients[i % parameters] += w.totals[i];
+        formula::finish(a.parameters, 0, a.gradients);
+        std::free(w.totals);
+    }
     return w.out_of_memory;
 }
