@@ -182,13 +182,14 @@ def rise_to_peak(name: str, sizes: tuple[int, ...]) -> float:
     if "compile" in name:
         make_call(contender, x)()
     make_call(contender, make_inputs(8, K, D, 16))()  # libraries, threads, kernels
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     make_call(contender, x)()
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(field: str) -> float:
+def resident(field: str) -> float:
+    """MB of this process, by the name that Linux has for it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     line = next(line for line in lines if line.startswith(field))
     return int(line.split()[1]) / 1024

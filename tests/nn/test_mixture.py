@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import prune
 
-from zeta.nn import MixtureOfSoftmaxes
+from zeta import activations
+from zeta.nn import MixtureOfSoftmaxes, SoftmaxHead
 from zeta.ops import mixture_cross_entropy
 from zeta.ops.mixture import chunks, inference
 
@@ -451,3 +452,61 @@ def test_bad_input_is_named(mixture):
     ]:
         with pytest.raises(ValueError, match=message):
             mixture.sample(good, **options)
+
+
+@pytest.mark.parametrize("logits", [None, activations.softcap], ids=["none", "softcap"])
+@pytest.mark.parametrize("decoder", ["separate", "shared"])
+def test_a_formula_between_logits_and_softmax(decoder, logits):
+    mixture = MixtureOfSoftmaxes(
+        3,
+        D,
+        V,
+        decoder=decoder,
+        logits=logits and logits.with_defaults(cap=0.5),
+        dtype=torch.float64,
+    )
+    with torch.no_grad():
+        mixture.weight.mul_(5)
+    x, target = torch.randn(6, D, dtype=torch.float64), torch.arange(6)
+    hidden, log_prior, weight, bias, *_ = mixture._mixture(x)
+    z = F.linear(hidden, weight, bias) if decoder == "shared" else None
+    if z is None:
+        z = torch.einsum("nkd,kvd->nkv", hidden, weight) + bias
+    z = z if logits is None else 0.5 * torch.tanh(z / 0.5)
+    p = (log_prior.exp().unsqueeze(2) * z.softmax(-1)).sum(1)
+    torch.testing.assert_close(mixture(x), p)
+    torch.testing.assert_close(mixture.log_prob(x), p.log())
+    torch.testing.assert_close(mixture.loss(x, target), F.nll_loss(p.log(), target))
+    assert torch.equal(mixture.topk(x, 2)[1], p.topk(2).indices)
+    assert ("softcap" in repr(mixture)) == (logits is not None)
+
+
+@pytest.mark.parametrize("logits", [None, activations.softcap], ids=["none", "softcap"])
+@pytest.mark.parametrize("make", [SoftmaxHead, nn.Linear])
+def test_from_a_trained_head_it_starts_at_its_loss(make, logits):
+    head = make(64, 100) if make is nn.Linear else make(64, 100, logits=logits, dropout=0.1)
+    with torch.no_grad():
+        head.weight.mul_(5)
+    mixture = MixtureOfSoftmaxes.from_head(head.eval(), 4)
+    assert not mixture.training
+    x, target = torch.randn(200, 64), torch.randint(100, (200,))
+    if make is nn.Linear:
+        loss = F.cross_entropy(head(x), target)
+    else:
+        loss = head.loss(x, target)
+        assert mixture.logits is logits
+        assert mixture.dropout.p == 0.1
+    torch.testing.assert_close(mixture.loss(x, target), loss, rtol=2e-3, atol=0)
+    _, prior = mixture(x, need_weights=True)
+    assert (prior == 0.25).all()
+    # Gradients tell the mixtures apart, and the head's own weight is a copy.
+    mixture.loss(x, target).backward()
+    assert mixture.prior.weight.grad.abs().max() > 0
+    assert mixture.weight.data_ptr() != head.weight.data_ptr()
+
+
+def test_from_what_is_no_head():
+    with pytest.raises(
+        TypeError, match=r"from_head: head must be a whole SoftmaxHead .*got Conv2d"
+    ):
+        MixtureOfSoftmaxes.from_head(nn.Conv2d(1, 1, 1), 2)

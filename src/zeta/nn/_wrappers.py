@@ -96,5 +96,6 @@ def _ask_whether_gradients_stay_local(module: nn.Module, result: Any) -> None:
                     stacklevel=1,
                 )
 
+    result = result[0] if isinstance(result, tuple) else result
     if isinstance(result, Tensor) and result.requires_grad:
         result.register_hook(ask)
