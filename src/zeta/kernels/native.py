@@ -48,9 +48,9 @@ def count() -> None:
 
 def takes(x: Any) -> bool:
     """Whether kernels take it, now; where C++ doubts, `zeta.kernels.support` decides."""
-    if extension is not None and not torch.compiler.is_compiling() and extension.takes(x):
-        return True
-    return takes_kernels() and is_plain(x)
+    if extension is None or torch.compiler.is_compiling() or not extension.takes(x):
+        return takes_kernels() and is_plain(x)
+    return not compiler.disabled()
 
 
 def build() -> None:

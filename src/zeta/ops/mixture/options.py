@@ -26,6 +26,14 @@ class LossOutputs(NamedTuple):
         logsumexp: (N,), of φ(logits); of several mixtures the mean.
         entropy: (N,), of the distribution.
         prediction: (N,), int64, the most probable class; -1 for an ignored token.
+
+    Example:
+        >>> import torch
+        >>> from zeta.ops import linear_cross_entropy
+        >>> hidden, weight, target = torch.eye(2), torch.eye(2), torch.tensor([0, 0])
+        >>> loss, found = linear_cross_entropy(hidden, weight, target, outputs=("prediction",))
+        >>> found.prediction
+        tensor([0, 1])
     """
 
     token_loss: Tensor | None = None
@@ -65,6 +73,14 @@ class LossOptions:
             None: 28 MiB, or a quarter of the weight's gradient if that is more.
         outputs: names among "token_loss", "logsumexp", "entropy" and "prediction". If there are
             any, the result is a pair, of the loss and a :class:`LossOutputs`.
+
+    Example, of options that the losses take by keyword:
+        >>> from zeta.ops import LossOptions
+        >>> LossOptions(label_smoothing=0.1, z_loss=1e-4).reduction
+        'mean'
+
+    Source: Szegedy et al. 2016 for label smoothing; de Brébisson and Vincent 2016 and Chowdhery
+    et al. 2022, PaLM, for the z-loss; Hinton et al. 2015 for soft targets.
     """
 
     logits: Formula | None = None
