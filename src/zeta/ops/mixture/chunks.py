@@ -320,11 +320,12 @@ class _Sums:
             stored = stored_dtype(hidden_NKD.dtype)
             self.hidden_NKD = hidden_NKD.new_zeros(hidden_NKD.shape, dtype=stored)
         if wanted.weight:
-            self.d_weight_BVD = torch.zeros_like(weight_BVD, dtype=wide)
+            self.d_weight_BVD = torch.empty_like(weight_BVD, dtype=wide)
         if wanted.bias:
             self.d_bias_BV = torch.zeros_like(weight_BVD[..., 0], dtype=wide)
         if wanted.parameters:
             self.d_parameters_P = torch.zeros_like(problem.parameters_P, dtype=torch.float64)
+        self.is_empty = True  # the weight's gradient, to which no chunk has added
         narrow = wanted.weight and weight_BVD.dtype != wide
         self.product_VD = torch.empty_like(weight_BVD[0]) if narrow else None
 
@@ -346,10 +347,12 @@ class _Sums:
             self.hidden_NKD[tokens] = d_hidden_NKD.to(self.hidden_NKD.dtype)
         if self.d_weight_BVD is not None:
             for total, d, hidden in zip(self.d_weight_BVD, d_logits_BRV, hidden_BRD, strict=True):
-                if self.product_VD is None:
-                    total.addmm_(d.t(), hidden)
-                else:  # a product of half types is one too
-                    total += torch.mm(d.t(), hidden, out=self.product_VD)
+                if self.product_VD is not None:  # a product of half types is one too
+                    product_VD = torch.mm(d.t(), hidden, out=self.product_VD)
+                    total.copy_(product_VD) if self.is_empty else total.add_(product_VD)
+                else:  # the first overwrites what is there
+                    torch.addmm(total, d.t(), hidden, beta=float(not self.is_empty), out=total)
+            self.is_empty = False
         if self.d_bias_BV is not None:
             self.d_bias_BV += d_logits_BRV.sum(1, dtype=self.d_bias_BV.dtype)
         if self.d_parameters_P is not None and total_P is not None:
@@ -358,6 +361,8 @@ class _Sums:
     def gradients(self) -> Gradients:
         """The whole sums, in the inputs' shapes."""
         weight, bias, group = self.problem.weight, self.problem.bias, self.problem.group
+        if self.is_empty and self.d_weight_BVD is not None:
+            self.d_weight_BVD.zero_()
         if group is not None and self.hidden_NKD is not None:
             (self.hidden_NKD,) = shard.total(group, self.hidden_NKD)
         if group is not None and self.d_parameters_P is not None:

@@ -116,22 +116,25 @@ static void statistics(const Token& token, int64_t k) {
     }
 }
 
-// The logarithms of the classes' probabilities, with `shares` the mixtures' shares in them.
-INLINE V log_prob(const Token& token, int64_t i, V* shares) {
+// The logarithms of the classes' probabilities, with `shares` the mixtures' shares in them, and `key`
+// what the most probable class has the most of: of one mixture φ, which no rounding has made equal.
+INLINE V log_prob(const Token& token, int64_t i, V* shares, V& key) {
     const Arguments& a = token.a;
-    const auto joint = [&](int64_t k) __attribute__((always_inline)) {
-        const V f = formula::value(token.row(k).at(i), token.p);
+    const auto value = [&](int64_t k) __attribute__((always_inline)) {
+        return formula::value(token.row(k).at(i), token.p);
+    };
+    const auto joint = [&](int64_t k, V f) __attribute__((always_inline)) {
         return (f - a.high[token.at(k)]) + a.shift[token.at(k)];
     };
     if (a.mixtures == 1) {
         shares[0] = splat<V>(1);
-        return joint(0);
+        return joint(0, key = value(0));
     }
     V m = splat<V>(-largest), sum = {};
-    for (int64_t k = 0; k < a.mixtures; k++) m = at_least(shares[k] = joint(k), m);
+    for (int64_t k = 0; k < a.mixtures; k++) m = at_least(shares[k] = joint(k, value(k)), m);
     for (int64_t k = 0; k < a.mixtures; k++) sum += shares[k] = exp(shares[k] - m);
     for (int64_t k = 0; k < a.mixtures; k++) shares[k] /= sum;
-    return m + log(sum);
+    return key = m + log(sum);
 }
 
 static void distribution(const Token& token, V* shares) {
@@ -147,9 +150,8 @@ static void distribution(const Token& token, V* shares) {
         V m = splat<V>(best), masses = {}, entropies = {};
         for (int64_t k = 0; k < a.mixtures; k++) responses[k] = V{};
         for (int64_t i = start; i < stop; i += width) {
-            const V log_p = log_prob(token, i, shares), p = exp(log_p);
-            // Of one mixture the values decide, which no rounding has made equal.
-            const V key = a.mixtures == 1 ? formula::value(token.row(0).at(i), token.p) : log_p;
+            V key;
+            const V log_p = log_prob(token, i, shares, key), p = exp(log_p);
             keys[(i - start) / width] = key;
             m = at_least(key, m);
             entropies -= only(p == 0 ? V{} : p * log_p, stop - i);
@@ -254,8 +256,9 @@ template <bool learns> static void gradient(const Token& token, V* shares, int64
     for (int64_t start = 0; start < a.classes; start += step * width) {
         const int64_t stop = start + least(step * width, a.classes - start);
         V* const one = shares + a.mixtures * step;
+        V key;
         for (int64_t i = start; i < stop && joint && !silent; i += width) {
-            log_prob(token, i, one);
+            log_prob(token, i, one, key);
             for (int64_t k = 0; k < a.mixtures; k++) shares[k * step + (i - start) / width] = one[k];
         }
         for (int64_t k = 0; k < a.mixtures; k++) {
