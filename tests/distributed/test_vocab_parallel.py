@@ -9,9 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from zeta.distributed import vocab_parallel
 from zeta.nn import MixtureOfSoftmaxes
+from zeta.ops import linear_cross_entropy
 
 ROOT = Path(__file__).parents[2]
 RANKS = Path(__file__).with_name("ranks.py")
@@ -112,3 +114,11 @@ def test_alone_it_is_the_whole(mesh):
         not head._is_hf_initialized
     )  # as transformers asks; it may not draw anew what it was given
     torch.testing.assert_close(head.weight, whole.weight)
+
+
+def test_a_sharded_weight_says_what_to_do(mesh):
+    weight = distribute_tensor(torch.randn(5, 3), mesh, [Shard(0)])
+    with pytest.raises(TypeError, match=r"weight is a DTensor .* weight\.full_tensor\(\)"):
+        linear_cross_entropy(torch.randn(2, 3), weight, torch.tensor([0, 4]))
+    whole = linear_cross_entropy(torch.randn(2, 3), weight.full_tensor(), torch.tensor([0, 4]))
+    assert whole.isfinite()

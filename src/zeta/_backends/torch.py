@@ -101,9 +101,11 @@ def softmax(
         method: Any = formula.log_softmax if logs else formula.softmax
         symbolic: Tensor = handle_torch_function(method, (x,), x, dim=dim, **parameters)
         return symbolic
-    ARRAYS.check(formula, (x,), parameters)
     y = _softmax.fused(formula, x, parameters, dim, logs)
-    return _softmax.plain(formula, x, parameters, dim, logs) if y is None else y
+    if y is not None:
+        return y
+    ARRAYS.check(formula, (x,), parameters)
+    return _softmax.plain(formula, x, parameters, dim, logs)
 
 
 def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Tensor:

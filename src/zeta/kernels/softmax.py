@@ -45,8 +45,10 @@ def fused(
     numbers: list[float | None] = []
     tensors = [x]
     for value in parameters.values():
-        if not isinstance(value, Tensor):
+        if isinstance(value, float | int):
             numbers.append(float(value))
+        elif not isinstance(value, Tensor):
+            return None
         elif is_plain(value) and value.is_cpu and value.dim() == 0:
             numbers.append(None)
             tensors.append(value)

@@ -340,6 +340,13 @@ def _autocast(x: Tensor) -> bool:
 
 def _check(function: str, head: Mixture, target: Tensor, options: LossOptions) -> None:
     hidden, shard = head.hidden_NKD, head.shard
+    for name, tensor in (("weight", head.weight), ("bias", head.bias)):
+        if type(tensor).__name__ == "DTensor" != type(hidden).__name__:
+            raise TypeError(
+                f"{function}: {name} is a DTensor and hidden is not: call the layer's loss, around "
+                "which FSDP2 gathers it; split classes by zeta.distributed.vocab_parallel; or give "
+                f"{name}.full_tensor()"
+            )
     _mixture.check_arguments(
         check_input,
         hidden,
