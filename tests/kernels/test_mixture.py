@@ -11,10 +11,10 @@ from zeta.kernels.mixture import Joint, Rows, Scales
 N, K, D, T = 5, 3, 4, 3
 
 
-@formula(slope=0.7, offset=0.2)
-def tilted(x, slope, offset):
-    """A user's own: two parameters, one of which only shifts."""
-    return slope * x + zm.atan(x) + offset
+@formula(slope=0.7, bend=0.2)
+def tilted(x, slope, bend):
+    """A user's own; of its derivative by bend, slope·sin(x), a sum takes the slope out."""
+    return slope * (x + bend * zm.sin(x))
 
 
 FORMULAS = [activations.identity, activations.softcap, activations.selu, tilted]

@@ -176,12 +176,6 @@ static void distribution(const Token& token, V* shares) {
     a.prediction[token.n] = prediction;
 }
 
-INLINE bool is_first(const int64_t* targets, int64_t j) {
-    for (int64_t i = 0; i < j; i++)
-        if (targets[i] == targets[j]) return false;
-    return true;
-}
-
 // Of the classes [start, stop) of a row; `shares` are as many vectors for each mixture, or null.
 template <bool learns>
 INLINE void row_gradient(
@@ -213,17 +207,12 @@ INLINE void row_gradient(
     }
     for (int64_t j = 0; j < a.targets; j++) {
         const int64_t y = token.targets()[j];
-        const double b = a.by_target[at * a.targets + j];
+        const Number b = a.by_target[at * a.targets + j];
         if (y < start || y >= stop || b == 0) continue;
-        // Of a probability near 1 its distance from 1 is left: in double, once.
-        const V z = row.one(y), f = formula::value(z, token.p);
-        const double rough = (exp(f - high) * scale)[0];
-        const double exact = a.by_prob[at] * (std::exp((double)f[0] - high) / a.total[at]);
-        const double change = (is_first(token.targets(), j) ? exact - rough : 0) - b;
-        values[y - start] = values[y - start] + change;
+        values[y - start] -= b;
         if constexpr (learns) {
-            formula::slope(z, token.p, terms);
-            for (int t = 0; t < parameters; t++) totals[t] += change * terms[t][0];
+            formula::slope(row.one(y), token.p, terms);
+            for (int t = 0; t < parameters; t++) totals[t] -= (double)b * terms[t][0];
         }
     }
     for (int64_t i = start; i < stop; i += width) {
