@@ -68,7 +68,7 @@ def compiled(kernel, dtype, constants):
         else TYPES[dtype]
         if name.startswith(TENSORS) and name.endswith("_ptr")
         else "*i64"
-        if name == "target_ptr"
+        if name in ("target_ptr", "prediction_ptr")
         else "*fp32"
         if name.endswith("_ptr")
         else "i32"
@@ -101,6 +101,21 @@ if __name__ == "__main__":
             for dtype in TYPES if f is activations.swiglu else [torch.float32]:
                 tile = {"COLUMNS": bool(wanted), "ROWS": 2, "WIDTH": 64}
                 say(f"{f.name} {wanted} {pairs}", dtype, compiled(kernel, dtype, tile))
-    for kernel in (mixture_triton._statistics, mixture_triton._write_gradient):
-        for dtype in TYPES:
-            say(kernel.__name__, dtype, compiled(kernel, dtype, {"HAS_BIAS": True, "BLOCK": 128}))
+    heads = [
+        (f, dtype, ks)
+        for f in (activations.identity, activations.softcap, activations.selu)
+        for dtype in (TYPES if f is activations.softcap else [torch.float32])
+        for ks in (1, 4)
+    ]
+    for f, dtype, ks in heads:
+        functions = mixture_triton.kernel(f)
+        constants = {"HAS_BIAS": True, "HAS_MASS": True, "HAS_ENTROPY": ks == 1, "BLOCK": 128}
+        constants |= {"ONE": ks == 1, "KS": ks, "PARAMETERS": len(f.parameters)}
+        constants |= {name.upper(): functions[name] for name in ("value", "slope", "term")}
+        for kernel in (
+            mixture_triton._statistics,
+            mixture_triton._distribution,
+            mixture_triton._write_gradient,
+        ):
+            own = {name: constants[name] for name in kernel.arg_names if name in constants}
+            say(f"{kernel.__name__} {f.name} {ks}", dtype, compiled(kernel, dtype, own))
