@@ -36,6 +36,15 @@ def _launcher():
     native.build()
 
 
+@pytest.fixture
+def launched_by_python(monkeypatch):
+    """Calls of CPU kernels go through `zeta.kernels.cpu.launch`, where they can be looked at."""
+    from zeta.kernels import native
+
+    monkeypatch.setattr(native, "extension", None)
+    monkeypatch.setattr(native, "count", lambda: None)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

@@ -23,11 +23,10 @@ def is_fused(y):
 
 
 @pytest.fixture(autouse=True, params=["C++", "Python"])
-def launcher(request, monkeypatch):
+def launcher(request):
     """Who launches."""
     if request.param == "Python":
-        monkeypatch.setattr(native, "extension", None)
-        monkeypatch.setattr(native, "count", lambda: None)
+        request.getfixturevalue("launched_by_python")
     else:
         assert native.extension, native.problem
     return request.param
