@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import sysconfig
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -34,6 +36,16 @@ def _launcher():
     from zeta.kernels import native  # not before the settings above
 
     native.build()
+
+
+@pytest.fixture
+def launched_by_native():
+    """Calls of CPU kernels go through the launcher in C++."""
+    from zeta.kernels import native
+
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("the launcher in C++ needs Python's headers: install python3-dev")
+    assert native.extension, native.problem
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 RANKS = Path(__file__).with_name("ranks.py")
 
 
+@pytest.mark.usefixtures("launched_by_native")
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_gradients_equal_the_single_process(kind, tmp_path, clean_env):
     ranks = [

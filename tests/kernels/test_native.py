@@ -12,10 +12,7 @@ from zeta.activations import GATES, exo, laplace, learnable_selu_variation, swig
 from zeta.kernels import compiler, cpu, dispatch, native
 from zeta.ops import gated
 
-
-@pytest.fixture(autouse=True)
-def _there():
-    assert native.extension, native.problem
+pytestmark = pytest.mark.usefixtures("launched_by_native")
 
 
 @pytest.fixture

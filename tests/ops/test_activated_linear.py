@@ -156,6 +156,7 @@ def test_what_is_kept_may_be_moved_away():
     torch.testing.assert_close([x.grad, weight.grad], list(expected))
 
 
+@pytest.mark.usefixtures("launched_by_python")
 @pytest.mark.parametrize("learn", ["xwb", "x", "w", "b", "wb", "xb", ""])
 def test_what_is_frozen_has_no_gradient_and_no_cost(learn, monkeypatch):
     """The activation is formed again for the weight's gradient alone."""
