@@ -36,8 +36,9 @@ nitpick_ignore_regex = [
         r"|logging|concurrent|enum|nn|matplotlib)\..*",
     ),
     ("py:.*", r"Any|Array|ArrayLike|Axes|Callable|DeviceMesh|Figure|Iterator|Layer|Mapping|Path"),
-    ("py:.*", r"zeta\.math\.Array|zeta\.nn\.module\.Module|zeta\.ops\.mixture\.shard\.Shard"),
-    ("py:.*", r"Self|Sequence|What|Tensor|TypeVar|mpf|ndarray|optional"),
+    ("py:.*", r"zeta\.(math|_formula)\.Array|zeta\.nn\.module\.Module|zeta\.nn\.head\.Head"),
+    ("py:.*", r"zeta\.ops\.mixture\.shard\.Shard|zeta\.distributed\.vocab_parallel\._Part"),
+    ("py:.*", r"TypeAliasForwardRef|Self|Sequence|What|Tensor|TypeVar|mpf|ndarray|optional"),
 ]
 
 autodoc_member_order = "bysource"

@@ -27,7 +27,7 @@ from pages import write_pages
 from zeta import flax, jax, keras, ops
 from zeta._formula import Formula
 from zeta._modules import CLASSES
-from zeta.activations import CATALOGUE, GATES
+from zeta.activations import CATALOGUE, GATES, LOGITS
 from zeta.plot import panels
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -103,6 +103,35 @@ At the parameters' defaults; NaN gives NaN.
 {cost}
 """
 
+LOGIT_PAGE = """\
+{head}
+$$
+{latex}
+$$
+
+$$
+{slope}
+$$
+
+In Zeta's catalogue, and nowhere else, it is written as
+
+```{{code-block}} python
+{source}
+```
+
+It stands between logits and a loss; [how](../guides/heads.md).
+
+```python
+import torch
+from zeta import activations
+from zeta.ops import linear_cross_entropy
+
+hidden, weight, target = torch.randn(4, 8), torch.randn(10, 8), torch.arange(4)
+linear_cross_entropy(hidden, weight, target, logits=activations.{name})
+activations.{name}.softmax(torch.randn(4, 10))
+```
+"""
+
 GATE_PAGE = """\
 {head}
 $$
@@ -153,6 +182,14 @@ Formulas of two inputs; [how they are used](../guides/formula.md#several-inputs-
 |---|---|
 {gates}
 
+## Between logits and a loss
+
+Formulas of one input, for a softmax; [how they are used](../guides/heads.md).
+
+| | |
+|---|---|
+{logits}
+
 ```{{toctree}}
 :hidden:
 
@@ -191,6 +228,17 @@ def gate_page(formula: Formula) -> str:
     )
 
 
+def logit_page(formula: Formula) -> str:
+    """The whole page of a formula between logits and a softmax, in Markdown."""
+    return LOGIT_PAGE.format(
+        head=_head(formula, shapes(formula)),
+        latex=f"f(x) = {formula.latex()}",
+        slope=f"f'(x) = {formula.latex(derivative=True)}",
+        source=source(formula),
+        name=formula.name,
+    )
+
+
 def _head(formula: Formula, pictures: str) -> str:
     docstring = textwrap.indent(inspect.getdoc(formula) or "", "   ")
     signature = repr(formula)
@@ -204,8 +252,10 @@ def index() -> str:
         ends = " | ".join(limits(formula))
         rows.append(f"| [{formula.name}]({formula.name}.md) | {_summary(formula)} | {ends} |")
     gates = [f"| [{f.name}]({f.name}.md) | {_summary(f)} |" for f in GATES.values()]
-    names = "\n".join([*CATALOGUE, *GATES])
-    return INDEX.format(rows="\n".join(rows), gates="\n".join(gates), names=names)
+    logits = [f"| [{f.name}]({f.name}.md) | {_summary(f)} |" for f in LOGITS.values()]
+    names = "\n".join([*CATALOGUE, *GATES, *LOGITS])
+    tables = {"rows": rows, "gates": gates, "logits": logits}
+    return INDEX.format(**{k: "\n".join(lines) for k, lines in tables.items()}, names=names)
 
 
 def _summary(formula: Formula) -> str:
@@ -389,10 +439,10 @@ def _cost_table(ratios: dict[tuple[int, str, str], float], where: dict[str, str]
 
 def _write(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "activations"
-    formulas, gates = CATALOGUE.values(), GATES.values()
-    pages = {"index.md": index()} | {f"{f.name}.md": page(f) for f in formulas}
-    write_pages(folder, pages | {f"{f.name}.md": gate_page(f) for f in gates})
-    drawn = [pictures(f) for f in (*formulas, *gates)]
+    kinds = ((page, CATALOGUE), (gate_page, GATES), (logit_page, LOGITS))
+    pages = {f"{f.name}.md": text(f) for text, formulas in kinds for f in formulas.values()}
+    write_pages(folder, {"index.md": index()} | pages)
+    drawn = [pictures(f) for _, formulas in kinds for f in formulas.values()]
     write_pages(folder / "images", {name: svg for files in drawn for name, svg in files.items()})
 
 

@@ -29,8 +29,11 @@ _PAGE = """\
 ```{{eval-rst}}
 .. automodule:: {name}
    :exclude-members: {left_out}
-```
+{inherited}```
 """
+
+# What softmax heads share is in a class that has no page; PyTorch's own methods are not repeated.
+_INHERITED = {"zeta.nn": "   :inherited-members: Module\n"}
 
 _INDEX = """\
 # API reference
@@ -64,7 +67,11 @@ def _has_all(name: str) -> bool:
 def _write(app: Sphinx) -> None:
     modules = {module.__name__: module for module in public_modules()}
     pages = {
-        f"{name}.md": _PAGE.format(name=name, left_out=", ".join(_documented_elsewhere(module)))
+        f"{name}.md": _PAGE.format(
+            name=name,
+            left_out=", ".join(_documented_elsewhere(module)),
+            inherited=_INHERITED.get(name, ""),
+        )
         for name, module in modules.items()
     }
     pages["index.md"] = _INDEX.format(names="\n".join(modules))
@@ -82,6 +89,8 @@ def _documented_elsewhere(module: ModuleType) -> Iterator[str]:
         home = _homes().get(id(value), module.__name__)
         if isinstance(value, ModuleType | Formula) or home != module.__name__:
             yield name
+        elif hasattr(value, "_fields"):  # likewise of a named tuple
+            yield from value._fields
         elif isinstance(value, type) and dataclasses.is_dataclass(value):
             yield from (
                 field.name for field in dataclasses.fields(value) if callable(field.default)

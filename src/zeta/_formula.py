@@ -256,7 +256,7 @@ class Formula:
 
         Args:
             x: a PyTorch or TensorFlow tensor, or a JAX or NumPy array, floating point.
-            *args, **kwargs: parameters, as in a call.
+            args, kwargs: parameters, as in a call.
             dim: the dimension that sums to one.
 
         Returns:

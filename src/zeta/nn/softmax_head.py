@@ -38,7 +38,7 @@ class SoftmaxHead(Head):
         device, dtype: of the parameters.
 
     Attributes:
-        weight: (V, D), which may be an embedding's (:meth:`tie_weights`).
+        weight: (V, D), which may be an embedding's (``tie_weights``).
         bias: (V,) or None.
         logits: as given.
 
