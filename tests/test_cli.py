@@ -109,7 +109,6 @@ def test_plot_and_doctor(files: Path) -> None:
             "'swiglu' takes 2 inputs (gate, value), and an activation takes 1;",
         ),
         (["bench", "geglu"], "'geglu' takes 2 inputs (gate, value), and an activation takes 1;"),
-        (["plot", "glu", "-o", "f.png"], "activation takes 1; zeta list shows those of the catal"),
         (["bench", "mine.py:swish"], "takes names of the catalogue only, got 'mine.py:swish'"),
         (["bench", "--plot", "b.xyz"], "cannot plot to 'b.xyz': the suffix must be one of"),
         (["plot", "gellu", "-o", "f.png"], "unknown activation 'gellu'; did you mean 'gelu'?"),
