@@ -8,13 +8,13 @@ dispatch mode) gets the plain formula, and so does a double backward.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 from weakref import WeakSet
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +40,15 @@ from zeta.kernels.operands import (
 _MOST_NUMBERS = 60
 
 _sound: WeakSet[Formula] = WeakSet()
+
+
+class _Deciding(threading.local):
+    """Whether this thread tries a formula out: those within it need no kernels of their own."""
+
+    active = False
+
+
+_deciding = _Deciding()
 
 
 def fused(
@@ -74,7 +83,7 @@ def prepared(
 ) -> tuple[_Elementwise, list[Tensor]] | None:
     """The kernels, as :func:`fused` is asked for them, and the tensors that they take."""
     x = inputs[0]
-    if not native.takes(x):
+    if _deciding.active or not native.takes(x):
         return None
     tensors = [*inputs]
     for other in inputs[1:]:
@@ -351,16 +360,16 @@ def _call(
 
 
 def is_sound(formula: Formula) -> bool:
-    """Whether it maps an array to one of the same shape, which a kernel would not notice."""
+    """Whether it maps a tensor to one of the same shape, which a kernel would not notice."""
     if formula not in _sound:
-        # Not tensors: formulas within it would make kernels of their own.
-        inputs = [np.ones(2)] * len(formula.inputs)
+        _deciding.active = True
         try:
-            with np.errstate(all="ignore"):
-                y = formula.function(*inputs, **formula.parameters)
+            y = formula.function(*[torch.zeros(2)] * len(formula.inputs), **formula.parameters)
         except Exception:  # which plain operations will raise again
             return False
-        if not isinstance(y, np.ndarray) or y.shape != (2,):
+        finally:
+            _deciding.active = False
+        if not isinstance(y, Tensor) or y.shape != (2,):
             return False
         _sound.add(formula)
     return True
