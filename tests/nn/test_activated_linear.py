@@ -4,7 +4,6 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from zeta import activations
@@ -44,6 +43,7 @@ def test_two_inputs_and_what_it_is_saved_as():
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_a_step_of_transformers_trainer(checkpointed, tmp_path):
     """As of the two modules; saved and loaded again by it."""
+    from safetensors.torch import load_file
     from transformers import Trainer, TrainingArguments
     from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 
