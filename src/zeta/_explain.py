@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from zeta import doctor
 from zeta._errors import NoKernelError
+from zeta._formula import shown
 
 if TYPE_CHECKING:
     from zeta._formula import Formula
@@ -17,7 +18,7 @@ _PLAIN = "plain operations"
 
 def explain(formula: Formula) -> dict[str, str]:
     """Label -> finding: what runs where, and if it is no kernel, why; what is saved; the limits."""
-    parameters = ", ".join(f"{name}={value:g}" for name, value in formula.parameters.items())
+    parameters = ", ".join(f"{name}={shown(value)}" for name, value in formula.parameters.items())
     cpu = _kernel(formula, doctor.cpu_kernels, _cpp)
     return {
         "formula": repr(formula),
@@ -36,7 +37,7 @@ def _kernel(formula: Formula, machine: Callable[[], str], source: Callable[[Prog
     from zeta.codegen import trace
     from zeta.codegen.graph import ordered
 
-    wanted = (*formula.inputs, *formula.parameters)
+    wanted = (*formula.inputs, *formula.scalars)
     programs = (
         lambda: trace.value_program(formula, {}),
         lambda: trace.gradient_program(formula, {}, wanted),

@@ -9,7 +9,8 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -23,13 +24,21 @@ if TYPE_CHECKING:
     from zeta.nn import FormulaModule
 
 Array = TypeVar("Array")
+T = TypeVar("T")
+# A scalar parameter's default, or a vector's.
+Default = float | tuple[float, ...]
 
 # The symbol of a single input, the keyword of `Formula.reference`, the first argument of methods.
 _TAKEN = ("x", "digits", "self")
+_VECTOR = "a tuple of {} numbers or tensors, or one array whose first dimension is {}"
 
 
 class Formula:
-    """An elementwise function of one input or several, and of named scalar parameters.
+    """An elementwise function of one input or several, and of named parameters.
+
+    A parameter is a scalar, or a vector: then the function is given a tuple of scalars, and a call
+    takes a tuple, or one array with the vector's length as its first dimension. A scalar of a call
+    is a number, or an array that broadcasts to the inputs.
 
     Made by the decorator :func:`formula`; calling it evaluates the formula on whatever its inputs
     are: PyTorch or TensorFlow tensors, JAX or NumPy arrays, Python numbers, SymPy expressions or
@@ -43,19 +52,32 @@ class Formula:
         name: the function's name.
         function: the plain Python function that was decorated.
         inputs: names of the inputs, in the order of the signature.
-        parameters: parameter name -> default value, in the order of the signature.
+        parameters: parameter name -> default value, in the order of the signature: a number, or of
+            a vector a tuple of numbers.
+        learnable: names of the parameters that modules train unless told otherwise.
+        vectors: names of the vectors -> their length.
+        scalars: names of all scalars, each vector's one by one: ``coefficients_0`` and so on.
     """
 
     # The formula of which this one has other defaults.
     _origin: Formula | None = None
 
     def __init__(
-        self, function: Callable[..., Any], parameters: Mapping[str, float] | None = None
+        self,
+        function: Callable[..., Any],
+        parameters: Mapping[str, float | Sequence[float]] | None = None,
+        learnable: bool | Iterable[str] = False,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = function.__name__
-        self.parameters: Mapping[str, float] = _checked_parameters(function, parameters or {})
+        self.parameters: Mapping[str, Any] = _checked_parameters(function, parameters or {})
+        self.vectors: Mapping[str, int] = MappingProxyType(
+            {name: len(value) for name, value in self.parameters.items() if type(value) is tuple}
+        )
+        self.scalars: tuple[str, ...] = tuple(_scalars(self.parameters))
+        _check_scalars(self)
+        self.learnable: tuple[str, ...] = self.learned(learnable)
         arguments = inspect.signature(function).parameters
         self.inputs: tuple[str, ...] = tuple(a for a in arguments if a not in self.parameters)
         self.__signature__ = _with_defaults(inspect.signature(function), self.parameters)
@@ -73,7 +95,11 @@ class Formula:
             TypeError: an input is missing, or as :meth:`bind`.
         """
         inputs, values = self.arguments(*args, **kwargs)
-        return backend_for(*inputs, *values.values()).evaluate(self, inputs, values)
+        return self._backend(inputs, values).evaluate(self, inputs, values)
+
+    def _backend(self, inputs: tuple[Any, ...], values: Mapping[str, Any]) -> Any:
+        parameters: Iterable[Any] = values.values()
+        return backend_for(*inputs, *(_members(parameters) if self.vectors else parameters))
 
     def arguments(self, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The inputs of a call, and every parameter's value by name.
@@ -100,11 +126,18 @@ class Formula:
         )
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The value of every parameter: what was given, else its default.
+        """The value of every parameter: what was given, else its default; a list as a tuple.
 
         Raises:
-            TypeError: too many values, or a name that is not a parameter.
+            TypeError: too many values, a name that is not a parameter, or one number for a vector.
+            ValueError: a vector of another length.
         """
+        values = self._named(args, kwargs)
+        if self.vectors and (args or kwargs):
+            values |= {name: self._vector(name, values[name]) for name in self.vectors}
+        return values
+
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if not args and not kwargs:
             return dict(self.parameters)
         names = tuple(self.parameters)
@@ -119,6 +152,49 @@ class Formula:
                 raise TypeError(f"{self!r}: {name!r} is {problem}")
             values[name] = value
         return {name: values.get(name, default) for name, default in self.parameters.items()}
+
+    def _vector(self, name: str, value: Any) -> Any:
+        """A vector's value; of an array, the framework knows the length."""
+        length = self.vectors[name]
+        if isinstance(value, list | tuple):
+            if len(value) != length:
+                raise ValueError(f"{self.name}: {name} must have length {length}, got {len(value)}")
+            return tuple(value)
+        if not hasattr(value, "shape"):
+            accepted = _VECTOR.format(length, length)
+            raise TypeError(f"{self.name}: {name} must be {accepted}; got {value!r}")
+        return value
+
+    def grouped(self, scalars: Mapping[str, T]) -> dict[str, T | tuple[T, ...]]:
+        """Values by the names of :attr:`scalars` as the function takes them, vectors as tuples."""
+        return {
+            name: tuple(scalars[s] for s in self.scalars_of(name))
+            if name in self.vectors
+            else scalars[name]
+            for name in self.parameters
+        }
+
+    def scalars_of(self, name: str) -> tuple[str, ...]:
+        """The names in :attr:`scalars` of one parameter."""
+        return tuple(_scalars({name: self.parameters[name]}))
+
+    def learned(self, learnable: bool | Iterable[str] | None) -> tuple[str, ...]:
+        """The names of the parameters to train: all, none, these, or for None the formula's own.
+
+        Raises:
+            TypeError: a name that is not a parameter.
+        """
+        if learnable is None:
+            return self.learnable
+        if isinstance(learnable, bool):
+            return tuple(self.parameters) if learnable else ()
+        names = (learnable,) if isinstance(learnable, str) else tuple(learnable)
+        if unknown := [name for name in names if name not in self.parameters]:
+            raise TypeError(
+                f"{self.name}: learnable={unknown[0]!r} is not a parameter; "
+                f"it has {', '.join(self.parameters) or 'none'}"
+            )
+        return tuple(name for name in self.parameters if name in names)
 
     @functools.cached_property
     def clamped_sides(self) -> tuple[tuple[bool, bool], ...]:
@@ -152,7 +228,7 @@ class Formula:
             ) from error
 
     def symbolic(self) -> sympy.Expr:
-        """The formula as a SymPy expression in its inputs' and parameters' names (all real).
+        """The formula as a SymPy expression in its inputs' and scalars' names (all real).
 
         A single input is ``x``, whatever the function calls it.
 
@@ -163,9 +239,9 @@ class Formula:
         """
         import sympy
 
-        symbols = {name: sympy.Symbol(name, real=True) for name in self.parameters}
+        symbols = {name: sympy.Symbol(name, real=True) for name in self.scalars}
         inputs = [sympy.Symbol(name, real=True) for name in self._shown_inputs]
-        return sympy.sympify(self._result(inputs, symbols))
+        return sympy.sympify(self._result(inputs, self.grouped(symbols)))
 
     @property
     def _shown_inputs(self) -> tuple[str, ...]:
@@ -186,7 +262,7 @@ class Formula:
         r"""The formula, or its derivative, in LaTeX, constants to six digits.
 
         Args:
-            derivative: the input or parameter to differentiate by; True for the first input.
+            derivative: the input or scalar to differentiate by; True for the first input.
 
         Example:
             >>> from zeta.activations import silu
@@ -223,17 +299,25 @@ class Formula:
         import mpmath
 
         with mpmath.workdps(digits):
-            values = {k: mpmath.mpf(v) for k, v in self.bind(**parameters).items()}
+            values = {
+                name: tuple(map(mpmath.mpf, value)) if name in self.vectors else mpmath.mpf(value)
+                for name, value in self.bind(**parameters).items()
+            }
             return self(*map(mpmath.mpf, inputs), **values)
 
     def module(
-        self, learnable: bool = False, num_parameters: int = 1, channel_dim: int = 1
+        self,
+        learnable: bool | Iterable[str] | None = None,
+        num_parameters: int | Mapping[str, int] = 1,
+        channel_dim: int = 1,
     ) -> FormulaModule:
         """This formula as a :class:`torch.nn.Module`.
 
         Args:
-            learnable: make every parameter an ``nn.Parameter``, starting at its default.
-            num_parameters: 1, or the number of channels for one set of values per channel.
+            learnable: make every parameter an ``nn.Parameter``, or those that are named, starting
+                at their defaults; None for the formula's :attr:`learnable`.
+            num_parameters: 1, the number of channels for one value per channel, or a divisor of it
+                for one per group of neighbouring channels; by name where parameters differ.
             channel_dim: the dimension of the input that holds the channels.
 
         Example:
@@ -290,13 +374,13 @@ class Formula:
         if len(self.inputs) != 1:
             raise TypeError(f"{name} needs a formula of one input, and {self!r} takes more")
         values = self.bind(*args, **kwargs)
-        backend: Any = backend_for(x, *values.values())
+        backend = self._backend((x,), values)
         if not hasattr(backend, "softmax"):
             raise TypeError(f"{self.name}.{name} takes an array or tensor, got {type(x).__name__}")
         return backend.softmax(self, x, values, dim, logs)
 
-    def with_defaults(self, **defaults: float) -> Formula:
-        """This formula with other defaults.
+    def with_defaults(self, **defaults: float | Sequence[float]) -> Formula:
+        """This formula with other defaults; those of a vector may have another length.
 
         Raises:
             TypeError: a name that is no parameter, or a default that is no number.
@@ -307,7 +391,7 @@ class Formula:
             >>> softcap.with_defaults(cap=50.0)
             softcap(x, cap=50)
         """
-        formula = Formula(self.function, self.bind(**defaults))
+        formula = Formula(self.function, self._named((), defaults), self.learnable)
         formula._origin = self._origin or self
         return formula
 
@@ -330,7 +414,7 @@ class Formula:
             print(f"{label:<18}  {finding}")
 
     def __repr__(self) -> str:
-        defaults = (f"{name}={value:g}" for name, value in self.parameters.items())
+        defaults = (f"{name}={shown(value)}" for name, value in self.parameters.items())
         return f"{self.name}({', '.join([*self._shown_inputs, *defaults])})"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -345,20 +429,33 @@ def formula(function: Callable[..., Any], /) -> Formula: ...
 
 
 @overload
-def formula(**parameters: float) -> Callable[[Callable[..., Any]], Formula]: ...
+def formula(
+    *, learnable: bool | Iterable[str] = False, **parameters: float | Sequence[float]
+) -> Callable[[Callable[..., Any]], Formula]: ...
 
 
 def formula(
-    function: Callable[..., Any] | None = None, /, **parameters: float
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    learnable: bool | Iterable[str] = False,
+    **parameters: float | Sequence[float],
 ) -> Formula | Callable[[Callable[..., Any]], Formula]:
-    """Turn a function of inputs and scalar parameters into a :class:`Formula`.
+    """Turn a function of inputs and parameters into a :class:`Formula`.
 
-    An argument whose default is given to the decorator is a parameter; those before are inputs.
+    An argument whose default is given to the decorator is a parameter, those before are inputs. A
+    tuple of numbers is the default of a vector, which the function is given as a tuple of scalars.
     The function's body uses arithmetic and the functions of :mod:`zeta.math`.
 
+    Args:
+        function: the function, where no parameter has to be named.
+        learnable: whether modules train the parameters unless told otherwise, or which of them.
+        parameters: their defaults.
+
     Raises:
-        TypeError: no input, an input after a parameter, or a default without a parameter.
-        ValueError: a default that is infinite or NaN.
+        TypeError: no input, an input after a parameter, a default without a parameter, or a name
+            in ``learnable`` that is none.
+        ValueError: a default that is infinite or NaN, or a vector of no numbers.
 
     Example:
         >>> from zeta import formula
@@ -375,27 +472,75 @@ def formula(
         ...     return gate * sigmoid(gate) * value
         >>> swiglu(0.0, 3.0)
         0.0
+        >>> @formula(coefficients=(0.0, 1.0, 0.5), learnable=True)
+        ... def polynomial(x, coefficients):
+        ...     return sum(c * x**i for i, c in enumerate(coefficients))
+        >>> polynomial(2.0)
+        4.0
     """
     if function is not None:
-        return Formula(function)
-    return lambda function: Formula(function, parameters)
+        return Formula(function, learnable=learnable)
+    return lambda function: Formula(function, parameters, learnable)
 
 
-def _with_defaults_of(formula: Formula, defaults: Mapping[str, float]) -> Formula:
+def shown(value: Default) -> str:
+    """A default as text, of few digits.
+
+    Example:
+        >>> from zeta._formula import shown
+        >>> shown(0.5), shown((1.0, 0.25))
+        ('0.5', '(1, 0.25)')
+    """
+    if not isinstance(value, tuple):
+        return f"{value:g}"
+    return f"({', '.join(f'{number:g}' for number in value)}{',' * (len(value) == 1)})"
+
+
+def _members(values: Iterable[Any]) -> Iterator[Any]:
+    """Each value, and a tuple's one by one."""
+    for value in values:
+        if isinstance(value, tuple):
+            yield from value
+        else:
+            yield value
+
+
+def _scalars(parameters: Mapping[str, Default]) -> Iterator[str]:
+    for name, default in parameters.items():
+        if isinstance(default, tuple):
+            yield from (f"{name}_{i}" for i in range(len(default)))
+        else:
+            yield name
+
+
+def _check_scalars(formula: Formula) -> None:
+    """Raise TypeError if a vector's number is called like another argument."""
+    names = [*formula.scalars, *inspect.signature(formula.function).parameters]
+    for vector in formula.vectors:
+        if taken := [name for name in formula.scalars_of(vector) if names.count(name) > 1]:
+            raise TypeError(
+                f"formula {formula.name!r}: {taken[0]!r} is the name of a number of {vector!r}; "
+                "name the other argument otherwise"
+            )
+
+
+def _with_defaults_of(formula: Formula, defaults: Mapping[str, Default]) -> Formula:
     return formula.with_defaults(**defaults)
 
 
 def _latex_name(name: str) -> str:
-    """A single letter or a Greek letter as itself, anything else as upright text."""
+    """A single letter or a Greek letter as itself, anything else as upright text; and its index."""
     import sympy
 
+    if found := re.fullmatch(r"(.*[^_\d])_(\d+)", name):
+        return f"{_latex_name(found[1])}_{{{found[2]}}}"
     latex: str = sympy.latex(sympy.Symbol(name.rstrip("_")))
     is_letter = len(latex) == 1 or latex.startswith("\\")
     return latex if is_letter else r"\mathrm{{{}}}".format(name.replace("_", r"\_"))
 
 
 def _with_defaults(
-    signature: inspect.Signature, parameters: Mapping[str, float]
+    signature: inspect.Signature, parameters: Mapping[str, Default]
 ) -> inspect.Signature:
     """The function's signature as callers see it: defaults are given to the decorator."""
     arguments = signature.parameters.values()
@@ -405,8 +550,8 @@ def _with_defaults(
 
 
 def _checked_parameters(
-    function: Callable[..., Any], parameters: Mapping[str, float]
-) -> Mapping[str, float]:
+    function: Callable[..., Any], parameters: Mapping[str, float | Sequence[float]]
+) -> Mapping[str, Default]:
     """Defaults in the order of the signature, which must name exactly these parameters."""
     where = f"formula {function.__name__!r}"
     signature = inspect.signature(function).parameters
@@ -422,11 +567,30 @@ def _checked_parameters(
         if name not in parameters and (name in names or written is not inspect.Parameter.empty):
             value = 1.0 if written is inspect.Parameter.empty else written
             raise TypeError(f"{where}: no default for {name!r}; write @formula({name}={value!r})")
+    if "learnable" in arguments:
+        raise TypeError(
+            f"{where}: 'learnable' says which parameters are trained, @formula(..., "
+            "learnable=True), and cannot be an argument's name; choose another"
+        )
     if taken := [name for name in names if name in _TAKEN]:
         raise TypeError(f"{where}: {taken[0]!r} cannot be a parameter's name; choose another")
-    for name, value in parameters.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"{where}: the default of {name!r} must be a number, got {value!r}")
-        if not math.isfinite(value):
-            raise ValueError(f"{where}: the default of {name!r} must be finite, got {value!r}")
-    return MappingProxyType({name: float(parameters[name]) for name in names})
+    return MappingProxyType({n: _checked_default(where, n, parameters[n]) for n in names})
+
+
+def _checked_default(where: str, name: str, value: Any) -> Default:
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError(f"{where}: the default of {name!r} must have at least one number")
+        return tuple(
+            _checked_number(f"{where}: the default of '{name}[{i}]'", number)
+            for i, number in enumerate(value)
+        )
+    return _checked_number(f"{where}: the default of {name!r}", value)
+
+
+def _checked_number(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{what} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{what} must be finite, got {value!r}")
+    return float(value)

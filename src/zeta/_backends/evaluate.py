@@ -40,6 +40,7 @@ class Arrays:
         at_most: an array, or the number where that is less; likewise.
         largest: the largest finite number of a dtype.
         shape: an array's sizes.
+        unstack: an array's parts along its first dimension.
         numbers: what is a single number.
     """
 
@@ -52,6 +53,7 @@ class Arrays:
     at_most: Callable[[Any, Any], Any]
     largest: Callable[[Any], Any]
     shape: Callable[[Any], Shape]
+    unstack: Callable[[Any], Sequence[Any]]
     numbers: tuple[type, ...] = (int, float)
 
     def evaluate(self, formula: Formula, inputs: Inputs, parameters: Parameters) -> Any:
@@ -67,19 +69,37 @@ class Arrays:
         for name, value in parameters.items():
             if isinstance(value, self.numbers):
                 continue
-            if not isinstance(value, self.types):
-                raise TypeError(
-                    f"{formula.name}: {name} must be a number or {self.kind}, "
-                    f"got {type(value).__name__}"
-                )
-            self.check_input(value, formula.name, name)
             whole = self._whole(formula, inputs)
-            if not _broadcasts(self.shape(value), whole):
+            if isinstance(value, tuple):
+                for i, number in enumerate(value):
+                    if not isinstance(number, self.numbers):
+                        self._check_parameter(number, formula, f"{name}[{i}]", whole)
+            else:
+                self._check_parameter(value, formula, name, whole)
+
+    def _check_parameter(self, value: Any, formula: Formula, name: str, whole: Shape) -> None:
+        """Raise an error that says so unless a scalar, or an array for a vector, fits the inputs."""
+        if not isinstance(value, self.types):
+            raise TypeError(
+                f"{formula.name}: {name} must be a number or {self.kind}, "
+                f"got {type(value).__name__}"
+            )
+        self.check_input(value, formula.name, name)
+        shape, length = self.shape(value), formula.vectors.get(name)
+        if length is not None and shape is not None:
+            if not shape or shape[0] not in (length, None):
                 raise ValueError(
-                    f"{formula.name}: {name} of shape {_shown(self.shape(value))} does not "
-                    f"broadcast to the input's shape {_shown(whole)}; accepted: a number, a scalar "
-                    f"{self.noun}, or one value per channel with size 1 in every other dimension"
+                    f"{formula.name}: {name} must have length {length} in its first dimension, "
+                    f"got shape {_shown(shape)}"
                 )
+            shape = shape[1:]
+        if not _broadcasts(shape, whole):
+            each = "" if length is None else "each number of "
+            raise ValueError(
+                f"{formula.name}: {each}{name} of shape {_shown(shape)} does not "
+                f"broadcast to the input's shape {_shown(whole)}; accepted: a number, a scalar "
+                f"{self.noun}, or one value per channel with size 1 in every other dimension"
+            )
 
     def check_input(self, x: Any, function: str, argument: str = "input") -> None:
         """Raise TypeError unless ``x`` is an array of a dtype that is taken."""
@@ -101,7 +121,7 @@ class Arrays:
         dtype, whole = inputs[0].dtype, self._whole(formula, inputs)
         arithmetic = self.dtypes[dtype]
         values = {
-            name: value if isinstance(value, self.numbers) else self.cast(value, arithmetic)
+            name: self._cast_all(value, arithmetic, name in formula.vectors)
             for name, value in parameters.items()
         }
         try:
@@ -122,6 +142,15 @@ class Arrays:
                 f"shape {_shown(whole)}; it returned {came}"
             )
         return self.cast(y, dtype)
+
+    def _cast_all(self, value: Any, dtype: Any, is_vector: bool) -> Any:
+        """A parameter as the formula's function takes it: a scalar, or a tuple of a vector's."""
+        if isinstance(value, self.numbers):
+            return value
+        if isinstance(value, tuple):
+            return tuple([self._cast_all(number, dtype, False) for number in value])
+        cast = self.cast(value, dtype)
+        return tuple(self.unstack(cast)) if is_vector else cast
 
     def _whole(self, formula: Formula, inputs: Inputs) -> Shape:
         """The shape that all inputs, which must have one dtype, broadcast to."""

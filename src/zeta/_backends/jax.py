@@ -23,6 +23,7 @@ ARRAYS = Arrays(
     at_most=lambda x, high: jnp.where(x > high, high, x),
     largest=lambda dtype: jnp.finfo(dtype).max,
     shape=lambda x: x.shape,
+    unstack=tuple,
 )
 check_input = ARRAYS.check_input
 compute_dtype = ARRAYS.compute_dtype

@@ -22,6 +22,7 @@ ARRAYS = Arrays(
     at_most=np.minimum,
     largest=lambda dtype: np.finfo(dtype).max,
     shape=lambda x: x.shape,
+    unstack=tuple,
 )
 
 exp = np.exp
@@ -73,7 +74,12 @@ def piecewise(
 @np.errstate(all="ignore")  # ±inf and NaN are values here, as in every framework
 def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Array:
     """The formula by NumPy operations, in float32 for float16."""
-    values = {k: v if type(v) is float else _array_of(v) for k, v in parameters.items()}
+    values = {
+        name: tuple(map(_array_of, value))
+        if name in formula.vectors and type(value) is tuple
+        else _array_of(value)
+        for name, value in parameters.items()
+    }
     return np.asarray(ARRAYS.evaluate(formula, tuple(map(np.asarray, inputs)), values))
 
 

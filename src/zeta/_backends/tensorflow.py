@@ -27,6 +27,7 @@ ARRAYS = Arrays(
     at_most=lambda x, high: tf.where(x > high, high, x),
     largest=lambda dtype: tf.constant(dtype.max, dtype),
     shape=_shape,
+    unstack=tf.unstack,
 )
 check_input = ARRAYS.check_input
 compute_dtype = ARRAYS.compute_dtype

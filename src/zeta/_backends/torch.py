@@ -12,7 +12,7 @@ from torch.masked import MaskedTensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from zeta._backends import constant_while_compiling, torch_onnx
-from zeta._backends.torch_plain import ARRAYS
+from zeta._backends.torch_plain import ARRAYS, joined
 from zeta._formula import Formula
 from zeta.kernels import dispatch, operator
 from zeta.kernels import softmax as _softmax
@@ -101,6 +101,7 @@ def softmax(
         method: Any = formula.log_softmax if logs else formula.softmax
         symbolic: Tensor = handle_torch_function(method, (x,), x, dim=dim, **parameters)
         return symbolic
+    parameters = joined(formula, parameters, x)
     y = _softmax.fused(formula, x, parameters, dim, logs)
     if y is not None:
         return y
@@ -110,6 +111,8 @@ def softmax(
 
 def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Tensor:
     """The formula: one fused kernel where that is possible, else plain operations."""
+    if formula.vectors:
+        parameters = joined(formula, parameters, inputs[0])
     if torch.compiler.is_compiling():
         y = operator.traced(formula, inputs, parameters)
     else:

@@ -21,10 +21,34 @@ ARRAYS = Arrays(
     at_most=lambda x, high: torch.where(x > high, high, x),
     largest=lambda dtype: torch.finfo(dtype).max,
     shape=lambda x: x.shape,
+    unstack=torch.unbind,
     numbers=(numbers.Real, torch.SymInt, torch.SymFloat),
 )
 check_input = ARRAYS.check_input
 compute_dtype = ARRAYS.compute_dtype
+
+
+def joined(formula: Formula, parameters: dict[str, Any], x: Tensor) -> dict[str, Any]:
+    """The parameters, where a vector given as a tuple with tensors in it is one tensor."""
+    return {
+        name: _stacked(value, x) if isinstance(value, tuple) else value
+        for name, value in parameters.items()
+    }
+
+
+def _stacked(vector: tuple[Any, ...], x: Tensor) -> Any:
+    """The tuple itself where it holds no tensors, or some that do not fit together."""
+    tensors = [value for value in vector if isinstance(value, Tensor)]
+    if not tensors or any(isinstance(v, tuple | list) for v in vector):
+        return vector
+    device, dtype = tensors[0].device, compute_dtype(x.dtype)
+    each = [
+        v if isinstance(v, Tensor) else torch.tensor(v, device=device, dtype=dtype) for v in vector
+    ]
+    try:
+        return torch.stack(torch.broadcast_tensors(*each))
+    except (RuntimeError, TypeError):
+        return vector
 
 
 def evaluate_plain(formula: Formula, x: Tensor, parameters: dict[str, Any]) -> Tensor:

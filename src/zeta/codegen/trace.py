@@ -42,7 +42,8 @@ class Program:
 
     Attributes:
         elements: names of the operands that have a value per element, the formula's inputs.
-        parameters: names of those that elements share, one value or one per channel.
+        parameters: names of those that elements share, one value or one per channel; a vector's
+            numbers have a name each.
         stores: what is written for every element: the value, or derivatives by inputs.
         sums: derivatives by parameters, each summed over the elements that share its value.
         backward: whether these are derivatives, to be multiplied by an upstream gradient.
@@ -69,7 +70,7 @@ def value_program(formula: Formula, constants: Mapping[str, float]) -> Program:
 def gradient_program(
     formula: Formula, constants: Mapping[str, float], wanted: tuple[str, ...]
 ) -> Program:
-    """The derivatives by the inputs and parameters in ``wanted``.
+    """The derivatives by the inputs and :attr:`Formula.scalars` in ``wanted``.
 
     Raises:
         NoKernelError, TypeError: as :func:`value_program`.
@@ -88,10 +89,10 @@ def gradient_program(
 def _traced(formula: Formula, constants: Mapping[str, float]) -> tuple[Node, dict[str, Node]]:
     """The value, and the parameters that are no constants."""
     graph = Graph()
-    parameters = {p: graph.parameter(p) for p in formula.parameters if p not in constants}
+    parameters = {p: graph.parameter(p) for p in formula.scalars if p not in constants}
     formula.clamped_sides  # noqa: B018 - what it raises is the caller's to mend
     with refusals():
         inputs = tuple(graph.element(name) for name in formula.inputs)
-        value = tracer.evaluate(formula, inputs, parameters | dict(constants))
+        value = tracer.evaluate(formula, inputs, formula.grouped({**parameters, **constants}))
         # A node, also where it is a number or a mask.
         return graph.node("add", value, 0), parameters

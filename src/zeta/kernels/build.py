@@ -55,7 +55,7 @@ def elementwise_cpp(
         dtype: of the inputs.
         parameters: in the formula's order; of interest are those that are numbers.
         layout: how the parameters lie along the inputs; None if each is one value.
-        wanted: names of inputs, and of parameters that are tensors; in the formula's order.
+        wanted: names of inputs, and of scalars that are in tensors; in the formula's order.
         pairs: whether two inputs, and what is written for them, lie element by element in turn.
     """
     ones = are_one(parameters)
@@ -134,8 +134,8 @@ def are_one(parameters: Sequence[Parameter | None]) -> tuple[bool, ...]:
 
 
 @lru_cache(maxsize=256)
-def constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A parameter that is a number, as a tensor beside tensors of this dtype."""
+def constant(value: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A parameter that is a number, or a vector of numbers, as a tensor beside others of a dtype."""
     with torch.inference_mode(False):  # for backward may keep it
         return torch.tensor(value, dtype=DTYPES[dtype][1], device=device)
 
@@ -153,7 +153,7 @@ def _value_and_slope(formula: Formula) -> tuple[Any, Any]:
     """Programs of the value, and of the derivatives by the input and by every parameter."""
     from zeta.codegen import trace
 
-    wanted = (*formula.inputs, *formula.parameters)
+    wanted = (*formula.inputs, *formula.scalars)
     return trace.value_program(formula, {}), trace.gradient_program(formula, {}, wanted)
 
 

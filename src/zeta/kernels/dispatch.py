@@ -21,7 +21,7 @@ from torch import Tensor
 from zeta._backends.torch_plain import ARRAYS
 from zeta._formula import Formula
 from zeta.kernels import cpu, gpu, native
-from zeta.kernels.build import Run, constant
+from zeta.kernels.build import DTYPES, Run, constant
 from zeta.kernels.function import apply, gradients
 from zeta.kernels.operands import (
     Layout,
@@ -96,17 +96,22 @@ def prepared(
     device, module = x.device, gpu if x.is_cuda else cpu
     numbers: list[float | None] = []
     varied: list[Tensor] = []
-    for value in parameters.values():
+    for name, value in parameters.items():
+        length = formula.vectors.get(name, 0)
         if type(value) is float or type(value) is int:
             if value == 1:
                 numbers.append(1.0)
                 continue
             # As a tensor, so that calls with another number are alike.
             value = constant(float(value), x.dtype, device)
-        elif not native.takes(value) or value.device != device or not broadcasts(value, x):
+        elif type(value) is tuple:
+            if not all([type(number) is float or type(number) is int for number in value]):
+                return None
+            value = constant(value, x.dtype, device)
+        elif not native.takes(value) or value.device != device or not broadcasts(value, x, length):
             return None
-        if value.numel() != 1:
-            varied.append(value)
+        if value.numel() != (length or 1):
+            varied.append(value[0] if length else value)
         numbers.append(None)
         tensors.append(value)
     layout: Layout | Whereabouts | None = None
@@ -164,6 +169,12 @@ class _Elementwise:
         self._reads = found.forward if found else None
         self._writes = found.backward if found else None
         self._count = self._input_tensors()
+        # Of each parameter that is a tensor, how long the vector is; 0 for a scalar.
+        self._lengths = [
+            formula.vectors.get(name, 0)
+            for name, number in zip(formula.parameters, numbers, strict=True)
+            if number is None
+        ]
         self.run = self._kernel(()) if is_sound(formula) else None
         self._gradient_runs: dict[tuple[bool, ...], Run | None] = {}
 
@@ -175,9 +186,8 @@ class _Elementwise:
         """The value; nothing is kept."""
         elements = self._elements(tensors)
         y = self._empty(elements[0])
-        self.launcher.launch(
-            self.run, elements, (y,), None, 0, tensors[self._count :], self.layout, self._reads
-        )
+        scalars = self._scalars(tensors)
+        self.launcher.launch(self.run, elements, (y,), None, 0, scalars, self.layout, self._reads)
         return y, ()
 
     def backward(
@@ -196,14 +206,20 @@ class _Elementwise:
         gradients, stores = self._stores(elements, needed[:n])
         if any(upstream.stride()) or not self.launcher.READS_ONE_UPSTREAM:
             upstream = alike(upstream, self._strides(elements[0]))
-        learned = [t for t, need in zip(tensors[n:], needed[n:], strict=True) if need]
-        parameters = tensors[n:]
+        parameters = zip(tensors[n:], self._lengths, needed[n:], strict=True)
+        learned = [(parameter, length) for parameter, length, need in parameters if need]
+        counts = [length or 1 for _, length in learned]
+        scalars = self._scalars(tensors)
         sums = self.launcher.launch(
-            run, elements, stores, upstream, len(learned), parameters, self.layout, self._writes
+            run, elements, stores, upstream, sum(counts), scalars, self.layout, self._writes
         )
         if sums is None:
             return gradients
-        return gradients + [in_shape(s, p, self.layout) for s, p in zip(sums, learned, strict=True)]
+        pairs = zip(sums.split(counts), learned, strict=True)
+        return gradients + [
+            in_shape(totals, parameter, self.layout, length > 0)
+            for totals, (parameter, length) in pairs
+        ]
 
     def gradients(
         self, tensors: Sequence[Tensor], upstream: Tensor, needed: tuple[bool, ...]
@@ -223,8 +239,8 @@ class _Elementwise:
         if self.launcher is gpu or has_rows or len(self.numbers) > _MOST_NUMBERS:
             return None
         is_double, is_packed = self.dtype == torch.float64, self._count < len(self.formula.inputs)
-        address = native.address(self.run)
-        return self, address, self._count, is_double, is_packed, self._lies()
+        address, lengths = native.address(self.run), tuple(self._lengths)
+        return self, address, self._count, lengths, is_double, is_packed, self._lies()
 
     def _lies(self) -> tuple[Any, ...] | None:
         """How inputs lie that are not dense and alike: see `native.cpp`."""
@@ -232,6 +248,18 @@ class _Elementwise:
             return None
         _, own, shape, strides, _, (size, *forward), (_, *backward) = self.found
         return own, shape, strides, extents(self.layout, size), *forward, *backward
+
+    def _scalars(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The parameters as a kernel reads them, a vector's numbers one by one."""
+        parameters = tensors[self._count :]
+        if not any(self._lengths):
+            return parameters
+        arithmetic = DTYPES[self.dtype][1]
+        return [
+            scalar
+            for parameter, length in zip(parameters, self._lengths, strict=True)
+            for scalar in (parameter.to(arithmetic).unbind() if length else (parameter,))
+        ]
 
     def _elements(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """The inputs as a kernel reads them, whatever hooks made of what was saved."""
@@ -277,8 +305,8 @@ class _Elementwise:
         """The kernel for the gradients of the tensors that need one."""
         if needed not in self._gradient_runs:
             names = zip(self.formula.parameters, self.numbers, strict=True)
-            learned = (name for name, number in names if number is None)
-            operands = (*self._operands(), *((name,) for name in learned))
+            learned = (self.formula.scalars_of(name) for name, number in names if number is None)
+            operands = (*self._operands(), *learned)
             wanted = (o for o, need in zip(operands, needed, strict=True) if need)
             self._gradient_runs[needed] = self._kernel(tuple(itertools.chain(*wanted)))
         return self._gradient_runs[needed]

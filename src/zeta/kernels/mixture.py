@@ -224,9 +224,8 @@ def _biased(rows: Rows, tokens: slice) -> Tensor:
 
 
 def _value(formula: Formula, logits_NKV: Tensor, parameters_P: Tensor) -> Tensor:
-    return evaluate_plain(
-        formula, logits_NKV, dict(zip(formula.parameters, parameters_P, strict=True))
-    )
+    scalars = dict(zip(formula.scalars, parameters_P, strict=True))
+    return evaluate_plain(formula, logits_NKV, formula.grouped(scalars))
 
 
 def _values(rows: Rows) -> Iterator[tuple[slice, Tensor]]:

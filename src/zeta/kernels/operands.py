@@ -260,22 +260,42 @@ def extents(layout: Layout | None, size: int) -> tuple[int, int, int]:
     return layout.outer, layout.channels, layout.inner
 
 
-def in_shape(total: Tensor, parameter: Parameter, layout: Layout | None) -> Tensor:
-    """The sums that a kernel formed, as the parameter's gradient; a scalar without a layout."""
-    assert isinstance(parameter, Tensor)
-    if layout is not None:
-        summed = layout.gathered(total, parameter)
+def in_shape(
+    totals: Tensor, parameter: Tensor, layout: Layout | None, is_vector: bool = False
+) -> Tensor:
+    """The sums that a kernel formed, as the parameter's gradient.
+
+    Args:
+        totals: one sum per scalar, or with a layout a row of them.
+        parameter: a scalar, one per channel, or a vector of such.
+        layout: how the parameter lies along the inputs.
+        is_vector: whether the parameter's first dimension is that of the totals.
+    """
+    if layout is None:
+        summed = totals.view(parameter.shape)
+    elif is_vector:
+        pairs = zip(totals, parameter, strict=True)
+        summed = torch.stack([layout.gathered(total, each) for total, each in pairs])
     else:
-        summed = total.view(parameter.shape) if parameter.dim() else total
-    return summed if parameter.dtype == total.dtype else summed.to(parameter.dtype)
+        summed = layout.gathered(totals[0], parameter)
+    return summed if parameter.dtype == totals.dtype else summed.to(parameter.dtype)
 
 
-def broadcasts(parameter: Tensor, x: Tensor) -> bool:
-    """Whether the parameter has size 1 or the input's size in each of the input's dimensions."""
-    if parameter.dim() == 0:
-        return True
-    sizes = zip(reversed(parameter.shape), reversed(x.shape), strict=False)
-    return parameter.dim() <= x.dim() and all(size in (1, whole) for size, whole in sizes)
+def broadcasts(parameter: Tensor, x: Tensor, length: int = 0) -> bool:
+    """Whether the parameter has size 1 or the input's size in each of the input's dimensions.
+
+    Args:
+        parameter: a scalar, or one per channel.
+        x: the input.
+        length: of a vector, which comes first in the parameter's shape; 0 for a scalar.
+    """
+    shape = parameter.shape
+    if length:
+        if not shape or shape[0] != length:
+            return False
+        shape = shape[1:]
+    sizes = zip(reversed(shape), reversed(x.shape), strict=False)
+    return len(shape) <= x.dim() and all(size in (1, whole) for size, whole in sizes)
 
 
 def dense(x: Tensor) -> Tensor:

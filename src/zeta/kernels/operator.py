@@ -61,7 +61,7 @@ class Call(NamedTuple):
     """
 
     formula: Formula
-    numbers: tuple[float | None, ...]
+    numbers: tuple[float | tuple[float, ...] | None, ...]
 
     def arguments(
         self, tensors: Sequence[Tensor]
@@ -117,14 +117,22 @@ def traced(
     for other in inputs[1:]:
         if other.dtype != x.dtype or not _have_equal_shapes(other, x):
             return None
-    numbers: list[float | None] = []
+    numbers: list[float | tuple[float, ...] | None] = []
     tensors = [*inputs]
-    for value in parameters.values():
+    varied: set[int] = set()
+    for parameter, value in parameters.items():
+        length = formula.vectors.get(parameter, 0)
         if isinstance(value, Tensor):
-            if not _is_plain(value) or not broadcasts(value, x):
+            if not _is_plain(value) or not broadcasts(value, x, length):
                 return None
             tensors.append(value)
             numbers.append(None)
+            sizes = reversed(value.shape[1:] if length else value.shape)
+            varied |= {i for i, size in enumerate(sizes) if size != 1}
+        elif isinstance(value, tuple):
+            if not all(map(has_static_value, value)):
+                return None
+            numbers.append(tuple(map(float, value)))
         elif has_static_value(value):
             numbers.append(float(value))
         else:  # a number that varies from call to call
@@ -132,12 +140,6 @@ def traced(
             tensors.append(one * value)
             numbers.append(None)
     # Along several dimensions they might not be adjacent in memory, as a kernel wants them.
-    varied = {
-        i
-        for tensor in tensors[len(inputs) :]
-        for i, size in enumerate(reversed(tensor.shape))
-        if size != 1
-    }
     name = _registered(formula, tuple(numbers), x.dtype) if len(varied) < 2 else ""
     if not name:
         return None
@@ -164,7 +166,9 @@ def _is_plain(x: Any) -> bool:
 
 
 @constant_while_compiling
-def _registered(formula: Formula, numbers: tuple[float | None, ...], dtype: torch.dtype) -> str:
+def _registered(
+    formula: Formula, numbers: tuple[float | tuple[float, ...] | None, ...], dtype: torch.dtype
+) -> str:
     """The name of a call, which the operators then know; "" if plain operations must do."""
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     if transformed or compiler.disabled() or not compiler.find_compiler():
@@ -173,10 +177,16 @@ def _registered(formula: Formula, numbers: tuple[float | None, ...], dtype: torc
         return ""
     if cpu.kernel(formula, dtype, numbers, None, ()) is None:
         return ""
-    call = Call(formula._origin or formula, numbers)
+    call = Call(_nameable(formula), numbers)
     name = _name(call)
     _calls[name] = call
     return name
+
+
+def _nameable(formula: Formula) -> Formula:
+    """Of which formula defaults may be had from its name: where they have no say, its origin."""
+    origin = formula._origin or formula
+    return origin if origin.scalars == formula.scalars else formula
 
 
 @constant_while_compiling
@@ -185,7 +195,7 @@ def name_of(formula: Formula) -> str:
 
     Then defaults have no say, and what has other ones is found by its origin's name.
     """
-    formula = formula._origin or formula
+    formula = _nameable(formula)
     if formula not in _names:
         call = Call(formula, (None,) * len(formula.parameters))
         _names[formula] = _name(call)
@@ -204,7 +214,7 @@ def is_costly(formula: Formula) -> bool:
 
     try:
         program = trace.value_program(formula, {})
-        trace.gradient_program(formula, {}, (*formula.inputs, *formula.parameters))
+        trace.gradient_program(formula, {}, (*formula.inputs, *formula.scalars))
     except NoKernelError:
         return False
     cost = sum(_COST.get(node.op, 0) for node in graph.ordered(program.stores))
@@ -217,7 +227,8 @@ def _name(call: Call) -> str:
     content = fingerprint(call.formula)
     digest = content.hex() if content else uuid.uuid4().hex
     where = f"{function.__module__}:{function.__qualname__}"
-    return f"{where} {digest} {json.dumps(call.numbers)}"
+    defaults = dict(call.formula.parameters) if call.formula._origin else {}
+    return f"{where} {digest} {json.dumps([call.numbers, defaults])}"
 
 
 # ---- While a graph runs -------------------------------------------------------------------------
@@ -230,11 +241,13 @@ def found(name: str) -> Call:
         RuntimeError: the formula is not there any more, or is another one.
     """
     if name not in _calls:
-        where, _, numbers = name.split(" ", 2)
+        where, _, told = name.split(" ", 2)
         module, _, path = where.partition(":")
+        numbers, defaults = json.loads(told)
         try:
             formula = operator.attrgetter(path)(importlib.import_module(module))
-            call = Call(formula, tuple(json.loads(numbers)))
+            formula = formula.with_defaults(**defaults) if defaults else formula
+            call = Call(formula, tuple(tuple(n) if isinstance(n, list) else n for n in numbers))
             is_same = _name(call) == name
         except (ImportError, AttributeError):
             is_same = False

@@ -42,14 +42,17 @@ def fused(
     dims = x.dim()
     if x.numel() == 0 or not -dims <= dim < dims:  # PyTorch knows what is an error here
         return None
-    numbers: list[float | None] = []
+    numbers: list[float | tuple[float, ...] | None] = []
     tensors = [x]
-    for value in parameters.values():
+    for name, value in parameters.items():
+        shape = (formula.vectors[name],) if name in formula.vectors else ()
         if isinstance(value, float | int):
             numbers.append(float(value))
+        elif isinstance(value, tuple) and all(isinstance(number, float | int) for number in value):
+            numbers.append(value)
         elif not isinstance(value, Tensor):
             return None
-        elif is_plain(value) and value.is_cpu and value.dim() == 0:
+        elif is_plain(value) and value.is_cpu and value.shape == shape:
             numbers.append(None)
             tensors.append(value)
         else:
@@ -81,7 +84,7 @@ class _Softmax:
         self,
         formula: Formula,
         dtype: torch.dtype,
-        numbers: tuple[float | None, ...],
+        numbers: tuple[float | tuple[float, ...] | None, ...],
         dim: int,
         logs: bool,
     ) -> None:
@@ -92,7 +95,8 @@ class _Softmax:
         here = torch.device("cpu")
         self.numbers = numbers
         self.values = [None if n is None else constant(n, dtype, here) for n in numbers]
-        self.pack = struct.Struct(f"{9 + len(numbers)}Q").pack
+        self.counts = [formula.vectors.get(name, 1) for name in formula.parameters]
+        self.pack = struct.Struct(f"{9 + len(formula.scalars)}Q").pack
 
     def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The probabilities, and what is kept for backward beside x."""
@@ -114,13 +118,14 @@ class _Softmax:
         dx = torch.empty_like(x, memory_format=torch.contiguous_format)
         gradients = None
         if any(needed[1:]):
-            gradients = torch.zeros(len(self.numbers), dtype=torch.float64, device="cpu")
+            gradients = torch.zeros(sum(self.counts), dtype=torch.float64, device="cpu")
         self._launch(tensors, upstream.contiguous(), dx, kept[0], gradients)
         if gradients is None:
             return (dx,)
-        of_tensors = [g for g, n in zip(gradients, self.numbers, strict=True) if n is None]
+        each = zip(gradients.split(self.counts), self.numbers, strict=True)
+        of_tensors = [gradient for gradient, number in each if number is None]
         pairs = zip(of_tensors, parameters, needed[1:], strict=True)
-        learned = [gradient.to(p.dtype) for gradient, p, need in pairs if need]
+        learned = [g.view(p.shape).to(p.dtype) for g, p, need in pairs if need]
         return (dx, *learned) if needed[0] else learned
 
     def plain(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -152,7 +157,10 @@ class _Softmax:
     ) -> None:
         x = tensors[0].contiguous()
         given = iter(tensors[1:])
-        values = [next(given).to(self.arithmetic) if v is None else v for v in self.values]
+        values = [
+            next(given).to(self.arithmetic).contiguous() if v is None else v for v in self.values
+        ]
+        width = self.arithmetic.itemsize
         arguments = self.pack(
             x.data_ptr(),
             0 if upstream is None else upstream.data_ptr(),
@@ -161,7 +169,7 @@ class _Softmax:
             0 if gradients is None else gradients.data_ptr(),
             *self._extents(x),
             cpu.parallel_for,
-            *[value.data_ptr() for value in values],
+            *[v.data_ptr() + i * width for v in values for i in range(v.numel())],
         )
         assert self.run is not None
         if self.run(arguments):

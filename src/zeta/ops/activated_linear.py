@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from zeta._backends.torch_plain import joined
 from zeta._formula import Formula
 from zeta._gated import Order
 from zeta.kernels import dispatch
@@ -71,7 +72,7 @@ def activated_linear(
         packing = checked_packing(formula, inputs[0], -1, layout, gate_first, reuse)
     elif reuse:
         raise ValueError('reuse="inputs" is for one tensor that holds the inputs of a gate')
-    values = formula.bind(**parameters)
+    values = joined(formula, formula.bind(**parameters), inputs[0])
     operands = [*inputs, *(v for v in values.values() if isinstance(v, Tensor))]
     tensors = [weight, *operands] if bias is None else [weight, bias, *operands]
     if not (torch.is_grad_enabled() and _is_one_operation(tensors)):

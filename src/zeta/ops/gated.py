@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from zeta._backends.torch_plain import check_input
+from zeta._backends.torch_plain import check_input, joined
 from zeta._formula import Formula
 from zeta._gated import Order, check_two_inputs, checked_dim
 from zeta.kernels import dispatch
@@ -65,7 +65,8 @@ def gated(
         tensor([2.1932, 7.0464])
     """
     packing = checked_packing(formula, packed, dim, layout, gate_first, reuse)
-    return of_packed(formula, packed, packing, formula.bind(**parameters))
+    values = joined(formula, formula.bind(**parameters), packed)
+    return of_packed(formula, packed, packing, values)
 
 
 def of_packed(

@@ -170,13 +170,20 @@ def bound_formula(
         values = logits.bind()
     else:
         values = logits.bind(**given) if isinstance(given, Mapping) else logits.bind(*given)
+    scalars: list[Any] = []
     for name, value in values.items():
-        if isinstance(value, Tensor) and value.numel() != 1:
+        length = logits.vectors.get(name, 1)
+        if isinstance(value, Tensor) and value.numel() != length:
+            kind = "number or a scalar tensor" if length == 1 else f"vector of length {length}"
             raise ValueError(
-                f"{function}: {logits.name}'s {name} must be a number or a scalar tensor, got "
+                f"{function}: {logits.name}'s {name} must be a {kind}, got "
                 f"shape {tuple(value.shape)}"
             )
-    return logits, torch.stack([_scalar(value, like) for value in values.values()])
+        is_vector = name in logits.vectors
+        scalars += (
+            (value.flatten() if isinstance(value, Tensor) else value) if is_vector else [value]
+        )
+    return logits, torch.stack([_scalar(value, like) for value in scalars])
 
 
 def _scalar(value: Any, like: Tensor) -> Tensor:

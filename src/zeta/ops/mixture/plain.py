@@ -27,8 +27,10 @@ def mixture_logits(
         logits_NKV = torch.einsum("nkd,kvd->nkv", hidden_NKD, weight)
         logits_NKV = logits_NKV if bias is None else logits_NKV + bias
     # One by one: an exported program does not load that takes an empty tensor apart.
-    parameters = [parameters_P[i] for i in range(len(formula.parameters))]
-    wide_NKV: Tensor = formula(logits_NKV.to(compute_dtype(hidden_NKD.dtype)), *parameters)
+    scalars = {name: parameters_P[i] for i, name in enumerate(formula.scalars)}
+    wide_NKV: Tensor = formula(
+        logits_NKV.to(compute_dtype(hidden_NKD.dtype)), **formula.grouped(scalars)
+    )
     return wide_NKV
 
 

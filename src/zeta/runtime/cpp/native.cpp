@@ -1,6 +1,6 @@
 // Launches CPU kernels, and is their autograd function, without Python on the way.
 //
-// It takes what needs no thought: dense inputs that lie alike, parameters of one value each in the
+// It takes what needs no thought: dense inputs that lie alike, scalars and vectors of them in the
 // dtype that arithmetic runs in. For everything else, and for derivatives of the gradients, it
 // leaves the work to `zeta.kernels`, which knows all cases.
 
@@ -56,6 +56,7 @@ struct Plan {
     PyObject* call;  // asked for kernels of gradients, and for what is not plain
     Kernel value;
     int64_t inputs;             // tensors that hold the inputs; the others are parameters
+    std::vector<int64_t> lengths;  // of each parameter, which is a vector; 0 for a scalar
     at::ScalarType arithmetic;  // the dtype that it runs in
     // Of inputs that lie otherwise than dense and alike; these plans are for one shape each.
     bool has_places = false, is_packed = false;  // whether one tensor holds two inputs
@@ -96,8 +97,11 @@ static bool fits(const Plan& plan, TensorList tensors) {
     if (x.numel() == 0 || !(plan.has_places || x.is_non_overlapping_and_dense())) return false;
     for (int64_t i = 0; i < plan.inputs; i++)
         if (!lies_as(tensors[i], plan.has_places ? at::IntArrayRef(plan.own[i]) : x.strides())) return false;
-    for (const Tensor& parameter : tensors.slice(plan.inputs))
-        if (parameter.scalar_type() != plan.arithmetic) return false;
+    for (size_t i = plan.inputs; i < tensors.size(); i++) {
+        if (tensors[i].scalar_type() != plan.arithmetic) return false;
+        const int64_t length = plan.lengths[i - plan.inputs];
+        if (length && !(tensors[i].numel() == length && tensors[i].is_contiguous())) return false;
+    }
     return true;
 }
 
@@ -115,7 +119,10 @@ static bool run(const Plan& plan, Kernel kernel, TensorList tensors, const std::
     const size_t operands = words.size() - first;
     for (size_t i = 0; i < operands && plan.has_places; i++) words[first + i] += width * places.offsets[i];
     for (size_t i = 0; i < operands; i++) words.push_back(plan.has_places ? places.steps[i] : size);
-    for (const Tensor& parameter : tensors.slice(plan.inputs)) words.push_back((uint64_t)parameter.data_ptr());
+    for (size_t i = plan.inputs; i < tensors.size(); i++) {
+        const uint64_t parameter = (uint64_t)tensors[i].data_ptr(), bytes = tensors[i].element_size();
+        for (int64_t k = 0; k < tensors[i].numel(); k++) words.push_back(parameter + k * bytes);
+    }
     return kernel(words.data()) == 0;
 }
 
@@ -167,13 +174,17 @@ static variable_list gradients_of(Plan& plan, TensorList tensors, Tensor upstrea
         stores.resize(stores.size() + (plan.is_packed ? 2 : 1), found[i].data_ptr());
     }
     int64_t sums = 0;
-    for (size_t i = plan.inputs; i < tensors.size(); i++) sums += is_wanted(i);
+    for (size_t i = plan.inputs; i < tensors.size(); i++) sums += is_wanted(i) ? tensors[i].numel() : 0;
     const Tensor totals = sums ? at::zeros({sums}, x.options().dtype(plan.arithmetic)) : Tensor();
     if (!run(plan, kernel, tensors, stores, plan.backward, &upstream, is_one, sums ? totals.data_ptr() : nullptr))
         return {};
     int64_t sum = 0;
-    for (size_t i = plan.inputs; i < tensors.size(); i++)
-        if (is_wanted(i)) found[i] = totals.select(0, sum++).view(tensors[i].sizes());
+    for (size_t i = plan.inputs; i < tensors.size(); i++) {
+        if (!is_wanted(i)) continue;
+        const int64_t count = tensors[i].numel();
+        found[i] = totals.narrow(0, sum, count).view(tensors[i].sizes());
+        sum += count;
+    }
     return found;
 }
 
@@ -231,17 +242,20 @@ static std::vector<int64_t> integers(PyObject* sequence) {
     return values;
 }
 
-// plan(call, value, inputs, is_double, is_packed, lies): a plan, as a number; see `_Elementwise.plan`.
+// plan(call, value, inputs, lengths, is_double, is_packed, lies): a plan, as a number; see
+// `_Elementwise.plan`.
 static PyObject* plan(PyObject*, PyObject* arguments) {
     HANDLE_TH_ERRORS
-    PyObject *call, *lies;
+    PyObject *call, *lengths, *lies;
     unsigned long long value;
     long long inputs;
     int is_double, is_packed;
-    if (!PyArg_ParseTuple(arguments, "OKLppO", &call, &value, &inputs, &is_double, &is_packed, &lies)) return nullptr;
+    if (!PyArg_ParseTuple(arguments, "OKLOppO", &call, &value, &inputs, &lengths, &is_double, &is_packed, &lies))
+        return nullptr;
     auto made = std::make_unique<Plan>();
     made->value = (Kernel)value;
     made->inputs = inputs;
+    made->lengths = integers(lengths);
     made->arithmetic = is_double ? at::kDouble : at::kFloat;
     made->is_packed = is_packed;
     made->has_places = lies != Py_None;
