@@ -8,7 +8,7 @@ import numpy as np
 from zeta import activations
 from zeta.evaluate import Settings, Trial, TrialKey
 from zeta.evaluate.progress import Silent
-from zeta.evaluate.protocol import LEARNABLE
+from zeta._modules import is_trained
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
 
@@ -43,7 +43,7 @@ class AnsweringEngine:
         status = "diverged" if value is None else "ok"
         steps = np.arange(key.budget.epochs) if value is not None else []
         curve = tuple(float(1 / (1 + key.learning_rate * 30 * step)) for step in steps)
-        learned = (_learned(key),) if key.activation in LEARNABLE else ()
+        learned = (_learned(key),) if is_trained(key.activation) else ()
         timing = {"seconds": len(self.ran) / 8, "step_ms": 0.5}
         return Trial(key, "accuracy", status, value, 100, curve, learned, timing)
 

@@ -25,7 +25,7 @@ from sphinx.application import Sphinx
 from cases import grid, truths, ulps
 from pages import write_pages
 from zeta import flax, jax, keras, ops
-from zeta._formula import Formula
+from zeta._formula import Formula, shown
 from zeta._modules import CLASSES
 from zeta.activations import CATALOGUE, GATES, LOGITS
 from zeta.plot import panels
@@ -305,7 +305,7 @@ def shapes(formula: Formula) -> str:
     if len(formula.inputs) > 1:
         titles = [f"{formula.name} over its gate, for three values"]
         titles += [f"{formula.name}, its derivative by {name}" for name in formula.inputs]
-    titles += [f"{formula.name}, {parameter} varied" for parameter in formula.parameters]
+    titles += [f"{formula.name}, {parameter} varied" for parameter in formula.scalars]
     images = [
         f"![{title}](images/{picture(formula, position, look)}){{.only-{look}}}"
         for position, title in enumerate(titles)
@@ -365,7 +365,11 @@ def example(formula: Formula) -> str:
     lines += ["x = torch.linspace(-3, 3, 7)", f"activations.{name}(x)"]
     if formula.parameters:
         parameter, value = next(iter(formula.parameters.items()))
-        lines.append(f"activations.{name}(x, {parameter}={value / 2 or 1:.4g})")
+        if parameter in formula.vectors:
+            given = shown(tuple(number / 2 or 1 for number in value))
+        else:
+            given = f"{value / 2 or 1:.4g}"
+        lines.append(f"activations.{name}(x, {parameter}={given})")
         lines.append(f"activations.{name}.module(learnable=True)(x)")
     if own:
         lines += ["", f"from zeta.nn import {own}", "", f"{own}()(x)"]

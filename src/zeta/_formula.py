@@ -174,6 +174,10 @@ class Formula:
             for name in self.parameters
         }
 
+    def flat(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same the other way, from values by the names of :attr:`parameters`."""
+        return dict(zip(self.scalars, _members(values[n] for n in self.parameters), strict=True))
+
     def scalars_of(self, name: str) -> tuple[str, ...]:
         """The names in :attr:`scalars` of one parameter."""
         return tuple(_scalars({name: self.parameters[name]}))

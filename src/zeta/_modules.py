@@ -1,11 +1,15 @@
 """What the modules of formulas have in common, in PyTorch, Flax and Keras."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zeta import activations
 from zeta._formula import Formula
+
+# Which parameters are trained, and how many values each has; see `parameter_counts`.
+Learnable = bool | Iterable[str] | None
+Counts = int | Mapping[str, int]
 
 #: The documents' activations: formulas with a class of their own, named alike in every framework.
 CLASSES = {
@@ -13,8 +17,6 @@ CLASSES = {
     "learnable_selu_variation": "LearnableSELUVariation",
     "laplace": "LaplaceActivation",
 }
-# Those that train their parameters; the others keep their documented constants.
-LEARNABLE = frozenset({"learnable_selu_variation"})
 # The documented constants, by name.
 EXO, SELU, LAPLACE = (activations.get(name).parameters for name in CLASSES)
 
@@ -38,15 +40,66 @@ def check_names(module: Any, formula: Formula, kind: str) -> None:
         )
 
 
-def parameter_shape(num_parameters: int) -> tuple[int, ...]:
-    """The shape of a parameter that is one value, or one per channel.
+def is_trained(name: str) -> bool:
+    """Whether the catalogue's activation of this name is trained by default."""
+    found = activations.CATALOGUE.get(name)
+    return found is not None and bool(found.learnable)
+
+
+def starting_values(
+    formula: Formula, values: Mapping[str, float | Sequence[float]] | None
+) -> dict[str, Any]:
+    """Every parameter's starting value, a number or a vector's tuple of numbers.
 
     Raises:
-        ValueError: num_parameters < 1.
+        TypeError: an unknown parameter name, or a value that is no number.
+        ValueError: a vector of another length.
     """
-    if operator.index(num_parameters) < 1:
-        raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
-    return () if num_parameters == 1 else (num_parameters,)
+    return {
+        name: tuple(map(float, value)) if name in formula.vectors else float(value)
+        for name, value in formula.bind(**(values or {})).items()
+    }
+
+
+def parameter_counts(formula: Formula, num_parameters: Counts) -> dict[str, int]:
+    """How many values each parameter has: 1, one per group of channels, or one per channel.
+
+    Raises:
+        TypeError: the name of no parameter.
+        ValueError: a number below 1.
+    """
+    counts = dict.fromkeys(formula.parameters, 1)
+    given = num_parameters
+    if not isinstance(given, Mapping):
+        given = dict.fromkeys(counts, given) or {"": given}
+    elif unknown := [name for name in given if name not in counts]:
+        raise TypeError(
+            f"{formula.name}: num_parameters has {unknown[0]!r}, which is not a parameter; "
+            f"it has {', '.join(counts) or 'none'}"
+        )
+    for name, count in given.items():
+        if operator.index(count) < 1:
+            raise ValueError(f"num_parameters must be at least 1, got {count}")
+        counts[name] = operator.index(count)
+    return counts
+
+
+def parameter_shape(formula: Formula, name: str, count: int) -> tuple[int, ...]:
+    """The shape of a parameter with so many values: a vector's length comes first."""
+    length = formula.vectors.get(name)
+    return (*(() if length is None else (length,)), *(() if count == 1 else (count,)))
+
+
+def which_learned(formula: Formula, learnable: Learnable) -> bool | tuple[str, ...]:
+    """What was asked for: True for all parameters, False for none, or their names.
+
+    Raises:
+        TypeError: the name of no parameter.
+    """
+    names = formula.learned(learnable)
+    if isinstance(learnable, bool):
+        return learnable
+    return len(names) > 0 if len(names) in (0, len(formula.parameters)) else names
 
 
 def channel_shape(
@@ -54,8 +107,14 @@ def channel_shape(
 ) -> list[int]:
     """The shape in which one value per channel broadcasts over an input of this ``shape``.
 
+    Args:
+        shape: the input's.
+        channel_dim: the dimension of channels.
+        num_parameters: how many values there are: the number of channels, or of groups of them.
+        module: its name, for messages.
+
     Raises:
-        ValueError: the input has no such dimension, or another number of channels.
+        ValueError: the input has no such dimension, or its channels make no equal groups.
     """
     dims = len(shape)
     if not -dims <= channel_dim < dims:
@@ -63,13 +122,13 @@ def channel_shape(
             f"{module}: channel_dim={channel_dim} needs an input that has this dimension, "
             f"got shape {tuple(shape)}"
         )
-    if shape[channel_dim] != num_parameters:
+    if shape[channel_dim] % num_parameters:
         raise ValueError(
-            f"{module}: expected {num_parameters} channels in dimension {channel_dim}, "
-            f"got {shape[channel_dim]} (input shape {tuple(shape)})"
+            f"{module}: expected {num_parameters} channels in dimension {channel_dim}, or a "
+            f"multiple for groups, got {shape[channel_dim]} (input shape {tuple(shape)})"
         )
     own = [1] * dims
-    own[channel_dim] = num_parameters
+    own[channel_dim] = shape[channel_dim]
     return own
 
 

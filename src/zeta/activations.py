@@ -33,7 +33,7 @@ def exo(x, alpha):
     return gate * x + (1 - gate) * zm.tanh(x)
 
 
-@formula(lambda_=1.0507, alpha=1.67326, beta=1.0, gamma=0.1, omega=2.0)
+@formula(lambda_=1.0507, alpha=1.67326, beta=1.0, gamma=0.1, omega=2.0, learnable=True)
 def learnable_selu_variation(x, lambda_, alpha, beta, gamma, omega):
     """SELU with a sine on its negative side and five learnable scalars.
 

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from zeta._errors import UserError, missing_extra
 from zeta._formula import Formula
-from zeta._modules import CLASSES, LEARNABLE
+from zeta._modules import CLASSES
 from zeta.doctor import environment
 from zeta.load_formula import is_file_source, load_formula
 
@@ -191,7 +191,7 @@ def make_inputs(formula: Formula | None, setting: Setting) -> list[Tensor]:
     gradient = setting.mode != "forward"
     dtype = getattr(torch, setting.dtype)
     x = torch.randn(setting.elements).to(dtype).requires_grad_(gradient)
-    values = formula.parameters.values() if formula and formula.name in LEARNABLE else ()
+    values = formula.parameters.values() if formula and formula.learnable else ()
     return [x, *(torch.tensor(value, requires_grad=gradient) for value in values)]
 
 

@@ -60,14 +60,14 @@ def derivative(formula: Formula, by: str | None = None) -> Callable[..., Array]:
         raise UserError(f"{formula!r} has no input {by!r}; it has {', '.join(formula.inputs)}")
     # As `Formula.symbolic` calls them.
     shown = formula.inputs if len(formula.inputs) > 1 else ("x",)
-    names = [sympy.Symbol(name, real=True) for name in (*shown, *formula.parameters)]
+    names = [sympy.Symbol(name, real=True) for name in (*shown, *formula.scalars)]
     # Python keywords and such are no trouble: the parameters are passed by position.
     expression = sympy.diff(formula.symbolic(), names[formula.inputs.index(by)])
     slope = sympy.lambdify(names, expression, modules=[_FUNCTIONS, "numpy"])
 
     def evaluate(*points: Array, **parameters: float) -> Array:
         # Python's own numbers raise where NumPy's overflow.
-        values = map(np.float64, formula.bind(**parameters).values())
+        values = map(np.float64, formula.flat(formula.bind(**parameters)).values())
         with np.errstate(all="ignore"):  # the branch that is not selected may overflow
             return np.broadcast_to(slope(*points, *values), points[0].shape)
 
@@ -75,7 +75,7 @@ def derivative(formula: Formula, by: str | None = None) -> Callable[..., Array]:
 
 
 def plot(formulas: Sequence[Formula], path: str | Path) -> None:
-    """Draw each formula with its derivative, and one panel per parameter that varies it.
+    """Draw each formula with its derivative, and one panel per scalar parameter that varies it.
 
     A gate is drawn over its first input, for a few values of the second: f, then the derivative
     by either.
@@ -170,7 +170,7 @@ def _panels(formula: Formula) -> list[_Panel]:
 def _of_an_activation(formula: Formula) -> list[_Panel]:
     slope = derivative(formula)
     found = [_Panel(repr(formula), "x", [_Curve(formula, "f", slope, "f′")])]
-    for name in formula.parameters:
+    for name in formula.scalars:
         title = f"{formula.name}: {name} varied (f′ dashed)"
         found.append(_Panel(title, "x", _varied(formula, slope, name, lambda function: function)))
     return found
@@ -193,7 +193,7 @@ def _of_a_gate(formula: Formula) -> list[_Panel]:
         for title, function in functions.items()
     ]
     fixed = _VALUES[-1]
-    for name in formula.parameters:
+    for name in formula.scalars:
         title = f"{formula.name}: {name} varied, {value} = {fixed:g} (∂f/∂{gate} dashed)"
         curves = _varied(formula, by_gate, name, lambda function: at(fixed, function))
         found.append(_Panel(title, gate, curves))
@@ -206,16 +206,14 @@ def _varied(
     name: str,
     of_one: Callable[[Callable[..., Array]], Callable[..., Array]],
 ) -> list[_Curve]:
-    """The formula and its slope for some values of a parameter, each made a function of one."""
-    numbers = varied_values(formula.parameters[name])
-    return [
-        _Curve(
-            partial(of_one(formula), **{name: number}),
-            f"{name} = {number:.3g}",
-            partial(of_one(slope), **{name: number}),
-        )
-        for number in numbers
-    ]
+    """The formula and its slope for some values of a scalar, each made a function of one."""
+    defaults = formula.flat(formula.parameters)
+    curves = []
+    for number in varied_values(defaults[name]):
+        at: dict[str, Any] = formula.grouped(defaults | {name: number})
+        function, derived = partial(of_one(formula), **at), partial(of_one(slope), **at)
+        curves.append(_Curve(function, f"{name} = {number:.3g}", derived))
+    return curves
 
 
 def _draw_panel(axis: Axes, panel: _Panel) -> None:

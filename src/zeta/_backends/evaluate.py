@@ -78,7 +78,7 @@ class Arrays:
                 self._check_parameter(value, formula, name, whole)
 
     def _check_parameter(self, value: Any, formula: Formula, name: str, whole: Shape) -> None:
-        """Raise an error that says so unless a scalar, or an array for a vector, fits the inputs."""
+        """Raise an error that says so unless an array fits the inputs, as a parameter."""
         if not isinstance(value, self.types):
             raise TypeError(
                 f"{formula.name}: {name} must be a number or {self.kind}, "

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from zeta._formula import Formula
-from zeta._modules import CLASSES, LEARNABLE
+from zeta._modules import CLASSES, is_trained
 from zeta.evaluate.tasks import METRICS, Budget
 
 Phase = Literal["tuning", "final"]
@@ -80,7 +80,7 @@ class Settings:
     @property
     def ablations(self) -> dict[str, str]:
         """Each candidate that trains its parameters -> its twin that does not."""
-        return {name: frozen_twin(name) for name in self.candidates if name in LEARNABLE}
+        return {name: frozen_twin(name) for name in self.candidates if is_trained(name)}
 
     @property
     def final_seeds(self) -> tuple[int, ...]:
@@ -223,5 +223,5 @@ def formula_fingerprint(activation: str, formula: Formula) -> str:
     """
     import sympy
 
-    parts = [sympy.srepr(formula.symbolic()), dict(formula.parameters), activation in LEARNABLE]
+    parts = [sympy.srepr(formula.symbolic()), dict(formula.parameters), is_trained(activation)]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

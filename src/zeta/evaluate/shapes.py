@@ -43,5 +43,6 @@ def sample_shapes(settings: Settings, trials: Iterable[Trial]) -> tuple[Shape, .
 
 def _sample(formula: Formula, parameters: Mapping[str, float]) -> tuple[float | None, ...]:
     with np.errstate(all="ignore"):
-        values = np.asarray(formula(np.array(GRID), **parameters), dtype=float)
+        at = formula.grouped(formula.flat(formula.parameters) | dict(parameters))
+        values = np.asarray(formula(np.array(GRID), **at), dtype=float)
     return tuple(float(f"{v:.5g}") if np.isfinite(v) else None for v in values)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import zeta.nn
 from zeta._errors import UserError
 from zeta._formula import Formula
-from zeta._modules import CLASSES, LEARNABLE
+from zeta._modules import CLASSES, is_trained
 from zeta.evaluate import tasks
 from zeta.evaluate.network_check import check_networks
 from zeta.evaluate.protocol import Trial, TrialKey, formula_fingerprint, formula_source
@@ -123,7 +123,7 @@ def make_network(task: Task, formula: Formula, key: TrialKey) -> nn.Module:
 def _activation_of(name: str, formula: Formula) -> MakeActivation:
     if name in CLASSES:
         return getattr(zeta.nn, CLASSES[name])
-    return lambda: formula.module(learnable=name in LEARNABLE)
+    return lambda: formula.module(learnable=None if is_trained(name) else False)
 
 
 class _Training:
@@ -301,13 +301,18 @@ def _learned(network: nn.Module, parameters: Parameters) -> list[tuple[dict[str,
     modules = {
         path: module
         for path, module in network.named_modules()
-        if isinstance(module, zeta.nn.FormulaModule) and module.num_parameters == 1
+        if isinstance(module, zeta.nn.FormulaModule) and not module._counts
     }
     layers = [
         {
-            name: parameters[f"{path}.{name}"]
+            scalar: of_all
             for name in module.initial_values
             if f"{path}.{name}" in parameters
+            for scalar, of_all in zip(
+                module.formula.scalars_of(name),
+                parameters[f"{path}.{name}"].flatten(1).unbind(1),
+                strict=True,
+            )
         }
         for path, module in modules.items()
     ]

@@ -135,7 +135,7 @@ def are_one(parameters: Sequence[Parameter | None]) -> tuple[bool, ...]:
 
 @lru_cache(maxsize=256)
 def constant(value: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A parameter that is a number, or a vector of numbers, as a tensor beside others of a dtype."""
+    """A parameter that is a number, or a vector of them, as a tensor beside those of a dtype."""
     with torch.inference_mode(False):  # for backward may keep it
         return torch.tensor(value, dtype=DTYPES[dtype][1], device=device)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from zeta._formula import Formula
 from zeta._gated import Order
+from zeta._modules import Learnable
 from zeta.nn.activations import FormulaModule
 from zeta.nn.gated import GatedUnit
 from zeta.ops.activated_linear import activated_linear
@@ -25,7 +26,9 @@ class ActivatedLinear(nn.Linear):
         formula: of one input, or a gate of two.
         bias: whether there is a bias.
         layout, gate_first, reuse: of one tensor, as in :func:`zeta.ops.gated`.
-        learnable: make every parameter of the formula an ``nn.Parameter``.
+        learnable: make every parameter of the formula an ``nn.Parameter``, or those that are named;
+            None for the formula's own choice.
+        shape: of a learned scalar, () or (1,), as in :class:`FormulaModule`.
         device, dtype: as in every module.
 
     Shape: (…, in) for each input of the formula, or (…, 2·in) for both of a gate; gives (…, out).
@@ -57,12 +60,14 @@ class ActivatedLinear(nn.Linear):
         layout: Order = "halves",
         gate_first: bool = True,
         reuse: Reuse = None,
-        learnable: bool = False,
+        learnable: Learnable = None,
+        shape: tuple[int, ...] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
-        own: dict[str, Any] = {"learnable": learnable, "device": device, "dtype": dtype}
+        own: dict[str, Any] = {"learnable": learnable, "shape": shape}
+        own |= {"device": device, "dtype": dtype}
         if len(formula.inputs) == 2:
             own |= {"layout": layout, "gate_first": gate_first, "reuse": reuse}
         kind = GatedUnit if len(formula.inputs) == 2 else FormulaModule

@@ -1,35 +1,42 @@
 """Activation functions as modules: one class for every formula, and the documents' three."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from zeta import _modules, activations
 from zeta._call_forms import input_also_called
-from zeta._formula import Formula
-from zeta._modules import EXO, LAPLACE, SELU
+from zeta._formula import Formula, shown
+from zeta._modules import EXO, LAPLACE, SELU, Counts, Learnable
 from zeta.nn.module import Module
 
 
 class FormulaModule(Module):
     """A formula as a module, its parameters fixed, learnable, or learnable per channel.
 
-    Usually made by :meth:`zeta.Formula.module`.
+    Usually made by :meth:`zeta.Formula.module`. A parameter that is learned is an ``nn.Parameter``
+    of shape ``shape``, (groups,) or (channels,); a vector of length n has shape (n,), (n, groups)
+    or (n, channels).
 
     Args:
         formula: the formula.
         values: starting values by parameter name; the formula's defaults where left out.
-        learnable: make every parameter an ``nn.Parameter``: a scalar, or one value per channel.
-        num_parameters: 1, or the number of channels for one value per channel.
+        learnable: make every parameter an ``nn.Parameter``, or those that are named; None for the
+            formula's own choice, :attr:`zeta.Formula.learnable`.
+        num_parameters: how many values a parameter has: 1, the number of channels, or a divisor of
+            it for one value per group of neighbouring channels. By parameter name where they
+            differ, 1 for those left out: ``{"gamma": 64, "beta": 64}``.
         channel_dim: the dimension of the input that holds the channels.
+        shape: of a scalar with one value: () or (1,). FSDP2 shards no parameter of shape ().
         device, dtype: of the parameters, as in every module.
 
     Shape: any; the output has the input's shape and dtype.
 
     Raises:
-        ValueError: num_parameters < 1, or an input whose ``channel_dim`` is missing or has
-            another size.
+        ValueError: num_parameters < 1, another shape, a vector's value of another length, or an
+            input whose ``channel_dim`` is missing or is not divisible by num_parameters.
         TypeError: an unknown parameter name, or an input that is not floating point.
 
     Example:
@@ -44,30 +51,36 @@ class FormulaModule(Module):
     def __init__(
         self,
         formula: Formula,
-        values: Mapping[str, float] | None = None,
+        values: Mapping[str, float | Sequence[float]] | None = None,
         *,
-        learnable: bool = False,
-        num_parameters: int = 1,
+        learnable: Learnable = None,
+        num_parameters: Counts = 1,
         channel_dim: int = 1,
+        shape: tuple[int, ...] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if self._inputs == 1:
             _modules.check_one_input(formula, self._get_name())
-        shape = _modules.parameter_shape(num_parameters)
+        if tuple(shape) not in ((), (1,)):
+            raise ValueError(f"{self._get_name()}: shape must be () or (1,), got {shape!r}")
+        counts = _modules.parameter_counts(formula, num_parameters)
         self.formula = formula
-        self.initial_values = {k: float(v) for k, v in formula.bind(**(values or {})).items()}
-        self.learnable = learnable
+        self.initial_values = _modules.starting_values(formula, values)
+        self.learnable = _modules.which_learned(formula, learnable)
         self.num_parameters = num_parameters
         self.channel_dim = channel_dim
+        self._counts = {name: count for name, count in counts.items() if count > 1}
         _modules.check_names(self, formula, "module")
+        learned = formula.learned(learnable)
         for name, value in self.initial_values.items():
-            if not learnable and num_parameters == 1:
+            if name not in learned and counts[name] == 1:
                 setattr(self, name, value)
                 continue
-            tensor = torch.empty(shape, device=device, dtype=dtype)
-            if learnable:
+            size = _modules.parameter_shape(formula, name, counts[name]) or tuple(shape)
+            tensor = torch.empty(size, device=device, dtype=dtype)
+            if name in learned:
                 self.register_parameter(name, nn.Parameter(tensor))
             else:
                 self.register_buffer(name, tensor)
@@ -78,44 +91,80 @@ class FormulaModule(Module):
         for name, value in self.initial_values.items():
             parameter = getattr(self, name)
             if isinstance(parameter, Tensor):
-                nn.init.constant_(parameter, value)
+                start_at(parameter, value)
 
     @input_also_called("x", "inputs")
     def forward(self, input: Tensor) -> Tensor:
         """The formula, elementwise."""
         return self.formula(input, **self.parameter_values(input))
 
-    def parameter_values(self, input: Tensor) -> dict[str, float | Tensor]:
+    def parameter_values(self, input: Tensor) -> dict[str, Any]:
         """Every parameter's value by name, shaped to broadcast over the input's channels."""
         values = {name: getattr(self, name) for name in self.initial_values}
-        if self.num_parameters == 1:
+        if not self._counts:
             return values
         shaped = _along_channels(
-            (*values.values(),), input, self.channel_dim, self.num_parameters, self._get_name()
+            tuple([values[name] for name in self._counts]),
+            input,
+            self.channel_dim,
+            (*self._counts.values(),),
+            self._get_name(),
         )
-        return {name: shaped[i] for i, name in enumerate(values)}
+        return values | {name: shaped[i] for i, name in enumerate(self._counts)}
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows; of what is learned, the starting values."""
         has_own_class = type(self).__name__ in _modules.CLASSES.values()
-        shown = [] if has_own_class else [self.formula.name]
-        current = {k: v for k in self.initial_values if isinstance(v := getattr(self, k), float)}
-        values = {**self.initial_values, **current}
-        shown += [f"{name}={value:g}" for name, value in values.items()]
+        about = [] if has_own_class else [self.formula.name]
+        now = {name: getattr(self, name) for name in self.initial_values}
+        fixed = {name: value for name, value in now.items() if not isinstance(value, Tensor)}
+        values = {**self.initial_values, **fixed}
+        about += [f"{name}={shown(value)}" for name, value in values.items()]
         if self.learnable:
-            shown.append("learnable=True")
-        if self.num_parameters > 1:
-            shown.append(f"num_parameters={self.num_parameters}, channel_dim={self.channel_dim}")
-        return ", ".join(shown)
+            about.append(f"learnable={self.learnable}")
+        if self._counts:
+            about.append(f"num_parameters={self.num_parameters}, channel_dim={self.channel_dim}")
+        return ", ".join(about)
+
+
+def start_at(parameter: Tensor, value: float | tuple[float, ...]) -> None:
+    """Set a parameter to a number, or each row of a vector's to its own.
+
+    Rows have no function in ``torch.nn.init``: what transformers has loaded is left alone here.
+    """
+    if isinstance(value, float):
+        nn.init.constant_(parameter, value)
+    elif not getattr(parameter, "_is_hf_initialized", False):
+        rows = torch.tensor(value, dtype=parameter.dtype, device=parameter.device)
+        rows = rows.view(-1, *[1] * (parameter.dim() - 1)).expand(parameter.shape)
+        if hasattr(parameter, "device_mesh"):
+            from torch.distributed.tensor import distribute_tensor
+
+            rows = distribute_tensor(rows.contiguous(), parameter.device_mesh, parameter.placements)
+        with torch.no_grad():
+            parameter.copy_(rows)
 
 
 @fx.wrap  # one node to torch.fx, whose symbols have no shapes
 def _along_channels(
-    parameters: tuple[Tensor, ...], input: Tensor, channel_dim: int, channels: int, module: str
+    parameters: tuple[Tensor, ...],
+    input: Tensor,
+    channel_dim: int,
+    counts: tuple[int, ...],
+    module: str,
 ) -> list[Tensor]:
-    """One value per channel of each, shaped to broadcast over the input."""
-    shape = _modules.channel_shape(input.shape, channel_dim, channels, module)
-    return [parameter.view(shape) for parameter in parameters]
+    """One value per channel or group of each, shaped to broadcast over the input."""
+    shaped = []
+    for parameter, count in zip(parameters, counts, strict=True):
+        shape, lead = (
+            _modules.channel_shape(input.shape, channel_dim, count, module),
+            parameter.shape[:-1],
+        )
+        group = shape[channel_dim] // count
+        if group > 1:
+            parameter = parameter.unsqueeze(-1).expand(*parameter.shape, group)
+        shaped.append(parameter.reshape(*lead, *shape))
+    return shaped
 
 
 class Exo(FormulaModule):
@@ -126,8 +175,10 @@ class Exo(FormulaModule):
     Args:
         alpha: sharpness of the gate.
         learnable: make alpha an ``nn.Parameter``.
-        num_parameters: 1, or the number of channels for one alpha per channel.
+        num_parameters: 1, the number of channels for one alpha per channel, or a divisor of it for
+            one per group of channels.
         channel_dim: the dimension of the input that holds the channels.
+        shape: of a single alpha, () or (1,).
         device, dtype: of the parameter.
 
     Shape: any; the output has the input's shape and dtype.
@@ -151,9 +202,10 @@ class Exo(FormulaModule):
         self,
         alpha: float = EXO["alpha"],
         *,
-        learnable: bool = False,
-        num_parameters: int = 1,
+        learnable: Learnable = False,
+        num_parameters: Counts = 1,
         channel_dim: int = 1,
+        shape: tuple[int, ...] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -163,6 +215,7 @@ class Exo(FormulaModule):
             learnable=learnable,
             num_parameters=num_parameters,
             channel_dim=channel_dim,
+            shape=shape,
             device=device,
             dtype=dtype,
         )
@@ -176,8 +229,10 @@ class LearnableSELUVariation(FormulaModule):
 
     Args:
         lambda_, alpha, beta, gamma, omega: starting values of the five ``nn.Parameter`` s.
-        num_parameters: 1, or the number of channels for five values per channel.
+        num_parameters: 1, the number of channels for five values per channel, or a divisor of it
+            for five per group of channels; by name where they differ.
         channel_dim: the dimension of the input that holds the channels.
+        shape: of a parameter with one value, () or (1,).
         device, dtype: of the parameters.
 
     Shape: any; the output has the input's shape and dtype.
@@ -209,8 +264,9 @@ class LearnableSELUVariation(FormulaModule):
         gamma: float = SELU["gamma"],
         omega: float = SELU["omega"],
         *,
-        num_parameters: int = 1,
+        num_parameters: Counts = 1,
         channel_dim: int = 1,
+        shape: tuple[int, ...] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -220,6 +276,7 @@ class LearnableSELUVariation(FormulaModule):
             learnable=True,
             num_parameters=num_parameters,
             channel_dim=channel_dim,
+            shape=shape,
             device=device,
             dtype=dtype,
         )
@@ -233,9 +290,11 @@ class LaplaceActivation(FormulaModule):
     Args:
         mu: mean.
         sigma: standard deviation; not 0.
-        learnable: make mu and sigma ``nn.Parameter`` s.
-        num_parameters: 1, or the number of channels for one pair per channel.
+        learnable: make mu and sigma ``nn.Parameter`` s, or the one that is named.
+        num_parameters: 1, the number of channels for one pair per channel, or a divisor of it for
+            one per group of channels; by name where they differ.
         channel_dim: the dimension of the input that holds the channels.
+        shape: of a parameter with one value, () or (1,).
         device, dtype: of the parameters.
 
     Shape: any; the output has the input's shape and dtype.
@@ -261,9 +320,10 @@ class LaplaceActivation(FormulaModule):
         mu: float = LAPLACE["mu"],
         sigma: float = LAPLACE["sigma"],
         *,
-        learnable: bool = False,
-        num_parameters: int = 1,
+        learnable: Learnable = False,
+        num_parameters: Counts = 1,
         channel_dim: int = 1,
+        shape: tuple[int, ...] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -273,6 +333,7 @@ class LaplaceActivation(FormulaModule):
             learnable=learnable,
             num_parameters=num_parameters,
             channel_dim=channel_dim,
+            shape=shape,
             device=device,
             dtype=dtype,
         )

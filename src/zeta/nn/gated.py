@@ -1,12 +1,13 @@
 """A gate as a module."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from zeta._formula import Formula
 from zeta._gated import Order, check_two_inputs
+from zeta._modules import Counts, Learnable
 from zeta.nn.activations import FormulaModule
 from zeta.ops.gated import Reuse, gated
 
@@ -21,8 +22,7 @@ class GatedUnit(FormulaModule):
         layout: ``"halves"``, one after the other, or ``"interleaved"``, in turn.
         gate_first: whether the gate comes before the value.
         reuse: ``"inputs"`` writes the gradient over the packed tensor, see :func:`zeta.ops.gated`.
-        learnable: make every parameter an ``nn.Parameter``.
-        num_parameters: 1, or the number of channels of the result for one value per channel.
+        learnable, num_parameters, shape: as in :class:`FormulaModule`.
         channel_dim: the dimension of the result that holds the channels.
         device, dtype: of the parameters, as in every module.
 
@@ -56,15 +56,16 @@ class GatedUnit(FormulaModule):
     def __init__(
         self,
         formula: Formula,
-        values: Mapping[str, float] | None = None,
+        values: Mapping[str, float | Sequence[float]] | None = None,
         *,
         dim: int = -1,
         layout: Order = "halves",
         gate_first: bool = True,
         reuse: Reuse = None,
-        learnable: bool = False,
-        num_parameters: int = 1,
+        learnable: Learnable = None,
+        num_parameters: Counts = 1,
         channel_dim: int = -1,
+        shape: tuple[int, ...] = (),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -75,6 +76,7 @@ class GatedUnit(FormulaModule):
             learnable=learnable,
             num_parameters=num_parameters,
             channel_dim=channel_dim,
+            shape=shape,
             device=device,
             dtype=dtype,
         )
@@ -87,7 +89,7 @@ class GatedUnit(FormulaModule):
         if value is not None:
             return self.formula(input, value, **self.parameter_values(input))
         # The parameters belong to channels of the result, half as many.
-        half = input if self.num_parameters == 1 else input.chunk(2, self.dim)[0]
+        half = input.chunk(2, self.dim)[0] if self._counts else input
         return gated(
             self.formula,
             input,

@@ -251,10 +251,10 @@ class Head(Module):
         formula, name = logits, type(self).__name__
         if isinstance(logits, FormulaModule):
             formula = logits.formula
-            if logits.num_parameters != 1:
+            if logits._counts:
                 raise ValueError(
                     f"{name}: logits must have one value of each parameter, got one for each of "
-                    f"{logits.num_parameters} channels"
+                    f"{max(logits._counts.values())} channels"
                 )
         if formula is not None:
             check_formula(name, formula)
