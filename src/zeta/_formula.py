@@ -178,6 +178,10 @@ class Formula:
         """The same the other way, from values by the names of :attr:`parameters`."""
         return dict(zip(self.scalars, _members(values[n] for n in self.parameters), strict=True))
 
+    def members(self, values: Mapping[str, Any]) -> Iterator[Any]:
+        """The values of a call, those of a tuple one by one."""
+        return _members(values.values())
+
     def scalars_of(self, name: str) -> tuple[str, ...]:
         """The names in :attr:`scalars` of one parameter."""
         return tuple(_scalars({name: self.parameters[name]}))

@@ -124,8 +124,8 @@ def channel_shape(
         )
     if shape[channel_dim] % num_parameters:
         raise ValueError(
-            f"{module}: expected {num_parameters} channels in dimension {channel_dim}, or a "
-            f"multiple for groups, got {shape[channel_dim]} (input shape {tuple(shape)})"
+            f"{module}: expected {num_parameters} channels in dimension {channel_dim}, got "
+            f"{shape[channel_dim]} (input shape {tuple(shape)}); of groups, a multiple of them"
         )
     own = [1] * dims
     own[channel_dim] = shape[channel_dim]

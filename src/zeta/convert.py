@@ -6,7 +6,6 @@ any other, and :func:`copy_weights` does both. What a constructor was given and 
 weight, an alpha that is neither learnable nor per channel say, stays as it is.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -28,9 +27,10 @@ def weights(module: Any) -> Weights:
             ``zeta.keras``; a Keras layer must have been built. Half precision comes as float32.
 
     Returns:
-        By name, a learnable or per-channel parameter's array of shape () or (channels,); of a
-        mixture, ``prior.weight``, ``prior.bias``, ``latent.weight``, ``latent.bias``, ``weight``
-        and ``bias``, those that it has. The arrays are copies.
+        By name, a learnable or per-channel parameter's array of shape () or (channels,), with the
+        length before it where it is a vector; of a mixture, ``prior.weight``, ``prior.bias``,
+        ``latent.weight``, ``latent.bias``, ``weight`` and ``bias``, those that it has. The arrays
+        are copies.
 
     Raises:
         TypeError: the module is of none of these, or a container of them.
@@ -94,15 +94,22 @@ class _Slot(ABC):
     Attributes:
         variable: the framework's own.
         of_formula: a formula's parameter: one number, or one per channel, in a shape that
-            broadcasts.
+            broadcasts; of a vector, so many of them.
+        is_vector: whether it is a vector, whose length comes first.
         transposed: kept as (inputs, outputs), where PyTorch has (outputs, inputs).
     """
 
     def __init__(
-        self, variable: Any, *, of_formula: bool = False, transposed: bool = False
+        self,
+        variable: Any,
+        *,
+        of_formula: bool = False,
+        is_vector: bool = False,
+        transposed: bool = False,
     ) -> None:
         self.variable = variable
         self.of_formula = of_formula
+        self.is_vector = is_vector
         self.transposed = transposed
 
     @abstractmethod
@@ -150,7 +157,9 @@ def _slots(module: Any) -> dict[str, _Slot]:
     if "zeta.nn" in packages:
         state = [*module.named_parameters(), *module.named_buffers()]
         return {
-            name: _TorchSlot(tensor, of_formula=hasattr(module, "formula"))
+            name: _TorchSlot(
+                tensor, of_formula=hasattr(module, "formula"), is_vector=_is_vector(module, name)
+            )
             for name, tensor in state
         }
     if "zeta.keras" in packages:
@@ -169,8 +178,11 @@ def _layer_slots(module: Any, slot: type[_Slot]) -> dict[str, _Slot]:
     """Of a Flax module or a Keras layer, which keep dense layers alike."""
     if hasattr(module, "formula"):
         stored = {name: getattr(module, name) for name in module.formula.parameters}
-        variables = {name: v for name, v in stored.items() if not isinstance(v, float)}
-        return {name: slot(v, of_formula=True) for name, v in variables.items()}
+        variables = {k: v for k, v in stored.items() if not isinstance(v, float | tuple)}
+        return {
+            name: slot(v, of_formula=True, is_vector=_is_vector(module, name))
+            for name, v in variables.items()
+        }
     found = {"weight": slot(module.weight)} if hasattr(module, "weight") else {}
     if getattr(module, "bias", None) is not None:
         found["bias"] = slot(module.bias)
@@ -187,9 +199,7 @@ def _canonical(slot: _Slot) -> npt.NDArray[Any]:
     array = slot.get()
     if slot.transposed:
         return np.ascontiguousarray(array.T)
-    if slot.of_formula and _is_per_channel(array.shape):
-        return array.reshape(-1 if array.size > 1 else ())
-    return array
+    return array.reshape(_kept_shape(slot, array.shape)) if slot.of_formula else array
 
 
 def _fitted(name: str, slot: _Slot, given: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -197,16 +207,22 @@ def _fitted(name: str, slot: _Slot, given: npt.ArrayLike) -> npt.NDArray[Any]:
     array = np.asarray(given)
     if slot.transposed:
         array = np.ascontiguousarray(array.T)
-    if slot.of_formula and array.ndim <= 1 and array.size == math.prod(kept):
-        array = array.reshape(kept if _is_per_channel(kept) else array.shape)
+    if slot.of_formula and _kept_shape(slot, array.shape) == _kept_shape(slot, kept):
+        array = array.reshape(kept)
     if array.shape != kept:
         raise ValueError(f"{name} is kept with shape {kept}, got {array.shape}")
     return array
 
 
-def _is_per_channel(shape: tuple[int, ...]) -> bool:
-    """Whether it holds one number, or one per channel: in Keras, (1, 1, channels) say."""
-    return sum(size != 1 for size in shape) <= 1
+def _kept_shape(slot: _Slot, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """PyTorch's shape of one number, or one per channel: in Keras, (1, 1, channels) say."""
+    length, each = (shape[:1], shape[1:]) if slot.is_vector else ((), shape)
+    sizes = tuple(size for size in each if size != 1)
+    return length + (sizes if len(sizes) <= 1 else each)
+
+
+def _is_vector(module: Any, name: str) -> bool:
+    return hasattr(module, "formula") and name in module.formula.vectors
 
 
 def _wide(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -1,6 +1,7 @@
 """Activation functions as NNX modules: one class for every formula, and the documents' three."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -11,7 +12,7 @@ from zeta import _modules, activations
 from zeta._backends.jax import check_input
 from zeta._call_forms import input_also_called
 from zeta._formula import Formula
-from zeta._modules import EXO, LAPLACE, SELU
+from zeta._modules import EXO, LAPLACE, SELU, Counts, Learnable
 from zeta.jax.activations import on_arrays
 
 
@@ -22,21 +23,25 @@ class Fixed(nnx.Variable[Array]):
 class FormulaModule(nnx.Module):
     """A formula as a module, its parameters fixed, learnable, or learnable per channel.
 
-    Starting values are exact, so no key is needed.
+    Starting values are exact, so no key is needed. A vector of length n has shape (n,), (n, groups)
+    or (n, channels).
 
     Args:
         formula: the formula.
         values: starting values by parameter name; the formula's defaults where left out.
-        learnable: make every parameter an ``nnx.Param``: a scalar, or one value per channel.
-        num_parameters: 1, or the number of channels for one value per channel.
+        learnable: make every parameter an ``nnx.Param``, or those that are named; None for the
+            formula's own choice, :attr:`zeta.Formula.learnable`.
+        num_parameters: how many values a parameter has: 1, the number of channels, or a divisor of
+            it for one value per group of neighbouring channels; by parameter name where they
+            differ, 1 for those left out.
         channel_dim: the dimension of the input that holds the channels; -1 in most Flax models.
         param_dtype: of the parameters.
 
     Shape: any; the output has the input's shape and dtype.
 
     Raises:
-        ValueError: num_parameters < 1, or an input whose ``channel_dim`` is missing or has
-            another size.
+        ValueError: num_parameters < 1, a vector's value of another length, or an input whose
+            ``channel_dim`` is missing or is not divisible by num_parameters.
         TypeError: an unknown parameter name, or an input that is not floating point.
 
     Example:
@@ -53,44 +58,51 @@ class FormulaModule(nnx.Module):
     def __init__(
         self,
         formula: Formula,
-        values: Mapping[str, float] | None = None,
+        values: Mapping[str, float | Sequence[float]] | None = None,
         *,
-        learnable: bool = False,
-        num_parameters: int = 1,
+        learnable: Learnable = None,
+        num_parameters: Counts = 1,
         channel_dim: int = 1,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
         if self._inputs == 1:
             _modules.check_one_input(formula, type(self).__name__)
-        shape = _modules.parameter_shape(num_parameters)
+        counts = _modules.parameter_counts(formula, num_parameters)
         self.formula = formula
-        self.learnable = learnable
+        self.learnable = _modules.which_learned(formula, learnable)
         self.num_parameters = num_parameters
         self.channel_dim = channel_dim
+        self._counts = tuple((name, count) for name, count in counts.items() if count > 1)
         _modules.check_names(self, formula, "module")
-        variable = nnx.Param if learnable else Fixed
-        is_stored = learnable or num_parameters > 1
-        for name, given in formula.bind(**(values or {})).items():
-            value = float(given)
-            stored = variable(jnp.full(shape, value, param_dtype)) if is_stored else value
-            setattr(self, name, stored)
+        learned = formula.learned(learnable)
+        for name, value in _modules.starting_values(formula, values).items():
+            if name not in learned and counts[name] == 1:
+                setattr(self, name, value)
+                continue
+            shape = _modules.parameter_shape(formula, name, counts[name])
+            start = jnp.array(value, param_dtype)
+            start = start.reshape(start.shape + (1,) * (len(shape) - start.ndim))
+            variable = nnx.Param if name in learned else Fixed
+            setattr(self, name, variable(jnp.broadcast_to(start, shape)))
 
     @input_also_called("x", "inputs")
     def __call__(self, input: Array) -> Array:
         """The formula, elementwise."""
         return on_arrays(self.formula)(input, **self.parameter_values(input))
 
-    def parameter_values(self, input: Array) -> dict[str, float | Array]:
+    def parameter_values(self, input: Array) -> dict[str, Any]:
         """Every parameter's value by name, shaped to broadcast over the input's channels."""
         stored = {name: getattr(self, name) for name in self.formula.parameters}
         values = {k: v[...] if isinstance(v, nnx.Variable) else v for k, v in stored.items()}
-        if self.num_parameters == 1:
-            return values
-        check_input(input, self.formula.name)
-        shape = _modules.channel_shape(
-            input.shape, self.channel_dim, self.num_parameters, type(self).__name__
-        )
-        return {name: value.reshape(shape) for name, value in values.items()}
+        if self._counts:
+            check_input(input, self.formula.name)
+        for name, count in self._counts:
+            shape = _modules.channel_shape(
+                input.shape, self.channel_dim, count, type(self).__name__
+            )
+            each = jnp.repeat(values[name], shape[self.channel_dim] // count, axis=-1)
+            values[name] = each.reshape(*values[name].shape[:-1], *shape)
+        return values
 
 
 class Exo(FormulaModule):
@@ -101,7 +113,8 @@ class Exo(FormulaModule):
     Args:
         alpha: sharpness of the gate.
         learnable: make alpha an ``nnx.Param``.
-        num_parameters: 1, or the number of channels for one alpha per channel.
+        num_parameters: 1, the number of channels for one alpha per channel, or a divisor of it for
+            one per group of channels.
         channel_dim: the dimension of the input that holds the channels.
         param_dtype: of the parameter.
 
@@ -124,8 +137,8 @@ class Exo(FormulaModule):
         self,
         alpha: float = EXO["alpha"],
         *,
-        learnable: bool = False,
-        num_parameters: int = 1,
+        learnable: Learnable = False,
+        num_parameters: Counts = 1,
         channel_dim: int = 1,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
@@ -146,7 +159,8 @@ class LearnableSELUVariation(FormulaModule):
 
     Args:
         lambda_, alpha, beta, gamma, omega: starting values of the five ``nnx.Param`` s.
-        num_parameters: 1, or the number of channels for five values per channel.
+        num_parameters: 1, the number of channels for five values per channel, or a divisor of it
+            for five per group of channels; by name where they differ.
         channel_dim: the dimension of the input that holds the channels.
         param_dtype: of the parameters.
 
@@ -174,7 +188,7 @@ class LearnableSELUVariation(FormulaModule):
         gamma: float = SELU["gamma"],
         omega: float = SELU["omega"],
         *,
-        num_parameters: int = 1,
+        num_parameters: Counts = 1,
         channel_dim: int = 1,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
@@ -196,8 +210,9 @@ class LaplaceActivation(FormulaModule):
     Args:
         mu: mean.
         sigma: standard deviation; not 0.
-        learnable: make mu and sigma ``nnx.Param`` s.
-        num_parameters: 1, or the number of channels for one pair per channel.
+        learnable: make mu and sigma ``nnx.Param`` s, or the one that is named.
+        num_parameters: 1, the number of channels for one pair per channel, or a divisor of it for
+            one per group of channels; by name where they differ.
         channel_dim: the dimension of the input that holds the channels.
         param_dtype: of the parameters.
 
@@ -221,8 +236,8 @@ class LaplaceActivation(FormulaModule):
         mu: float = LAPLACE["mu"],
         sigma: float = LAPLACE["sigma"],
         *,
-        learnable: bool = False,
-        num_parameters: int = 1,
+        learnable: Learnable = False,
+        num_parameters: Counts = 1,
         channel_dim: int = 1,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:

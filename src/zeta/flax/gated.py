@@ -1,6 +1,6 @@
 """A gate as an NNX module."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 from jax import Array
@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from zeta._formula import Formula
 from zeta._gated import Order, check_two_inputs
+from zeta._modules import Counts, Learnable
 from zeta.flax.activations import FormulaModule
 from zeta.jax.activations import halves, on_arrays
 
@@ -19,8 +20,7 @@ class GatedUnit(FormulaModule):
         formula: of two inputs, ``swiglu`` say.
         values: starting values by parameter name; the formula's defaults where left out.
         dim, layout, gate_first: how one array holds both; see :func:`zeta.jax.gated`.
-        learnable: make every parameter an ``nnx.Param``: a scalar, or one value per channel.
-        num_parameters: 1, or the number of the result's channels for one value per channel.
+        learnable, num_parameters: as in :class:`FormulaModule`, of the result's channels.
         channel_dim: the dimension of the result that holds the channels.
         param_dtype: of the parameters.
 
@@ -44,13 +44,13 @@ class GatedUnit(FormulaModule):
     def __init__(
         self,
         formula: Formula,
-        values: Mapping[str, float] | None = None,
+        values: Mapping[str, float | Sequence[float]] | None = None,
         *,
         dim: int = -1,
         layout: Order = "halves",
         gate_first: bool = True,
-        learnable: bool = False,
-        num_parameters: int = 1,
+        learnable: Learnable = None,
+        num_parameters: Counts = 1,
         channel_dim: int = -1,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:

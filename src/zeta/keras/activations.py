@@ -8,9 +8,12 @@ import keras
 
 from zeta import _modules, activations
 from zeta._formula import Formula
-from zeta._modules import EXO, LAPLACE, SELU
+from zeta._modules import EXO, LAPLACE, SELU, Learnable
 from zeta._selu_softmax import checked_dim
 from zeta.keras.functions import PACKAGE, evaluate, selu_softmax
+
+# One axis or several; None where a parameter has one value.
+SharedAxes = int | Sequence[int] | None
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -23,18 +26,24 @@ class FormulaLayer(keras.Layer):
     Args:
         formula: the formula, or its name in the catalogue.
         values: starting values by parameter name; the formula's defaults where left out.
-        learnable: train every parameter.
+        learnable: train every parameter, or those that are named; None for the formula's own
+            choice, :attr:`zeta.Formula.learnable`.
         shared_axes: None for one value of each parameter. Else one value per position of the
             input without its batch, except along these axes, as in ``keras.layers.PReLU``:
-            ``[1, 2]`` for one per channel of an image, ``[]`` for one per feature.
+            ``[1, 2]`` for one per channel of an image, ``[]`` for one per feature. By parameter
+            name where they differ, None for those left out.
+        groups: into how many groups of neighbours the last axis that is not shared is divided, each
+            with one value; None for a value per position.
+        defaults: other defaults for the formula, see :meth:`zeta.Formula.with_defaults`: what a
+            saved layer keeps of them.
         **kwargs: as every layer takes them, ``name`` and ``dtype`` say.
 
     Shape: any; the output has the input's shape.
 
     Raises:
         TypeError: an unknown parameter name, or an input that is not floating point.
-        ValueError: shared axes that the input lacks, or an axis of unknown size that is not
-            shared.
+        ValueError: shared axes that the input lacks, an axis of unknown size that is not
+            shared, or one that cannot be divided into so many groups.
 
     Example:
         >>> import numpy as np
@@ -51,68 +60,96 @@ class FormulaLayer(keras.Layer):
     def __init__(
         self,
         formula: Formula | str,
-        values: Mapping[str, float] | None = None,
+        values: Mapping[str, float | Sequence[float]] | None = None,
         *,
-        learnable: bool = False,
-        shared_axes: int | Sequence[int] | None = None,
+        learnable: Learnable = None,
+        shared_axes: SharedAxes | Mapping[str, SharedAxes] = None,
+        groups: int | None = None,
+        defaults: Mapping[str, float | Sequence[float]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.formula = activations.get(formula) if isinstance(formula, str) else formula
-        bound = self.formula.bind(**(values or {}))
-        self.initial_values = {name: float(value) for name, value in bound.items()}
-        self.learnable = learnable
-        self.shared_axes = None if shared_axes is None else _axes(shared_axes)
+        found = activations.get(formula) if isinstance(formula, str) else formula
+        self.formula = found.with_defaults(**defaults) if defaults else found
+        self.initial_values = _modules.starting_values(self.formula, values)
+        self.learnable = _modules.which_learned(self.formula, learnable)
+        self.shared_axes = _checked_axes(self.formula, shared_axes)
+        self.groups = _checked_groups(groups, self.shared_axes)
         if self._inputs == 1:
             _modules.check_one_input(self.formula, type(self).__name__)
         _modules.check_names(self, self.formula, "layer")
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the parameters, each at its starting value exactly."""
-        fixed = not self.learnable and self.shared_axes is None
-        shape = () if fixed else self._parameter_shape(input_shape)
+        learned = self.formula.learned(self.learnable)
+        self._repeats: dict[str, tuple[int, int]] = {}
         for name, value in self.initial_values.items():
-            if fixed:
+            shared = self._shared(name)
+            if name not in learned and shared is None:
                 setattr(self, name, value)
                 continue
+            sizes = () if shared is None else self._parameter_shape(input_shape, shared)
+            if self.groups and shared is not None:
+                sizes = self._grouped(name, sizes, shared)
             weight = self.add_weight(
                 name=name,
-                shape=shape,
-                initializer=keras.initializers.Constant(value),
-                trainable=self.learnable,
+                shape=sizes if isinstance(value, float) else (len(value), *sizes),
+                initializer=_initializer(value),
+                trainable=name in learned,
                 autocast=False,
             )
             setattr(self, name, weight)
 
-    def _parameter_shape(self, input_shape: Sequence[int | None]) -> tuple[int, ...]:
-        if self.shared_axes is None:
-            return ()
+    def _shared(self, name: str) -> list[int] | None:
+        """The axes along which the parameter has one value; None for all."""
+        if isinstance(self.shared_axes, Mapping):
+            return self.shared_axes.get(name)
+        return self.shared_axes
+
+    def _parameter_shape(
+        self, input_shape: Sequence[int | None], shared: list[int]
+    ) -> tuple[int, ...]:
         rank = len(input_shape)
-        if missing := [axis for axis in self.shared_axes if not 1 <= axis < rank]:
+        if missing := [axis for axis in shared if not 1 <= axis < rank]:
             raise ValueError(
                 f"{self.name}: shared_axes {missing[0]} is no axis of an input of shape "
                 f"{tuple(input_shape)} beside the batch; accepted: 1 to {rank - 1}"
             )
-        sizes = [1 if i in self.shared_axes else input_shape[i] for i in range(1, rank)]
+        sizes = [1 if i in shared else input_shape[i] for i in range(1, rank)]
         if None in sizes:
             axis = sizes.index(None) + 1
             raise ValueError(
                 f"{self.name}: axis {axis} of the input's shape {tuple(input_shape)} has no fixed "
                 f"size; add it to shared_axes"
             )
-        self.input_spec = keras.InputSpec(
-            ndim=rank, axes={i: s for i, s in enumerate(sizes, 1) if i not in self.shared_axes}
-        )
+        known = self.input_spec.axes if self.input_spec else {}
+        axes = {i: s for i, s in enumerate(sizes, 1) if i not in shared}
+        self.input_spec = keras.InputSpec(ndim=rank, axes=known | axes)
         return tuple(size for size in sizes if size is not None)
+
+    def _grouped(self, name: str, sizes: tuple[int, ...], shared: list[int]) -> tuple[int, ...]:
+        """The sizes with one value per group, and how often each will be repeated."""
+        free = [i for i in range(len(sizes)) if i + 1 not in shared]
+        if not free or sizes[free[-1]] % self.groups:
+            size = f"axis {free[-1] + 1} of size {sizes[free[-1]]}" if free else "no axis"
+            raise ValueError(f"{self.name}: {size} cannot be divided into {self.groups} groups")
+        axis = free[-1]
+        place = axis + (name in self.formula.vectors)
+        self._repeats[name] = sizes[axis] // self.groups, place
+        return (*sizes[:axis], self.groups, *sizes[axis + 1 :])
 
     def call(self, inputs: Any) -> Any:
         """The formula, elementwise."""
         return evaluate(self.formula, (inputs,), self.parameter_values())
 
     def parameter_values(self) -> dict[str, Any]:
-        """Every parameter's value by name: a number or a variable."""
-        return {name: getattr(self, name) for name in self.initial_values}
+        """Every parameter's value by name: a number, a variable or a tensor."""
+        values = {name: getattr(self, name) for name in self.initial_values}
+        repeated = {
+            k: keras.ops.repeat(values[k], n, axis) for k, (n, axis) in self._repeats.items()
+        }
+        return values | repeated
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The input's."""
@@ -127,23 +164,67 @@ class FormulaLayer(keras.Layer):
         return super().get_config() | self._arguments()
 
     def _arguments(self) -> dict[str, Any]:
-        if (activations.CATALOGUE | activations.GATES).get(self.formula.name) is not self.formula:
+        known = (activations.CATALOGUE | activations.GATES).get(self.formula.name)
+        if known is not (self.formula._origin or self.formula):
             kind = "FormulaLayer" if self._inputs == 1 else "GatedUnit"
             raise ValueError(
                 f"{self.formula!r} is not in zeta's catalogue, so a {kind} of it cannot be "
                 f"saved; derive a layer from {kind} that passes the formula on"
             )
+        others = {} if known is self.formula else {"defaults": dict(self.formula.parameters)}
         return {
             "formula": self.formula.name,
             "values": self.initial_values,
-            "learnable": self.learnable,
-            "shared_axes": self.shared_axes,
-        }
+            **others,
+        } | self._options()
+
+    def _options(self) -> dict[str, Any]:
+        groups = {} if self.groups is None else {"groups": self.groups}
+        return {"learnable": self.learnable, "shared_axes": self.shared_axes, **groups}
 
 
-def _axes(shared_axes: int | Sequence[int]) -> list[int]:
-    axes = shared_axes if isinstance(shared_axes, Iterable) else [shared_axes]
+def _checked_axes(
+    formula: Formula, given: SharedAxes | Mapping[str, SharedAxes]
+) -> list[int] | dict[str, list[int]] | None:
+    if not isinstance(given, Mapping):
+        return _axes(given)
+    if unknown := [name for name in given if name not in formula.parameters]:
+        raise TypeError(
+            f"{formula.name}: shared_axes has {unknown[0]!r}, which is not a parameter; "
+            f"it has {', '.join(formula.parameters) or 'none'}"
+        )
+    found = {name: _axes(axes) for name, axes in given.items()}
+    return {name: axes for name, axes in found.items() if axes is not None}
+
+
+def _axes(given: SharedAxes) -> list[int] | None:
+    if given is None:
+        return None
+    axes = given if isinstance(given, Iterable) else [given]
     return [operator.index(axis) for axis in axes]
+
+
+def _checked_groups(groups: int | None, shared_axes: Any) -> int | None:
+    if groups is None:
+        return None
+    if operator.index(groups) < 1 or shared_axes is None:
+        raise ValueError(
+            f"groups must be at least 1, with shared_axes beside it, got {groups} and {shared_axes}"
+        )
+    return operator.index(groups)
+
+
+def _initializer(value: float | tuple[float, ...]) -> Any:
+    """Of one number everywhere, or of a vector's along the first axis."""
+    if isinstance(value, float):
+        return keras.initializers.Constant(value)
+
+    def rows(shape: tuple[int, ...], dtype: Any = None) -> Any:
+        numbers = keras.ops.convert_to_tensor(value, dtype=dtype)
+        column = keras.ops.reshape(numbers, (-1,) + (1,) * (len(shape) - 1))
+        return column * keras.ops.ones(shape, dtype)
+
+    return rows
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -157,6 +238,7 @@ class Exo(FormulaLayer):
         learnable: train alpha.
         shared_axes: None for one alpha; else as :class:`FormulaLayer` has it, ``[1, 2]`` for one
             alpha per channel of an image.
+        groups: as :class:`FormulaLayer` has it.
         **kwargs: as every layer takes them.
 
     Shape: any; the output has the input's shape.
@@ -180,8 +262,9 @@ class Exo(FormulaLayer):
         self,
         alpha: float = EXO["alpha"],
         *,
-        learnable: bool = False,
-        shared_axes: int | Sequence[int] | None = None,
+        learnable: Learnable = False,
+        shared_axes: SharedAxes | Mapping[str, SharedAxes] = None,
+        groups: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -189,12 +272,12 @@ class Exo(FormulaLayer):
             {"alpha": alpha},
             learnable=learnable,
             shared_axes=shared_axes,
+            groups=groups,
             **kwargs,
         )
 
     def _arguments(self) -> dict[str, Any]:
-        options = {"learnable": self.learnable, "shared_axes": self.shared_axes}
-        return self.initial_values | options
+        return self.initial_values | self._options()
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -205,7 +288,7 @@ class LearnableSELUVariation(FormulaLayer):
 
     Args:
         lambda_, alpha, beta, gamma, omega: starting values of the five parameters.
-        shared_axes: None for one value of each; else as :class:`FormulaLayer` has it.
+        shared_axes, groups: as :class:`FormulaLayer` has them.
         **kwargs: as every layer takes them.
 
     Shape: any; the output has the input's shape.
@@ -233,7 +316,8 @@ class LearnableSELUVariation(FormulaLayer):
         gamma: float = SELU["gamma"],
         omega: float = SELU["omega"],
         *,
-        shared_axes: int | Sequence[int] | None = None,
+        shared_axes: SharedAxes | Mapping[str, SharedAxes] = None,
+        groups: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -241,11 +325,14 @@ class LearnableSELUVariation(FormulaLayer):
             {"lambda_": lambda_, "alpha": alpha, "beta": beta, "gamma": gamma, "omega": omega},
             learnable=True,
             shared_axes=shared_axes,
+            groups=groups,
             **kwargs,
         )
 
     def _arguments(self) -> dict[str, Any]:
-        return self.initial_values | {"shared_axes": self.shared_axes}
+        options = self._options()
+        del options["learnable"]
+        return self.initial_values | options
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -258,7 +345,7 @@ class LaplaceActivation(FormulaLayer):
         mu: mean.
         sigma: standard deviation; not 0.
         learnable: train mu and sigma.
-        shared_axes: None for one pair; else as :class:`FormulaLayer` has it.
+        shared_axes, groups: as :class:`FormulaLayer` has them.
         **kwargs: as every layer takes them.
 
     Shape: any; the output has the input's shape.
@@ -282,8 +369,9 @@ class LaplaceActivation(FormulaLayer):
         mu: float = LAPLACE["mu"],
         sigma: float = LAPLACE["sigma"],
         *,
-        learnable: bool = False,
-        shared_axes: int | Sequence[int] | None = None,
+        learnable: Learnable = False,
+        shared_axes: SharedAxes | Mapping[str, SharedAxes] = None,
+        groups: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -291,6 +379,7 @@ class LaplaceActivation(FormulaLayer):
             {"mu": mu, "sigma": sigma},
             learnable=learnable,
             shared_axes=shared_axes,
+            groups=groups,
             **kwargs,
         )
 
@@ -300,8 +389,7 @@ class LaplaceActivation(FormulaLayer):
         return evaluate(self.formula, (inputs,), values)
 
     def _arguments(self) -> dict[str, Any]:
-        options = {"learnable": self.learnable, "shared_axes": self.shared_axes}
-        return self.initial_values | options
+        return self.initial_values | self._options()
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

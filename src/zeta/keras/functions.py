@@ -65,7 +65,8 @@ def on_tensors(formula: Formula) -> Callable[..., Any]:
     @functools.wraps(formula, updated=())
     def function(*args: Any, **kwargs: Any) -> Any:
         inputs, parameters = formula.arguments(*args, **kwargs)
-        if any(isinstance(value, KerasTensor) for value in (*inputs, *parameters.values())):
+        values = (*inputs, *formula.members(parameters))
+        if any(isinstance(value, KerasTensor) for value in values):
             return Elementwise(formula.name)(*inputs, **parameters)
         return evaluate(formula, inputs, parameters)
 
@@ -125,7 +126,10 @@ def halves(
 
 def evaluate(formula: Formula, inputs: Iterable[Any], parameters: Mapping[str, Any]) -> Any:
     """The formula on tensors of Keras's backend; parameters may be variables."""
-    tensors = {name: as_tensor(value) for name, value in parameters.items()}
+    tensors = {
+        name: tuple(map(as_tensor, value)) if isinstance(value, tuple) else as_tensor(value)
+        for name, value in parameters.items()
+    }
     return formula(*map(ops.convert_to_tensor, inputs), **tensors)
 
 

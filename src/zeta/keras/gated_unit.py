@@ -7,7 +7,8 @@ import keras
 
 from zeta._formula import Formula
 from zeta._gated import Order, check_two_inputs, checked_dim, half_shape
-from zeta.keras.activations import FormulaLayer
+from zeta._modules import Learnable
+from zeta.keras.activations import FormulaLayer, SharedAxes
 from zeta.keras.functions import PACKAGE, evaluate, halves
 
 Shape = tuple[int | None, ...]
@@ -21,9 +22,8 @@ class GatedUnit(FormulaLayer):
         formula: of two inputs, or its name in the catalogue, "swiglu" say.
         values: starting values by parameter name; the formula's defaults where left out.
         dim, layout, gate_first: how one tensor holds both; see :func:`zeta.keras.gated`.
-        learnable: train every parameter.
-        shared_axes: None for one value of each parameter; else as :class:`FormulaLayer` has it,
-            along the axes of the result.
+        learnable: as in :class:`FormulaLayer`.
+        shared_axes, groups: as :class:`FormulaLayer` has them, along the axes of the result.
         **kwargs: as every layer takes them, ``name`` and ``dtype`` say.
 
     Shape: (…, 2·n, …) or twice (…, n, …); the output is (…, n, …).
@@ -47,16 +47,18 @@ class GatedUnit(FormulaLayer):
     def __init__(
         self,
         formula: Formula | str,
-        values: Mapping[str, float] | None = None,
+        values: Mapping[str, float | Sequence[float]] | None = None,
         *,
         dim: int = -1,
         layout: Order = "halves",
         gate_first: bool = True,
-        learnable: bool = False,
-        shared_axes: int | Sequence[int] | None = None,
+        learnable: Learnable = None,
+        shared_axes: SharedAxes | Mapping[str, SharedAxes] = None,
+        groups: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(formula, values, learnable=learnable, shared_axes=shared_axes, **kwargs)
+        options: dict[str, Any] = {"shared_axes": shared_axes, "groups": groups, **kwargs}
+        super().__init__(formula, values, learnable=learnable, **options)
         check_two_inputs(self.formula)
         self.dim, self.layout, self.gate_first = dim, layout, gate_first
 
