@@ -68,20 +68,17 @@ def parameter_counts(formula: Formula, num_parameters: Counts) -> dict[str, int]
         TypeError: the name of no parameter.
         ValueError: a number below 1.
     """
-    counts = dict.fromkeys(formula.parameters, 1)
-    given = num_parameters
-    if not isinstance(given, Mapping):
-        given = dict.fromkeys(counts, given) or {"": given}
-    elif unknown := [name for name in given if name not in counts]:
+    given = num_parameters if isinstance(num_parameters, Mapping) else {}
+    if unknown := [name for name in given if name not in formula.parameters]:
         raise TypeError(
             f"{formula.name}: num_parameters has {unknown[0]!r}, which is not a parameter; "
-            f"it has {', '.join(counts) or 'none'}"
+            f"it has {', '.join(formula.parameters) or 'none'}"
         )
-    for name, count in given.items():
+    every = 1 if isinstance(num_parameters, Mapping) else num_parameters
+    for count in (every, *given.values()):
         if operator.index(count) < 1:
             raise ValueError(f"num_parameters must be at least 1, got {count}")
-        counts[name] = operator.index(count)
-    return counts
+    return dict.fromkeys(formula.parameters, every) | dict(given)
 
 
 def parameter_shape(formula: Formula, name: str, count: int) -> tuple[int, ...]:
