@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from zeta import activations
+from zeta._modules import is_trained
 from zeta.evaluate import Settings, Trial, TrialKey
 from zeta.evaluate.progress import Silent
-from zeta._modules import is_trained
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
 

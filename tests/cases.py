@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from mpmath.libmp import from_pickable, to_pickable
 
-from zeta import activations
+from zeta import activations, formula
 from zeta._formula import Formula
 
 FORMULAS = list(activations.CATALOGUE.values())
@@ -47,6 +47,23 @@ LIMITS = {
     "hardswish": (0.0, math.inf),
     "squared_relu": (0.0, math.inf),
 }
+
+
+@formula(
+    numerator=(0.02, 0.5, 0.3, 0.1, 0.02, 0.01),
+    denominator=(0.1, 0.2, -0.05, 0.02),
+    learnable=True,
+)
+def rational(x, numerator, denominator):
+    """P(x) / (1 + |x·Q(x)|), a formula of two vectors."""
+    return _polynomial(x, numerator) * (1 / (1 + abs(x * _polynomial(x, denominator))))
+
+
+def _polynomial(x, coefficients):
+    value = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        value = value * x + coefficient
+    return value
 
 
 def name(value) -> str:

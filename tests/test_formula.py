@@ -12,7 +12,7 @@ import sympy
 import torch
 
 import zeta.math as zm
-from cases import FORMULAS, name
+from cases import FORMULAS, name, rational
 from zeta import Formula, activations, formula
 from zeta._backends import jax, numpy, torch_plain
 from zeta._errors import NoResultError
@@ -252,6 +252,72 @@ def test_other_defaults():
         activations.softcap.with_defaults(top=1.0)
     with pytest.raises(ValueError, match="the default of 'cap' must be finite"):
         activations.softcap.with_defaults(cap=math.inf)
+
+
+ONES, TWOS = (1.0,) * 6, (2.0,) * 4
+
+
+def test_a_vector_is_a_tuple_in_the_body_and_follows_everywhere():
+    assert repr(rational).endswith("denominator=(0.1, 0.2, -0.05, 0.02))")
+    assert rational.scalars[5:7] == ("numerator_5", "denominator_0")
+    assert rational.learnable == tuple(rational.parameters) == ("numerator", "denominator")
+    assert rational.latex(derivative="numerator_1").startswith(r"\frac{x}{")
+    assert rational.latex(derivative="numerator_1").count(r"\mathrm{denominator}_{3}") == 1
+    expected = 6 / (1 + 8)
+    assert rational(1.0, ONES, [*TWOS]) == pytest.approx(expected)
+    assert rational.reference(1, numerator=ONES, denominator=TWOS) == pytest.approx(expected)
+    for make in (np.array, torch.tensor, jnp.array):
+        x, ones = make([1.0, 0.0]), make(ONES)
+        per_channel = ones[:, None] * make([1.0, 3.0])
+        mixed = (*ONES[:5], make([1.0, 1.0]))
+        for numerator, last in ((ones, 1), (per_channel, 3), (mixed, 1)):
+            y = np.asarray(rational(x, numerator, TWOS))
+            np.testing.assert_allclose(y, [expected, last], rtol=1e-6)
+    y = rational.softmax(torch.tensor([1.0, 0.0]), torch.tensor(ONES), TWOS)
+    assert y[0].item() == pytest.approx(1 / (1 + math.exp(1 - expected)))
+
+
+def test_other_defaults_may_have_another_length():
+    smaller = rational.with_defaults(numerator=(0.0, 1.0), denominator=(1.0,))
+    assert smaller.scalars == ("numerator_0", "numerator_1", "denominator_0")
+    again = pickle.loads(pickle.dumps(smaller))
+    x = torch.linspace(-2, 2, 9)
+    torch.testing.assert_close(again(x), x / (1 + x.abs()))
+    assert again.learnable == rational.learnable
+
+
+def test_wrong_vectors_are_named():
+    x = torch.randn(4, 3)
+    for value, error, message in (
+        (1.0, TypeError, "numerator must be a tuple of 6 numbers or tensors, or one array .* 1.0"),
+        (ONES[1:], ValueError, "numerator must have length 6, got 5"),
+        (torch.ones(5), ValueError, r"must have length 6 in its first dimension, .* \(5,\)"),
+        (torch.ones(()), ValueError, r"must have length 6 in its first dimension, got shape \(\)"),
+        (torch.ones(6, 4), ValueError, r"each number of numerator of shape \(4,\) does not broad"),
+        ((*ONES[1:], torch.ones(4)), ValueError, r"each number of numerator of shape \(4,\) does"),
+        ((*ONES[2:], torch.ones(3), torch.ones(4, 1, 2)), ValueError, r"numerator\[5\] of shape"),
+        ((*ONES[1:], "1"), TypeError, r"numerator\[5\] must be a number or .*, got str"),
+    ):
+        with pytest.raises(error, match=message):
+            rational(x, value)
+    for defaults, error, message in (
+        ({"c": ()}, ValueError, "the default of 'c' must have at least one number"),
+        ({"c": (1.0, "2")}, TypeError, r"the default of 'c\[1\]' must be a number, got '2'"),
+        ({"c": (math.inf,)}, ValueError, r"the default of 'c\[0\]' must be finite"),
+    ):
+        with pytest.raises(error, match=message):
+            formula(**defaults)(lambda x, c: x)
+    with pytest.raises(TypeError, match="'c_0' is the name of a number of 'c'"):
+        formula(c=(1.0,), c_0=2.0)(lambda x, c, c_0: x)
+
+
+def test_which_parameters_are_learned():
+    assert formula(a=1.0, b=2.0, learnable=["b"])(lambda x, a, b: x).learnable == ("b",)
+    assert swish.learnable == ()
+    with pytest.raises(TypeError, match="learnable='b' is not a parameter; it has a"):
+        formula(a=1.0, learnable="b")(lambda x, a: x)
+    with pytest.raises(TypeError, match="'learnable' says which parameters are trained"):
+        formula(learnable=1.0)(lambda x, learnable: x)
 
 
 @pytest.mark.parametrize("logs", [False, True])

@@ -37,17 +37,15 @@ def joined(formula: Formula, parameters: dict[str, Any], x: Tensor) -> dict[str,
 
 
 def _stacked(vector: tuple[Any, ...], x: Tensor) -> Any:
-    """The tuple itself where it holds no tensors, or some that do not fit together."""
-    tensors = [value for value in vector if isinstance(value, Tensor)]
-    if not tensors or any(isinstance(v, tuple | list) for v in vector):
+    """The tuple itself where it holds no tensor, or what does not fit together."""
+    first = next((value for value in vector if isinstance(value, Tensor)), None)
+    if first is None:
         return vector
-    device, dtype = tensors[0].device, compute_dtype(x.dtype)
-    each = [
-        v if isinstance(v, Tensor) else torch.tensor(v, device=device, dtype=dtype) for v in vector
-    ]
+    like: dict[str, Any] = {"device": first.device, "dtype": compute_dtype(x.dtype)}
     try:
+        each = [v if isinstance(v, Tensor) else torch.tensor(v, **like) for v in vector]
         return torch.stack(torch.broadcast_tensors(*each))
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError):  # the tuple's check says what is wrong
         return vector
 
 
