@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from cases import DTYPES, FORMULAS, name
+from cases import DTYPES, FORMULAS, name, rational
 from zeta import activations, formula
 from zeta._backends.torch_plain import evaluate_plain
 from zeta._formula import Formula
 from zeta.kernels import compiler, cpu, native, softmax
-from zeta.math import piecewise, tanh
+from zeta.math import expm1, piecewise, tanh
 
 LSELU = activations.learnable_selu_variation
 
@@ -307,6 +307,99 @@ def test_a_question_about_all_of_x_at_once_names_what_to_write(function):
     message = r"formula '<lambda>' asks of all of x .* zeta\.math\.maximum\(x, 0\) for max\(x, 0\)"
     with pytest.raises(TypeError, match=message):
         question(torch.randn(3))
+
+
+def vectors(*shape, dtype=torch.float32):
+    """The rational function's, their numbers scalars or of this shape."""
+    spread = torch.linspace(0.5, 1.5, math.prod(shape)).view(shape)
+    for numbers in rational.parameters.values():
+        column = torch.tensor(numbers).view(-1, *[1] * len(shape))
+        yield (column * spread).to(dtype).requires_grad_()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((), torch.float32),
+        ((6, 1, 1), torch.float32),
+        ((5,), torch.float32),
+        ((6, 1, 1), torch.bfloat16),
+        ((), torch.float64),
+    ],
+)
+def test_vectors_are_one_tensor_with_one_gradient(shape, dtype):
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    x = torch.randn(3, 6, 4, 5).to(dtype).requires_grad_()
+    tensors = [x, *vectors(*shape, dtype=wide)]
+    y = rational(*tensors)
+    plain = evaluate_plain(rational, x, rational.bind(*tensors[1:]))
+    upstream = torch.randn_like(x)
+    assert is_fused(y)
+    torch.testing.assert_close(y, plain)
+    found = torch.autograd.grad(y, tensors, upstream)
+    expected = torch.autograd.grad(plain, tensors, upstream)
+    for gradient, other, tensor in zip(found, expected, tensors, strict=True):
+        assert (gradient.shape, gradient.dtype) == (tensor.shape, tensor.dtype)
+        # Of x in bfloat16 a rounding apart, where the slope is a sum that cancels.
+        rounding = 2 * torch.finfo(dtype).eps if tensor is x else 2e-5
+        torch.testing.assert_close(gradient, other, rtol=rounding, atol=rounding)
+
+
+def test_a_vector_as_a_tuple_strided_and_twice_differentiable():
+    x = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    numerator, denominator = vectors(dtype=torch.float64)
+    pair = torch.stack([denominator, denominator], 1)[:, 0]
+    expected = rational(x, numerator, denominator)
+    torch.testing.assert_close(rational(x, tuple(numerator.unbind()), pair), expected)
+    mixed = (*rational.parameters["numerator"][:5], numerator[5])
+    gradient = torch.autograd.grad(rational(x, mixed, denominator).sum(), numerator)[0]
+    whole = torch.autograd.grad(rational(x, numerator, denominator).sum(), numerator)[0]
+    torch.testing.assert_close(gradient, whole * torch.tensor([0.0, 0, 0, 0, 0, 1]).double())
+    small = (x[:2], numerator, denominator)
+    assert torch.autograd.gradgradcheck(rational, small)
+
+
+def test_an_unwanted_vectors_gradient_is_not_formed():
+    x, (numerator, denominator) = torch.randn(9), vectors()
+    y = rational(x, numerator.detach(), denominator)
+    (found,) = torch.autograd.grad(y.sum(), denominator)
+    plain = evaluate_plain(rational, x, rational.bind(numerator.detach(), denominator))
+    torch.testing.assert_close(found, torch.autograd.grad(plain.sum(), denominator)[0])
+
+
+def xielu_like(x, alpha, beta):
+    return beta * x + piecewise(
+        x, positive=lambda x: alpha * x * x, otherwise=lambda x: alpha * (expm1(x) - x)
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (4, 1)])
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(3, 4, 5),
+        torch.randn(3, 5, 4).mT,
+        torch.randn(4, 10)[:, ::2],
+        torch.randn(2, 4, 3, 5).permute(0, 2, 1, 3),
+    ],
+    ids=["dense", "transposed", "strided", "heads"],
+)
+def test_float32_parameters_beside_bfloat16(x, shape):
+    """xIELU's case: no rounding but the last, sums in float32, whatever the rank and strides."""
+    f = formula(alpha=0.8, beta=0.5)(xielu_like)
+    x = x.bfloat16().requires_grad_()
+    parameters = [torch.full(shape, v, requires_grad=True) for v in (0.8123, 0.5017)]
+    upstream = torch.randn_like(x)
+    y = f(x, *parameters)
+    assert y.dtype == torch.bfloat16
+    exact = f(x.double(), *(p.double() for p in parameters))
+    torch.testing.assert_close(y.double(), exact, rtol=2**-8, atol=1e-6)  # half a unit
+    found = torch.autograd.grad(y, [x, *parameters], upstream)
+    wide = torch.autograd.grad(exact, [x, *parameters], upstream.double())
+    assert [g.dtype for g in found] == [torch.bfloat16, torch.float32, torch.float32]
+    for gradient, other in zip(found[1:], wide[1:], strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[0].double(), wide[0].double(), rtol=2**-7, atol=1e-6)
 
 
 def test_any_number_of_parameters():

@@ -53,7 +53,7 @@ def run_backward(f, x, parameters, upstream, layout=None):
     return [
         dx,
         *(
-            in_shape(s, p, layout)
+            in_shape(s[None], p, layout)
             for s, p in zip(sums if parameters else (), parameters, strict=True)
         ),
     ]

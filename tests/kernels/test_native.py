@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from cases import DTYPES, FORMULAS, name
+from cases import DTYPES, FORMULAS, name, rational
 from zeta.activations import GATES, exo, laplace, learnable_selu_variation, swiglu
 from zeta.kernels import compiler, cpu, dispatch, native
 from zeta.ops import gated
@@ -80,6 +80,15 @@ def test_a_gradient_that_nobody_asks_for_is_not_formed():
     y = exo(x, alpha)
     only = torch.autograd.grad(y.sum(), alpha, retain_graph=True)[0]
     torch.testing.assert_close(torch.autograd.grad(y.sum(), [x, alpha])[1], only, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wanted", [(1, 1, 1), (0, 1, 0), (1, 0, 1)])
+def test_vectors(wanted, by_python):
+    tensors = [torch.randn(9, 500), *map(torch.tensor, rational.parameters.values())]
+    tensors[2] = tensors[2].view(4, 1, 1)
+    tensors = [t.requires_grad_(bool(want)) for t, want in zip(tensors, wanted, strict=True)]
+    assert_same(differentiated(rational, tensors, torch.randn(9, 500)), by_python)
+    assert_same(differentiated(rational, [tensors[0].detach().requires_grad_()]), by_python)
 
 
 @pytest.mark.parametrize("layout", ["halves", "interleaved"])

@@ -26,6 +26,12 @@ SIZE = 2**14
 ROWS, CHANNELS = SIZE // 64, 64
 
 
+@formula(heights=(1.05, 0.1), widths=(1.67, 2.0))
+def vector_waves(x, heights, widths):
+    """As costly, of vectors."""
+    return heights[0] * tanh(widths[0] * x) + heights[1] * sin(widths[1] * x)
+
+
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """A size that counts as large; nothing that was compiled for another one."""
@@ -73,6 +79,14 @@ CASES = {
     "channels last": lambda: (waves, images(), learned((CHANNELS, 1, 1))),
     "strided": lambda: (activations.gelu, strided(), []),
     "parameters alone": lambda: (waves, torch.randn(SIZE), learned()),
+    "vectors": lambda: (
+        vector_waves,
+        torch.randn(ROWS, CHANNELS),
+        [torch.rand(2, requires_grad=True), torch.rand(2, CHANNELS, requires_grad=True)],
+    ),
+    "vector and numbers": lambda: (
+        vector_waves, torch.randn(SIZE), [torch.rand(2, requires_grad=True), (1.5, 2.5)],
+    ),
     "gate": lambda: (activations.geglu, torch.randn(SIZE), [torch.randn(SIZE, requires_grad=True)]),
 }  # fmt: skip
 
@@ -262,6 +276,11 @@ def test_another_process_finds_the_formula(monkeypatch):
     name = registered(activations.exo)
     monkeypatch.setattr(operator, "_calls", {})
     torch.testing.assert_close(torch.ops.zeta.activation([x], name), activations.exo(x))
+    longer = vector_waves.with_defaults(heights=(1.0, 0.1, 0.5))
+    assert registered(longer) != registered(vector_waves)
+    name_of_longer = registered(longer)
+    monkeypatch.setattr(operator, "_calls", {})
+    torch.testing.assert_close(torch.ops.zeta.activation([x], name_of_longer), longer(x))
     changed = Formula(lambda x, alpha: alpha * tanh(x), {"alpha": 1.0})
     monkeypatch.setattr(operator, "_calls", {})
     monkeypatch.setattr(activations, "exo", changed)
