@@ -10,6 +10,7 @@ from flax import nnx
 import zeta.flax
 import zeta.keras
 import zeta.nn
+from cases import rational
 from zeta import convert
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
@@ -22,6 +23,12 @@ CASES = {
         "LearnableSELUVariation",
         {"num_parameters": 3, "channel_dim": -1},
         {"shared_axes": []},
+    ),
+    "vectors": ("FormulaModule", {"formula": rational}, {"formula": rational}),
+    "vectors per channel": (
+        "FormulaModule",
+        {"formula": rational, "num_parameters": 3, "channel_dim": -1},
+        {"formula": rational, "shared_axes": [], "groups": 3},
     ),
     "separate": ("MixtureOfSoftmaxes", {"num_mixtures": 2, "input_size": 3, "num_classes": 5}, {}),
     "shared": (
@@ -43,7 +50,8 @@ def twins(case):
     cls, options, of_keras = CASES[case]
     rngs = {"rngs": nnx.Rngs(0)} if cls == "MixtureOfSoftmaxes" else {}
     channels = {k: v for k, v in options.items() if k not in ("num_parameters", "channel_dim")}
-    layer = getattr(zeta.keras, cls)(**channels, **of_keras)
+    keras_cls = {"FormulaModule": "FormulaLayer"}.get(cls, cls)
+    layer = getattr(zeta.keras, keras_cls)(**channels | of_keras)
     layer.build(X.shape)
     return {
         "torch": getattr(zeta.nn, cls)(**options),

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
 import zeta.jax
 import zeta.nn
-from cases import FORMULAS, name
+from cases import FORMULAS, name, rational
 from zeta import activations, formula
 from zeta.flax import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation, SELUSoftmax
 
@@ -80,6 +81,26 @@ def test_fixed_parameters_are_not_trained():
 @pytest.mark.parametrize("f", FORMULAS, ids=name)
 def test_every_formula_is_a_module(f):
     np.testing.assert_array_equal(FormulaModule(f)(X), getattr(zeta.jax, f.name)(X))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_vectors_and_groups_are_pytorchs(groups):
+    """Half of the parameters learned, one value per group of channels: values and gradients."""
+    options = {"learnable": "numerator", "num_parameters": groups, "channel_dim": -1}
+    module, twin = FormulaModule(rational, **options), rational.module(**options)
+    assert set(nnx.to_pure_dict(nnx.state(module, nnx.Param))) == {"numerator"}
+    scales = jnp.linspace(0.5, 1.5, 6 * groups).reshape(module.numerator.shape)
+    module.numerator[...] *= scales
+    with torch.no_grad():
+        twin.numerator *= torch.tensor(np.asarray(scales))
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    np.testing.assert_allclose(module(x), twin(torch.tensor(x)).detach(), rtol=1e-4, atol=1e-5)
+    gradients = nnx.grad(lambda module: module(x).sum())(module)
+    twin(torch.tensor(x)).sum().backward()
+    found = nnx.to_pure_dict(gradients)["numerator"]
+    np.testing.assert_allclose(found, twin.numerator.grad, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"expected 3 channels .* of groups, a multiple"):
+        FormulaModule(rational, num_parameters=3, channel_dim=-1)(x)
 
 
 def test_values_given_to_laplaces_call_win():

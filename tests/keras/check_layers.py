@@ -12,6 +12,7 @@ from keras import ops
 from keras.src import testing
 
 import zeta.keras
+from cases import rational
 from zeta import activations, formula
 
 ONE_EACH = {"Exo": 1, "LearnableSELUVariation": 5, "LaplaceActivation": 2}
@@ -102,6 +103,55 @@ def test_one_parameter_per_channel_as_prelu_has_them():
         np.testing.assert_allclose(y[..., channel], expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="expected axis 3"):
         layer(x[..., :2])
+
+
+def test_groups_share_and_some_parameters_alone_are_learned():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    options = {"learnable": ["mu"], "shared_axes": {"mu": [1]}, "groups": 2}
+    layer = zeta.keras.FormulaLayer("laplace", **options)
+    layer.build(x.shape)
+    assert [(v.name, v.shape) for v in layer.trainable_variables] == [("mu", (1, 2))]
+    assert not layer.non_trainable_variables
+    layer.mu.assign(np.array([[0.1, 0.9]], "float32"))
+    y = ops.convert_to_numpy(layer(x))
+    for group, mu in enumerate((0.1, 0.9)):
+        part = x[..., 2 * group : 2 * group + 2]
+        expected = activations.laplace(part, mu)
+        found = y[..., 2 * group : 2 * group + 2]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    config = json.loads(json.dumps(layer.get_config()))
+    again = zeta.keras.FormulaLayer.from_config(config)
+    assert (again.learnable, again.shared_axes, again.groups) == (("mu",), {"mu": [1]}, 2)
+    for wrong, error, message in (
+        ({"groups": 2}, ValueError, "groups must be at least 1, with shared_axes beside it"),
+        ({"shared_axes": {"nu": 1}}, TypeError, "shared_axes has 'nu', which is not a parameter"),
+        ({"learnable": "nu"}, TypeError, "learnable='nu' is not a parameter; it has mu, sigma"),
+    ):
+        with pytest.raises(error, match=message):
+            zeta.keras.FormulaLayer("laplace", **wrong)
+    with pytest.raises(ValueError, match="axis 2 of size 4 cannot be divided into 3 groups"):
+        zeta.keras.FormulaLayer("laplace", shared_axes=1, groups=3).build(x.shape)
+
+
+def test_a_vector_is_saved_with_its_length(monkeypatch, tmp_path):
+    monkeypatch.setitem(activations.CATALOGUE, "rational", rational)
+    monkeypatch.setitem(activations._ALL, "rational", rational)
+    shorter = rational.with_defaults(numerator=(0.0, 1.0))
+    layers = [
+        zeta.keras.FormulaLayer(rational, {"denominator": [1, 2, 3, 4]}, learnable="numerator"),
+        zeta.keras.FormulaLayer(shorter, shared_axes=[1], groups=2),
+    ]
+    model = keras.Sequential([keras.Input((3, 4)), *layers])
+    assert [v.shape for v in model.trainable_variables] == [(6,), (2, 1, 2), (4, 1, 2)]
+    start = ops.convert_to_numpy(layers[1].denominator.value)
+    np.testing.assert_array_equal(start[:, 0, 1], np.float32(rational.parameters["denominator"]))
+    x = np.random.default_rng(0).normal(size=(8, 3, 4)).astype("float32")
+    model.compile("sgd", "mse")
+    model.fit(x, np.ones_like(x), verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert again.layers[1].formula.parameters["numerator"] == (0.0, 1.0)
 
 
 def test_shared_axes_are_any_integers_and_are_saved_as_a_list():

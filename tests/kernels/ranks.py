@@ -45,10 +45,13 @@ def main(kind: str, rank: int, file: str) -> None:
 def check(kind: str, rank: int) -> None:
     torch.manual_seed(0)
     scalar, channels = LearnableSELUVariation(), LearnableSELUVariation(num_parameters=8)
-    exo = Exo(learnable=True)
+    # FSDP2 shards no 0-d parameter: one of shape (1,) it does, or it is left whole, and reduced by
+    # hand.
+    shape = (1,) if kind == "fsdp2" else ()
+    exo = Exo(learnable=True, shape=shape)
     gate = GatedUnit(activations.swiglu_oai, learnable=True, num_parameters=4)
     gated_linear = ActivatedLinear(4, 8, activations.swiglu)
-    linear = ActivatedLinear(8, 8, activations.exo, learnable=True)
+    linear = ActivatedLinear(8, 8, activations.exo, learnable=True, shape=shape)
     network = nn.Sequential(
         *(nn.Linear(4, 8), channels, exo, Gated(), nn.Linear(8, 8), gate, nn.Linear(4, 8)),
         *(gated_linear, linear, scalar),
@@ -60,12 +63,8 @@ def check(kind: str, rank: int) -> None:
     if kind == "ddp":
         parallel = DistributedDataParallel(network)
     else:
-        # FSDP2 shards no 0-d parameter: one of one number it does; or it is left whole, and reduced
-        # by hand.
         with pytest.raises(ValueError, match="Change alpha to a 1D tensor with numel equal to 1"):
             fully_shard(Exo(learnable=True))
-        for module in (exo, linear.activation):
-            module.alpha = nn.Parameter(module.alpha.detach().reshape(1))
         fully_shard(network[3])
         parallel = fully_shard(network, ignored_params=set(scalar.parameters()))
     by_native, by_python = [], []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cases import FORMULAS, name
+from cases import FORMULAS, name, rational
 from zeta import activations, formula, ops
 from zeta.nn import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation
 
@@ -106,6 +106,102 @@ def test_wrong_channels_are_named():
         Exo(num_parameters=0)
     with pytest.raises(TypeError, match="exo: input must be a floating-point tensor"):
         Exo()(torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("learnable", "names"),
+    [(True, ["mu", "sigma"]), (False, []), (None, []), ("mu", ["mu"]), (["sigma"], ["sigma"])],
+)
+@pytest.mark.parametrize("make", [activations.laplace.module, LaplaceActivation])
+def test_each_parameter_is_learned_or_not(make, learnable, names):
+    module = make(learnable=learnable, num_parameters={"mu": 3})
+    assert [name for name, _ in module.named_parameters()] == names
+    assert module.learnable == (tuple(names) if len(names) == 1 else bool(names))
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(module(x), ops.laplace(x))
+    assert module.mu.shape == (3,)
+    assert torch.is_tensor(module.sigma) == ("sigma" in names)
+
+
+def test_a_formula_says_which_are_learned_by_default():
+    half = formula(alpha=1.0, beta=0.5, learnable=("beta",))(
+        lambda x, alpha, beta: alpha * x + beta
+    )
+    assert [name for name, _ in half.module().named_parameters()] == ["beta"]
+    assert not list(half.module(learnable=False).parameters())
+    assert "learnable=('beta',)" in repr(half.module())
+    assert activations.learnable_selu_variation.module().learnable is True
+    assert FormulaModule(rational).learnable is True
+
+
+@pytest.mark.parametrize("f", [activations.laplace, rational], ids=lambda f: f.name)
+@pytest.mark.parametrize("groups", [1, 3, 6])
+@pytest.mark.parametrize("dim", [1, -1])
+def test_groups_of_channels_share_values(f, groups, dim):
+    """As one module per group of neighbouring channels has it, gradients too."""
+    module = f.module(learnable=True, num_parameters=groups, channel_dim=dim)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += torch.rand(parameter.shape) / 10
+    x = torch.randn(2, 6, 4).movedim(1, dim)
+    upstream = torch.randn_like(x)
+    y = module(x)
+    found = torch.autograd.grad(y, [*module.parameters()], upstream)
+    parts = zip(x.chunk(groups, dim), upstream.chunk(groups, dim), strict=True)
+    for g, (part, above) in enumerate(parts):
+        values = [p.detach().view(-1, groups)[:, g] for p in module.parameters()]
+        shapes = [(-1,) if name in f.vectors else () for name in f.parameters]
+        values = [v.reshape(s).requires_grad_() for v, s in zip(values, shapes, strict=True)]
+        expected = f(part, *values)
+        torch.testing.assert_close(y.chunk(groups, dim)[g], expected)
+        for whole, gradient in zip(
+            found, torch.autograd.grad(expected, values, above), strict=True
+        ):
+            torch.testing.assert_close(whole.view(-1, groups)[:, g], gradient.view(-1))
+
+
+def test_what_does_not_fit_the_parameters_is_named():
+    laplace = activations.laplace
+    for make, error, message in (
+        (lambda: laplace.module("nu"), TypeError, "learnable='nu' is not a parameter; it has mu, "),
+        (lambda: laplace.module(num_parameters={"nu": 2}), TypeError, "num_parameters has 'nu'"),
+        (lambda: laplace.module(num_parameters={"mu": 0}), ValueError, "at least 1, got 0"),
+        (lambda: FormulaModule(laplace, shape=(2,)), ValueError, r"shape must be \(\) or \(1,\)"),
+        (lambda: FormulaModule(rational, {"numerator": (1.0,)}), ValueError, "length 6, got 1"),
+    ):
+        with pytest.raises(error, match=message):
+            make()
+    with pytest.raises(ValueError, match=r"expected 4 channels .* of groups, a multiple of them"):
+        laplace.module(num_parameters=4)(torch.randn(2, 6))
+
+
+def test_vectors_start_exactly_and_keep_what_was_loaded():
+    module = FormulaModule(rational, num_parameters=2, device="meta")
+    module.to_empty(device="cpu").reset_parameters()
+    assert module.numerator.shape == (6, 2)
+    for parameter, numbers in rational.parameters.items():
+        expected = torch.tensor(numbers)[:, None].expand(-1, 2)
+        assert torch.equal(getattr(module, parameter), expected)
+    with torch.no_grad():
+        module.numerator += 1
+    module.numerator._is_hf_initialized = True  # as transformers marks what it has loaded
+    module.reset_parameters()
+    assert module.numerator[0, 0] == torch.tensor(rational.parameters["numerator"][0]) + 1
+    twin = copy.deepcopy(FormulaModule(rational, num_parameters=2))
+    twin.load_state_dict(module.state_dict())
+    x = torch.randn(3, 4)
+    assert torch.equal(twin(x), module(x))
+
+
+def test_a_scalar_may_have_shape_1():
+    """FSDP2 shards no 0-d parameter."""
+    module = Exo(0.7, learnable=True, shape=(1,))
+    assert module.alpha.shape == (1,)
+    assert LearnableSELUVariation(shape=(1,), num_parameters={"alpha": 3}).omega.shape == (1,)
+    x = torch.randn(5, requires_grad=True)
+    torch.testing.assert_close(module(x), Exo(0.7)(x))
+    module(x).sum().backward()
+    assert module.alpha.grad.shape == (1,)
 
 
 def test_values_given_to_laplaces_forward_win():
