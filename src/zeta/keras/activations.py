@@ -84,14 +84,16 @@ class FormulaLayer(keras.Layer):
         """Make the parameters, each at its starting value exactly."""
         learned = self.formula.learned(self.learnable)
         self._repeats: dict[str, tuple[int, int]] = {}
+        axes: dict[int, int] = {}
         for name, value in self.initial_values.items():
             shared = self._shared(name)
             if name not in learned and shared is None:
                 setattr(self, name, value)
                 continue
             sizes = () if shared is None else self._parameter_shape(input_shape, shared)
-            if self.groups and shared is not None:
-                sizes = self._grouped(name, sizes, shared)
+            if shared is not None:
+                axes |= {i: size for i, size in enumerate(sizes, 1) if i not in shared}
+                sizes = self._grouped(name, sizes, shared, self.groups) if self.groups else sizes
             weight = self.add_weight(
                 name=name,
                 shape=sizes if isinstance(value, float) else (len(value), *sizes),
@@ -100,6 +102,8 @@ class FormulaLayer(keras.Layer):
                 autocast=False,
             )
             setattr(self, name, weight)
+        if self.shared_axes is not None:
+            self.input_spec = keras.InputSpec(ndim=len(input_shape), axes=axes)
 
     def _shared(self, name: str) -> list[int] | None:
         """The axes along which the parameter has one value; None for all."""
@@ -123,21 +127,20 @@ class FormulaLayer(keras.Layer):
                 f"{self.name}: axis {axis} of the input's shape {tuple(input_shape)} has no fixed "
                 f"size; add it to shared_axes"
             )
-        known = self.input_spec.axes if self.input_spec else {}
-        axes = {i: s for i, s in enumerate(sizes, 1) if i not in shared}
-        self.input_spec = keras.InputSpec(ndim=rank, axes=known | axes)
         return tuple(size for size in sizes if size is not None)
 
-    def _grouped(self, name: str, sizes: tuple[int, ...], shared: list[int]) -> tuple[int, ...]:
-        """The sizes with one value per group, and how often each will be repeated."""
-        free = [i for i in range(len(sizes)) if i + 1 not in shared]
-        if not free or sizes[free[-1]] % self.groups:
-            size = f"axis {free[-1] + 1} of size {sizes[free[-1]]}" if free else "no axis"
-            raise ValueError(f"{self.name}: {size} cannot be divided into {self.groups} groups")
-        axis = free[-1]
-        place = axis + (name in self.formula.vectors)
-        self._repeats[name] = sizes[axis] // self.groups, place
-        return (*sizes[:axis], self.groups, *sizes[axis + 1 :])
+    def _grouped(
+        self, name: str, sizes: tuple[int, ...], shared: list[int], groups: int
+    ) -> tuple[int, ...]:
+        """The sizes with one value per group, each of which calls repeat."""
+        axis = max((i for i in range(len(sizes)) if i + 1 not in shared), default=None)
+        if axis is None or sizes[axis] % groups:
+            what = (
+                "a shape without axes" if axis is None else f"axis {axis + 1} of size {sizes[axis]}"
+            )
+            raise ValueError(f"{self.name}: {size} cannot be divided into {groups} groups")
+        self._repeats[name] = sizes[axis] // groups, axis + (name in self.formula.vectors)
+        return (*sizes[:axis], groups, *sizes[axis + 1 :])
 
     def call(self, inputs: Any) -> Any:
         """The formula, elementwise."""

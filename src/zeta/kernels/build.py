@@ -41,7 +41,7 @@ _making = threading.Lock()
 def elementwise_cpp(
     formula: Formula,
     dtype: torch.dtype,
-    parameters: Sequence[Parameter | None],
+    parameters: Sequence[Parameter],
     layout: Layout | None,
     wanted: tuple[str, ...],
     pairs: bool = False,
@@ -75,7 +75,7 @@ def elementwise_cpp(
 
 def elementwise_triton(
     formula: Formula,
-    parameters: Sequence[Parameter | None],
+    parameters: Sequence[Parameter],
     wanted: tuple[str, ...],
     pairs: bool = False,
 ) -> Run | None:
@@ -128,7 +128,7 @@ def mixture_triton(formula: Formula) -> Run | None:
     return _kept(formula, "mixture triton", make)
 
 
-def are_one(parameters: Sequence[Parameter | None]) -> tuple[bool, ...]:
+def are_one(parameters: Sequence[Parameter]) -> tuple[bool, ...]:
     """Which parameters are the number 1, which kernels have compiled in."""
     return tuple([type(p) is float and p == 1 for p in parameters])
 

@@ -25,6 +25,7 @@ from zeta.kernels.build import DTYPES, Run, constant
 from zeta.kernels.function import apply, gradients
 from zeta.kernels.operands import (
     Layout,
+    Number,
     Packing,
     Whereabouts,
     alike,
@@ -94,7 +95,7 @@ def prepared(
         ):
             return None
     device, module = x.device, gpu if x.is_cuda else cpu
-    numbers: list[float | None] = []
+    numbers: list[Number] = []
     varied: list[Tensor] = []
     for name, value in parameters.items():
         length = formula.vectors.get(name, 0)
@@ -126,7 +127,7 @@ def prepared(
 
 
 def for_prepared(
-    needed: Sequence[bool], numbers: Sequence[float | None], inputs: int
+    needed: Sequence[bool], numbers: Sequence[Number], inputs: int
 ) -> tuple[bool, ...]:
     """Who needs a gradient, for the tensors of :func:`prepared`: numbers but 1 are among them.
 
@@ -157,7 +158,7 @@ class _Elementwise:
         formula: Formula,
         launcher: ModuleType,
         dtype: torch.dtype,
-        numbers: tuple[float | None, ...],
+        numbers: tuple[Number, ...],
         layout: Layout | Whereabouts | None,
     ) -> None:
         self.formula = formula
@@ -378,7 +379,7 @@ def _call(
     formula: Formula,
     module: ModuleType,
     dtype: torch.dtype,
-    numbers: tuple[float | None, ...],
+    numbers: tuple[Number, ...],
     layout: Any,
     packing: Packing | None,
 ) -> _Elementwise:

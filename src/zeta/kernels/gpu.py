@@ -29,7 +29,7 @@ _ROWS, _COLUMNS = 64, 64
 def kernel(
     formula: Formula,
     dtype: torch.dtype,
-    parameters: Sequence[Parameter | None],
+    parameters: Sequence[Parameter],
     layout: Layout | None,
     wanted: tuple[str, ...],
     pairs: bool = False,

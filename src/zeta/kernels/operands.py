@@ -16,7 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Parameter = float | Tensor
+# What a call told as a number, of a vector as several; None where it is a tensor.
+Number = float | tuple[float, ...] | None
+Parameter = Number | Tensor
 
 # Rows shorter than this are repeated, so that vectors need not straddle them.
 _SHORTEST_ROW = 512

@@ -36,7 +36,7 @@ from zeta.kernels import compiler, cpu
 from zeta.kernels.build import DTYPES
 from zeta.kernels.dispatch import for_prepared, is_sound, prepared
 from zeta.kernels.fingerprint import fingerprint
-from zeta.kernels.operands import broadcasts
+from zeta.kernels.operands import Number, Parameter, broadcasts
 from zeta.kernels.support import PLAIN_TYPES, is_plain
 
 # Elements per thread from which on the kernel was not slower than Inductor's loops.
@@ -61,11 +61,11 @@ class Call(NamedTuple):
     """
 
     formula: Formula
-    numbers: tuple[float | tuple[float, ...] | None, ...]
+    numbers: tuple[Number, ...]
 
     def arguments(
         self, tensors: Sequence[Tensor]
-    ) -> tuple[tuple[Tensor, ...], dict[str, float | Tensor]]:
+    ) -> tuple[tuple[Tensor, ...], dict[str, Parameter]]:
         """The inputs, and every parameter by name; ``tensors`` are inputs, then parameters."""
         count = len(self.formula.inputs)
         rest = iter(tensors[count:])
@@ -117,7 +117,7 @@ def traced(
     for other in inputs[1:]:
         if other.dtype != x.dtype or not _have_equal_shapes(other, x):
             return None
-    numbers: list[float | tuple[float, ...] | None] = []
+    numbers: list[Number] = []
     tensors = [*inputs]
     varied: set[int] = set()
     for parameter, value in parameters.items():
@@ -166,9 +166,7 @@ def _is_plain(x: Any) -> bool:
 
 
 @constant_while_compiling
-def _registered(
-    formula: Formula, numbers: tuple[float | tuple[float, ...] | None, ...], dtype: torch.dtype
-) -> str:
+def _registered(formula: Formula, numbers: tuple[Number, ...], dtype: torch.dtype) -> str:
     """The name of a call, which the operators then know; "" if plain operations must do."""
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     if transformed or compiler.disabled() or not compiler.find_compiler():

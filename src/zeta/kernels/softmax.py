@@ -22,6 +22,7 @@ from zeta._formula import Formula
 from zeta.kernels import cpu
 from zeta.kernels.build import DTYPES, constant, softmax_cpp
 from zeta.kernels.function import apply
+from zeta.kernels.operands import Number
 from zeta.kernels.support import is_plain, takes_kernels
 
 
@@ -42,7 +43,7 @@ def fused(
     dims = x.dim()
     if x.numel() == 0 or not -dims <= dim < dims:  # PyTorch knows what is an error here
         return None
-    numbers: list[float | tuple[float, ...] | None] = []
+    numbers: list[Number] = []
     tensors = [x]
     for name, value in parameters.items():
         shape = (formula.vectors[name],) if name in formula.vectors else ()
@@ -84,7 +85,7 @@ class _Softmax:
         self,
         formula: Formula,
         dtype: torch.dtype,
-        numbers: tuple[float | tuple[float, ...] | None, ...],
+        numbers: tuple[Number, ...],
         dim: int,
         logs: bool,
     ) -> None:

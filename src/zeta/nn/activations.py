@@ -138,11 +138,16 @@ def start_at(parameter: Tensor, value: float | tuple[float, ...]) -> None:
         rows = torch.tensor(value, dtype=parameter.dtype, device=parameter.device)
         rows = rows.view(-1, *[1] * (parameter.dim() - 1)).expand(parameter.shape)
         if hasattr(parameter, "device_mesh"):
-            from torch.distributed.tensor import distribute_tensor
-
-            rows = distribute_tensor(rows.contiguous(), parameter.device_mesh, parameter.placements)
+            rows = _distributed(rows.contiguous(), parameter)
         with torch.no_grad():
             parameter.copy_(rows)
+
+
+def _distributed(rows: Tensor, like: Any) -> Tensor:
+    """As FSDP2 keeps the parameter: each process its share."""
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(rows, like.device_mesh, like.placements)
 
 
 @fx.wrap  # one node to torch.fx, whose symbols have no shapes
