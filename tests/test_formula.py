@@ -42,6 +42,23 @@ def test_it_pickles_and_copies_by_name():
     assert copy.deepcopy(activations.exo) is activations.exo
 
 
+def power(k):
+    return formula(scale=1.0)(lambda x, scale: scale * x**k)
+
+
+cube = power(3)
+
+
+def test_formulas_of_one_function_are_told_apart_and_pickle_by_their_names():
+    square = power(2)
+    x = torch.tensor([2.0])
+    assert (square(x), cube(x)) == (4, 8)
+    assert pickle.loads(pickle.dumps(cube)) is cube
+    assert pickle.loads(pickle.dumps(cube.module(learnable=True)))(x) == 8
+    with pytest.raises(pickle.PicklingError, match=r"keep it under one in .*, as in `mine = power"):
+        pickle.dumps(square)
+
+
 def test_one_call_for_every_framework():
     x = torch.tensor([-1.5, 2.0], dtype=torch.float64)
     expected = x * torch.sigmoid(2 * x)

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -428,8 +429,24 @@ class Formula:
     def __reduce__(self) -> str | tuple[Any, ...]:
         # Pickled by name, as functions are.
         if self._origin is None:
-            return self.function.__qualname__
+            return self._name_to_import()
         return _with_defaults_of, (self._origin, dict(self.parameters))
+
+    def _name_to_import(self) -> str:
+        """The name under which its module has it; of one made within a function, any such name."""
+        name = self.function.__qualname__
+        if "<locals>" not in name:
+            return name
+        from pickle import PicklingError
+
+        module = self.function.__module__
+        for key, value in vars(sys.modules[module]).items():
+            if value is self:
+                return key
+        raise PicklingError(
+            f"formula {self.name!r} was made within a function, and pickles go by names: "
+            f"keep it under one in {module}, as in `mine = {name.partition('.')[0]}(...)`"
+        )
 
 
 @overload

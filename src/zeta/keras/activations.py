@@ -135,9 +135,7 @@ class FormulaLayer(keras.Layer):
         """The sizes with one value per group, each of which calls repeat."""
         axis = max((i for i in range(len(sizes)) if i + 1 not in shared), default=None)
         if axis is None or sizes[axis] % groups:
-            what = (
-                "a shape without axes" if axis is None else f"axis {axis + 1} of size {sizes[axis]}"
-            )
+            size = "no axis" if axis is None else f"axis {axis + 1} of size {sizes[axis]}"
             raise ValueError(f"{self.name}: {size} cannot be divided into {groups} groups")
         self._repeats[name] = sizes[axis] // groups, axis + (name in self.formula.vectors)
         return (*sizes[:axis], groups, *sizes[axis + 1 :])
