@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import zeta.math as zm
-from cases import FORMULAS, grid, name, truths, ulps
+from cases import FORMULAS, grid, name, rational, truths, ulps
 from codegen.random_formulas import random_formula
 from codegen.test_random_formulas import plain, points, wrong_points
 from zeta import activations, formula
@@ -203,15 +203,21 @@ def check_by_kernels(y, expected, inputs):
 def learned(f, shape=()):
     """The formula's parameters as leaves, each near its default and different in every channel."""
     near = torch.linspace(0.9, 1.1, math.prod(shape), device=DEVICE).reshape(shape)
-    return [(v * near).requires_grad_() for v in f.parameters.values()]
+    values = [torch.tensor(value, device=DEVICE) for value in f.parameters.values()]
+    return [(v.view((*v.shape, *[1] * len(shape))) * near).requires_grad_() for v in values]
 
 
 @pytest.mark.usefixtures("through_kernels")
-def test_a_formula_is_differentiable_through_the_kernels():
+@pytest.mark.parametrize(
+    ("f", "own"),
+    [(LSELU, ()), (rational, ()), (rational, (7,)), (rational, (33, 1))],
+    ids=["scalars", "vectors", "vectors per column", "vectors per channel"],
+)
+def test_a_formula_is_differentiable_through_the_kernels(f, own):
     x = torch.randn(33, 7, device=DEVICE, requires_grad=True)
-    parameters = learned(LSELU)
-    expected = evaluate_plain(LSELU, x, LSELU.bind(*parameters))
-    check_by_kernels(LSELU(x, *parameters), expected, [x, *parameters])
+    parameters = learned(f, own)
+    expected = evaluate_plain(f, x, f.bind(*parameters))
+    check_by_kernels(f(x, *parameters), expected, [x, *parameters])
 
 
 @pytest.mark.usefixtures("through_kernels")

@@ -303,21 +303,20 @@ def _learned(network: nn.Module, parameters: Parameters) -> list[tuple[dict[str,
         for path, module in network.named_modules()
         if isinstance(module, zeta.nn.FormulaModule) and not module._counts
     }
-    layers = [
-        {
-            scalar: of_all
-            for name in module.initial_values
-            if f"{path}.{name}" in parameters
-            for scalar, of_all in zip(
-                module.formula.scalars_of(name),
-                parameters[f"{path}.{name}"].flatten(1).unbind(1),
-                strict=True,
-            )
-        }
-        for path, module in modules.items()
-    ]
+    layers = [dict(_scalars(module, path, parameters)) for path, module in modules.items()]
     found = [
         [{name: float(of_all[s]) for name, of_all in layer.items()} for layer in layers if layer]
         for s in range(len(next(iter(parameters.values()))))
     ]
     return [tuple(v for v in of_one if all(map(math.isfinite, v.values()))) for of_one in found]
+
+
+def _scalars(
+    module: zeta.nn.FormulaModule, path: str, parameters: Parameters
+) -> Iterator[tuple[str, Tensor]]:
+    """The name of each number that an activation has learned, and it in every trial."""
+    for name in module.initial_values:
+        learned = parameters.get(f"{path}.{name}")
+        if learned is not None:
+            columns = learned.reshape(len(learned), -1).unbind(1)
+            yield from zip(module.formula.scalars_of(name), columns, strict=True)
