@@ -91,7 +91,7 @@ class Truth:
     """What mpmath says at one point: value, slopes, and how far rounding x and them may go."""
 
     value: mpmath.mpf
-    slopes: dict[str, mpmath.mpf]  # by "x" and parameter name
+    slopes: dict[str, mpmath.mpf]  # by "x" and the names of the scalars, a vector's one by one
     formula: Formula
     x: float
     kinks: dict[str, bool]  # where the slopes of the two sides differ
@@ -154,7 +154,7 @@ def truth(formula: Formula, x: float) -> Truth:
     """Value and central differences at 50 digits, more for a tiny x, whose step is tinier."""
     with mpmath.workdps(50 - min(0, math.frexp(x)[1])):
         at = {"x": mpmath.mpf(x)} | _defaults(formula)
-        value = formula(*at.values())
+        value = _value(formula, at)
         slopes, kinks = {}, {}
         for key in at:
             slopes[key], kinks[key] = _slope(formula, at, key)
@@ -164,14 +164,19 @@ def truth(formula: Formula, x: float) -> Truth:
 
 
 def _defaults(formula: Formula) -> dict[str, mpmath.mpf]:
-    return {name: mpmath.mpf(value) for name, value in formula.parameters.items()}
+    defaults = formula.flat(formula.parameters)
+    return {name: mpmath.mpf(value) for name, value in defaults.items()}
+
+
+def _value(formula: Formula, at: dict[str, mpmath.mpf]) -> mpmath.mpf:
+    return formula(at["x"], **formula.grouped(at))
 
 
 def _slope(formula: Formula, at: dict[str, mpmath.mpf], key: str) -> tuple[mpmath.mpf, bool]:
     """The central difference, and whether the two sides' slopes differ."""
     step = mpmath.ldexp(1, -60) * (abs(at[key]) or mpmath.mpf(1))
     above, here, below = (
-        formula(*(at | {key: at[key] + shift}).values()) for shift in (step, 0, -step)
+        _value(formula, at | {key: at[key] + shift}) for shift in (step, 0, -step)
     )
     return (above - below) / (2 * step), abs(above - 2 * here + below) > step / 1000
 

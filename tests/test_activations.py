@@ -79,13 +79,14 @@ def test_gradients_match_mpmath(f, dtype):
     """dx and every parameter's gradient, point by point, to rounding of the terms they sum."""
     x = grid(dtype).clone().requires_grad_()
     parameters = {
-        k: torch.full_like(x, v).requires_grad_() for k, v in f.parameters.items()
+        k: torch.full_like(x, v).requires_grad_() for k, v in f.flat(f.parameters).items()
     }  # one value per element: a gradient per point
     # The truth is taken at the unrounded parameters; allow for their rounding as for x's.
-    gradients = torch.autograd.grad(f(x, **parameters).sum(), [x, *parameters.values()])
+    y = f(x, **f.grouped(parameters))
+    gradients = torch.autograd.grad(y.sum(), [x, *parameters.values()])
     eps = torch.finfo(dtype).eps
     largest = torch.finfo(dtype).max
-    for key, gradient in zip(["x", *f.parameters], gradients, strict=True):
+    for key, gradient in zip(["x", *parameters], gradients, strict=True):
         assert not gradient.isnan().any(), key
         for xi, got, truth in zip(x.tolist(), gradient.tolist(), truths(f, dtype), strict=True):
             slope = truth.slopes[key]
@@ -131,7 +132,7 @@ def test_symbolic_form_is_the_same_function(f):
             "clip": lambda z, low, high: sympy.Min(sympy.Max(z, low), high),
         }[type(e).__name__](*e.args),
     )
-    values = {sympy.Symbol(k, real=True): v for k, v in f.parameters.items()}
+    values = {sympy.Symbol(k, real=True): v for k, v in f.flat(f.parameters).items()}
     for x in (-3.3, -0.7, 0.4, 2.9):
         at = expression.subs(values | {sympy.Symbol("x", real=True): x})
         assert float(at) == pytest.approx(f(x), rel=1e-12)
@@ -180,10 +181,8 @@ def test_gradcheck_and_gradgradcheck(f):
     scalar = [
         torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in f.parameters.values()
     ]
-    per_channel = [
-        torch.tensor([[v], [1.1 * v]], dtype=torch.float64, requires_grad=True)
-        for v in f.parameters.values()
-    ]
+    channels = torch.tensor([[1.0], [1.1]], dtype=torch.float64)
+    per_channel = [(v.detach()[..., None, None] * channels).requires_grad_() for v in scalar]
     for parameters in (scalar, per_channel):
         x = POINTS.reshape(2, 4).clone().requires_grad_()
         torch.autograd.gradcheck(f, (x, *parameters), check_forward_ad=True)

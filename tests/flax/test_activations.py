@@ -33,7 +33,7 @@ def make(cls, **options):
 def test_arguments_are_the_pytorch_modules(cls):
     ours = inspect.signature(cls.__init__).parameters
     theirs = inspect.signature(getattr(zeta.nn, cls.__name__).__init__).parameters
-    shared = {k: p for k, p in theirs.items() if k not in ("device", "dtype")}
+    shared = {k: p for k, p in theirs.items() if k not in ("device", "dtype", "shape")}
     assert [(k, p.default, p.kind) for k, p in ours.items() if k != "param_dtype"] == [
         (k, p.default, p.kind) for k, p in shared.items()
     ]

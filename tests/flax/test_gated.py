@@ -22,7 +22,7 @@ PACKED = np.random.default_rng(0).standard_normal((3, 8)).astype("float32") * 4
 def test_arguments_are_the_pytorch_modules():
     ours = inspect.signature(GatedUnit.__init__).parameters
     theirs = inspect.signature(zeta.nn.GatedUnit.__init__).parameters
-    alone = {"param_dtype", "device", "dtype", "reuse"}
+    alone = {"param_dtype", "device", "dtype", "shape", "reuse"}
     assert [(k, p.default) for k, p in ours.items() if k not in alone] == [
         (k, p.default) for k, p in theirs.items() if k not in alone
     ]

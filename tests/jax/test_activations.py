@@ -31,7 +31,7 @@ def values_and_gradients(x, parameters):
     """Of every formula, compiled as one program: XLA takes a tenth of a second for any."""
 
     def one(f):
-        value, pull_back = jax.vjp(lambda x, p: public(f)(x, **p), x, parameters[f.name])
+        value, pull_back = jax.vjp(lambda x, p: public(f)(x, **f.grouped(p)), x, parameters[f.name])
         dx, d_parameters = pull_back(jnp.ones_like(value))
         return {"value": value, "x": dx, **d_parameters}
 
@@ -41,7 +41,7 @@ def values_and_gradients(x, parameters):
 def run(f, x, dtype):
     """A formula's value and gradients, the parameters in float32."""
     parameters = {
-        f.name: {k: jnp.full(x.shape, v, jnp.float32) for k, v in f.parameters.items()}
+        f.name: {k: jnp.full(x.shape, v, jnp.float32) for k, v in f.flat(f.parameters).items()}
         for f in FORMULAS
     }
     answers = values_and_gradients(jnp.asarray(x, dtype), parameters)[f.name]
@@ -79,7 +79,8 @@ def test_the_largest_numbers_do_not_spoil_shared_parameters(dtype):
     largest = float(jnp.finfo(dtype).max)
     x = jnp.array([-largest, -1.0, 0.0, 1.0, largest], dtype)
     parameters = {
-        f.name: {k: jnp.asarray(v, dtype) for k, v in f.parameters.items()} for f in FORMULAS
+        f.name: {k: jnp.asarray(v, dtype) for k, v in f.flat(f.parameters).items()}
+        for f in FORMULAS
     }
     for f, answers in values_and_gradients(x, parameters).items():
         del answers["value"]
@@ -92,13 +93,15 @@ def test_every_derivative_of_second_order():
         x = jnp.array([[-7.3, -2.1, -0.9, -0.2], [0.3, 0.8, 1.7, 4.2]])
         xs = {f.name: x for f in FORMULAS}
         parameters = {
-            f.name: {k: jnp.array([[v], [1.1 * v]]) for k, v in f.parameters.items()}
+            f.name: {k: jnp.array([[v], [1.1 * v]]) for k, v in f.flat(f.parameters).items()}
             for f in FORMULAS
         }
 
         @jax.jit
         def values(xs, parameters):
-            return {f.name: public(f)(xs[f.name], **parameters[f.name]) for f in FORMULAS}
+            return {
+                f.name: public(f)(xs[f.name], **f.grouped(parameters[f.name])) for f in FORMULAS
+            }
 
         check_grads(values, (xs, parameters), order=2, modes=("fwd", "rev"))
         for f in FORMULAS:

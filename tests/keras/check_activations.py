@@ -29,14 +29,20 @@ def run(f, x, dtype):
     answers = values_and_gradients(
         [
             (
-                getattr(zeta.keras, g.name),
-                [x, *(np.full(x.shape, v, np.float32) for v in g.parameters.values())],
+                by_scalars(g),
+                [x, *(np.full(x.shape, v, np.float32) for v in g.flat(g.parameters).values())],
             )
             for g in together
         ]
     )
     value, gradients = answers[together.index(f)]
-    return {"value": value} | dict(zip(["x", *f.parameters], gradients, strict=True))
+    return {"value": value} | dict(zip(["x", *f.scalars], gradients, strict=True))
+
+
+def by_scalars(f):
+    """The function of x and of all numbers, a vector's one by one."""
+    function = getattr(zeta.keras, f.name)
+    return lambda x, *numbers: function(x, **f.grouped(dict(zip(f.scalars, numbers, strict=True))))
 
 
 @pytest.mark.parametrize("primitive", sorted(set(zm.__all__) - {"piecewise"}))

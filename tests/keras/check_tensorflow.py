@@ -150,7 +150,7 @@ def test_activations_in_graphs_match_mpmath(xla):
     inputs = [
         [
             tf.constant(POINTS, tf.float32),
-            *(tf.fill(POINTS.shape, v) for v in f.parameters.values()),
+            *(tf.fill(POINTS.shape, v) for v in f.flat(f.parameters).values()),
         ]
         for f in FORMULAS
     ]
@@ -160,12 +160,15 @@ def test_activations_in_graphs_match_mpmath(xla):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             values = [
-                getattr(zeta.keras, f.name)(*own) for f, own in zip(FORMULAS, inputs, strict=True)
+                getattr(zeta.keras, f.name)(
+                    own[0], **f.grouped(dict(zip(f.scalars, own[1:], strict=True)))
+                )
+                for f, own in zip(FORMULAS, inputs, strict=True)
             ]
         return values, tape.gradient(values, inputs)
 
     for f, value, gradients in zip(FORMULAS, *graph(inputs), strict=True):
-        keys = ["value", "x", *f.parameters]
+        keys = ["value", "x", *f.scalars]
         got = {k: t.numpy().astype(float) for k, t in zip(keys, [value, *gradients], strict=True)}
         parity.check(got, POINTS, truths(f, torch.float32), "float32", FLUSHED)
 

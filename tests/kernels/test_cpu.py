@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cases import DTYPES, FORMULAS, name
+from cases import DTYPES, FORMULAS, name, rational
 from zeta import activations
 from zeta._backends.torch_plain import evaluate_plain
 from zeta.kernels.operands import find_layout
@@ -98,12 +98,18 @@ def test_scalars_and_channels_mix():
     assert_equals_plain(activations.laplace, x, parameters)
 
 
-@pytest.mark.parametrize("f", [activations.exo, LSELU, activations.laplace], ids=name)
+@pytest.mark.parametrize("f", [activations.exo, LSELU, activations.laplace, rational], ids=name)
 @pytest.mark.parametrize("shape", [(300_001,), (3, 100_000), (2000, 150)], ids=str)
 def test_same_bits_for_any_number_of_threads(f, shape):
     x = torch.randn(shape, requires_grad=True)
     channels = {(300_001,): (), (3, 100_000): (3, 1), (2000, 150): (150,)}[shape]
-    parameters = {k: torch.full(channels, v, requires_grad=True) for k, v in f.parameters.items()}
+    ones = torch.ones(channels)
+    parameters = {
+        k: (torch.tensor(v).view(-1, *[1] * len(channels)) * ones).requires_grad_()
+        if k in f.vectors
+        else (v * ones).requires_grad_()
+        for k, v in f.parameters.items()
+    }
     upstream = torch.randn(shape)
     threads = torch.get_num_threads()
     results = []
