@@ -1,6 +1,7 @@
 """The primitives: every backend defines them all, and they agree."""
 
 import importlib
+import inspect
 import math
 
 import jax
@@ -13,7 +14,8 @@ import torch
 import zeta.math as zm
 from zeta._backends.protocol import Backend
 
-UNARY = sorted(set(zm.__all__) - {"minimum", "maximum", "clip", "piecewise"})
+ONE = [n for n in zm.__all__ if [*inspect.signature(getattr(zm, n)).parameters] == ["x"]]
+TWO = ["hypot", "logaddexp", "remainder"]
 
 
 @pytest.mark.parametrize(
@@ -26,31 +28,33 @@ def test_a_backend_defines_every_primitive(backend):
     assert not [name for name in needed if not hasattr(module, name)]
 
 
-@pytest.mark.parametrize("primitive", UNARY)
+@pytest.mark.parametrize("primitive", ONE + TWO)
 def test_frameworks_agree(primitive):
     function = getattr(zm, primitive)
-    points = [0.3, 1.7, 4.2] if primitive in ("log", "sqrt") else [-0.9, 0.3, 1.7]
-    expected = [float(function(mpmath.mpf(x))) for x in points]
-    assert [function(x) for x in points] == pytest.approx(expected, rel=1e-14)
-    on_torch = function(torch.tensor(points, dtype=torch.float64))
-    assert on_torch.tolist() == pytest.approx(expected, rel=1e-14)
-    assert function(np.array(points)).tolist() == pytest.approx(expected, rel=1e-14)
+    points = [0.3, 1.7, 4.2] if primitive in ("log", "sqrt", "rsqrt") else [-0.9, 0.3, 1.7]
+    others = [[2.5, -0.7, 1.7]] if primitive in TWO else []
+    expected = [float(function(*map(mpmath.mpf, at))) for at in zip(points, *others, strict=True)]
+    numbers = [function(*at) for at in zip(points, *others, strict=True)]
+    assert numbers == pytest.approx(expected, rel=1e-14)
     with jax.enable_x64(True):
-        assert function(jnp.array(points)).tolist() == pytest.approx(expected, rel=1e-14)
+        for array in (lambda v: torch.tensor(v, dtype=torch.float64), np.array, jnp.array):
+            y = function(*map(array, [points, *others]))
+            assert y.tolist() == pytest.approx(expected, rel=1e-14)
 
 
-@pytest.mark.parametrize("primitive", UNARY)
-def test_symbolic_derivative_is_autograds(primitive):
+@pytest.mark.parametrize("primitive", [n for n in ONE + TWO if n != "stop_gradient"])
+def test_symbolic_derivatives_are_autograds(primitive):
     import sympy
 
     function = getattr(zm, primitive)
-    x = sympy.Symbol("x", real=True)
-    derivative = function(x).diff(x)
-    at = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    (expected,) = torch.autograd.grad(function(at), at)
+    count = 2 if primitive in TWO else 1
+    symbols = sympy.symbols("x, y", real=True)[:count]
+    at = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.7, -1.3)[:count]]
+    expected = torch.autograd.grad(function(*at), at)
     own = {"sigmoid": lambda z: 1 / (1 + math.exp(-z))}
-    value = sympy.lambdify(x, derivative, [own, "math"])(0.7)
-    assert value == pytest.approx(expected.item(), rel=1e-14)
+    for symbol, slope in zip(symbols, expected, strict=True):
+        derivative = sympy.lambdify(symbols, function(*symbols).diff(symbol), [own, "math"])
+        assert derivative(*(0.7, -1.3)[:count]) == pytest.approx(slope.item(), rel=1e-14)
 
 
 def test_minimum_maximum_and_clip():

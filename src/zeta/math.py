@@ -6,12 +6,14 @@ type; none is imported that the caller did not load. ``+ - * / **`` and ``abs`` 
 them as they are.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, overload
 
 from zeta._backends import backend_for
 
 __all__ = [
+    "asinh",
     "atan",
     "clip",
     "cos",
@@ -19,16 +21,26 @@ __all__ = [
     "erfc",
     "exp",
     "expm1",
+    "floor",
+    "hypot",
     "log",
     "log1p",
+    "logaddexp",
     "maximum",
     "minimum",
     "piecewise",
+    "remainder",
+    "round",
+    "rsqrt",
     "sigmoid",
+    "sign",
     "sin",
+    "sinc",
     "softplus",
     "sqrt",
+    "stop_gradient",
     "tanh",
+    "with_gradient",
 ]
 
 Array = TypeVar("Array")
@@ -59,6 +71,16 @@ def sqrt(x: Array) -> Array:
     return backend_for(x).sqrt(x)
 
 
+def rsqrt(x: Array) -> Array:
+    """1 / √x."""
+    return backend_for(x).rsqrt(x)
+
+
+def hypot(x: Any, y: Any) -> Any:
+    """√(x² + y²), without overflow of the squares; derivatives are 0 where both are 0."""
+    return backend_for(x, y).hypot(x, y)
+
+
 def sin(x: Array) -> Array:
     """The sine; an argument that overflowed to ±inf is taken at the largest finite number.
 
@@ -72,9 +94,22 @@ def cos(x: Array) -> Array:
     return backend_for(x).cos(x)
 
 
+def sinc(x: Array) -> Array:
+    """sin(πx) / (πx), and 1 at 0: normalised, as NumPy's; sin(x) / x is ``sinc(x * (1 / pi))``.
+
+    Its derivative does not cancel near 0.
+    """
+    return backend_for(x).sinc(x)
+
+
 def atan(x: Array) -> Array:
     """The inverse tangent."""
     return backend_for(x).atan(x)
+
+
+def asinh(x: Array) -> Array:
+    """The inverse hyperbolic sine, log(x + √(x² + 1)), without overflow or cancellation."""
+    return backend_for(x).asinh(x)
 
 
 def tanh(x: Array) -> Array:
@@ -102,6 +137,34 @@ def softplus(x: Array) -> Array:
     return backend_for(x).softplus(x)
 
 
+def logaddexp(x: Any, y: Any) -> Any:
+    """log(e^x + e^y), without overflow; its derivative by x is sigmoid(x - y)."""
+    return backend_for(x, y).logaddexp(x, y)
+
+
+def sign(x: Array) -> Array:
+    """-1, 0 or 1, with the derivative 0."""
+    return backend_for(x).sign(x)
+
+
+def round(x: Array) -> Array:
+    """The nearest integer, of two equally near the even one; with the derivative 0."""
+    return backend_for(x).round(x)
+
+
+def floor(x: Array) -> Array:
+    """The largest integer that is not above x, with the derivative 0."""
+    return backend_for(x).floor(x)
+
+
+def remainder(x: Any, y: Any) -> Any:
+    """x - y·floor(x / y), exactly: of y's sign, as Python's %.
+
+    The derivative by x is 1, that by y is -floor(x / y).
+    """
+    return backend_for(x, y).remainder(x, y)
+
+
 def minimum(x: Any, y: Any) -> Any:
     """The smaller of two values, elementwise; NaN if either is."""
     return backend_for(x, y).minimum(x, y)
@@ -120,18 +183,89 @@ def clip(x: Any, low: Any, high: Any) -> Any:
     return backend_for(x, low, high).clip(x, low, high)
 
 
+@overload
 def piecewise(
     x: Array, *, positive: Callable[[Array], Any], otherwise: Callable[[Array], Any]
-) -> Array:
-    """``positive(x)`` where x > 0, ``otherwise(x)`` elsewhere: the only branch there is.
+) -> Array: ...
 
-    Each branch is handed an x that is clamped to its own side of zero, so an unselected branch
-    cannot overflow and turn a gradient into NaN (0·inf). A branch may return a constant; a NaN
-    in x stays NaN.
+
+@overload
+def piecewise(x: Array, knots: Sequence[Any], /, *branches: Callable[[Array], Any]) -> Array: ...
+
+
+def piecewise(x: Any, knots: Any = None, /, *branches: Any, **two: Any) -> Any:
+    """One function of x or another, by where x is: the only branch there is.
+
+    ``piecewise(x, positive=f, otherwise=g)`` is f(x) where x > 0 and g(x) elsewhere.
+    ``piecewise(x, (k1, k2, …), f0, f1, f2, …)`` is f0(x) up to k1, f1(x) above it and up to k2, and
+    so on: one branch more than knots. At a knot it is the branch below.
+
+    Each branch is handed an x that is clamped to its own interval, so an unselected branch cannot
+    overflow and turn a gradient into NaN (0·inf). A branch may return a constant; a NaN in x stays
+    NaN.
+
+    Args:
+        x: what decides.
+        knots: numbers or parameters, in rising order; where they are not, the last one below x
+            counts. To move a knot changes nothing but what branches make of it.
+        branches: functions of x, from left to right.
+
+    Raises:
+        TypeError: not one branch more than knots, or neither of the two forms.
+        ValueError: numbers that do not rise.
 
     Example:
         >>> from zeta.math import expm1, piecewise
         >>> [piecewise(x, positive=lambda x: x, otherwise=expm1) for x in (-1e4, 0.0, 1e4)]
         [-1.0, 0.0, 10000.0]
+        >>> bend = lambda x: piecewise(x, (-1, 1), lambda x: 0, lambda x: (x + 1) ** 2 / 4, lambda x: x)
+        >>> [bend(x) for x in (-2.0, 0.0, 3.0)]
+        [0.0, 0.25, 3.0]
     """
-    return backend_for(x).piecewise(x, positive, otherwise)
+    if knots is None:
+        knots, branches = (0,), _below_and_above(**two)
+    elif two:
+        raise TypeError(f"piecewise with knots takes its branches by position, not {[*two]}")
+    elif len(branches) != len(knots) + 1:
+        raise TypeError(
+            f"piecewise takes one branch more than knots, got {len(branches)} for {len(knots)} knots"
+        )
+    numbers = [knot for knot in knots if isinstance(knot, int | float)]
+    if any(high <= low for low, high in itertools.pairwise(numbers)):
+        raise ValueError(f"piecewise takes knots in rising order, got {tuple(numbers)}")
+    return backend_for(x, *knots).piecewise(x, knots, branches)
+
+
+def _below_and_above(*, positive: Any, otherwise: Any) -> tuple[Any, Any]:
+    return otherwise, positive
+
+
+def with_gradient(value: Any, surrogate: Any) -> Any:
+    """``value``, with the derivative of ``surrogate``: as if it were that in backward alone.
+
+    For what has no derivative worth having: a step with a smooth surrogate, as spiking networks
+    train with, a quantiser whose derivative is the identity's, straight through. Kernels compute
+    ``value`` alone in forward and ``surrogate``'s derivative alone in backward; a second derivative
+    is that of the surrogate's derivative. Either may be a number, and ``value`` a comparison, which
+    is 0 or 1.
+
+    Example:
+        >>> import torch
+        >>> from zeta import formula
+        >>> from zeta.math import round, sigmoid, with_gradient
+        >>> @formula
+        ... def quantised(x):
+        ...     return with_gradient(round(4 * x) / 4, x)
+        >>> x = torch.tensor([0.3, 1.0], requires_grad=True)
+        >>> quantised(x).sum().backward()
+        >>> quantised(x).tolist(), x.grad.tolist()
+        ([0.25, 1.0], [1.0, 1.0])
+
+    Source: Bengio et al. 2013, Estimating or Propagating Gradients Through Stochastic Neurons.
+    """
+    return backend_for(value, surrogate).with_gradient(value, surrogate)
+
+
+def stop_gradient(x: Array) -> Array:
+    """x, as a constant: its derivative is 0."""
+    return backend_for(x).stop_gradient(x)

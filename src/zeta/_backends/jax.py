@@ -1,7 +1,7 @@
 """JAX: the primitives on arrays, each differentiable any number of times, in both modes."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from zeta._backends import jax_elementary
+from zeta._backends.composed import Composed
 from zeta._backends.evaluate import Arrays
 from zeta._formula import Formula
 
@@ -39,6 +40,11 @@ erf = lax.erf
 erfc = lax.erfc
 sigmoid = jax_elementary.sigmoid
 softplus = jax_elementary.softplus
+sign = jnp.sign
+round = jnp.round
+floor = jnp.floor
+remainder = jnp.remainder
+stop_gradient = lax.stop_gradient
 
 
 def sin(x: Array) -> Array:
@@ -63,16 +69,58 @@ def clip(x: Array, low: Any, high: Any) -> Array:
     return jnp.where(x >= high, high, x)
 
 
-def piecewise(
-    x: Array, positive: Callable[[Array], Any], otherwise: Callable[[Array], Any]
-) -> Array:
-    # Not jnp.minimum, whose gradient at 0 is a half.
-    branches = (positive(jnp.where(x > 0, x, 0)), otherwise(jnp.where(x > 0, 0, x)))
-    # A branch without x would swallow NaN.
-    above, below = (
-        y if jnp.shape(y) == jnp.shape(x) else jnp.where(jnp.isnan(x), x, y) for y in branches
-    )
-    return jnp.where(x > 0, above, below)
+def rsqrt(x: Array) -> Array:
+    return _COMPOSED.rsqrt(x)
+
+
+def hypot(x: Any, y: Any) -> Array:
+    return _COMPOSED.hypot(*jnp.broadcast_arrays(x, y))
+
+
+def logaddexp(x: Any, y: Any) -> Array:
+    return _COMPOSED.logaddexp(*jnp.broadcast_arrays(x, y))
+
+
+def asinh(x: Array) -> Array:
+    return _COMPOSED.asinh(x)
+
+
+def sinc(x: Array) -> Array:
+    return _COMPOSED.sinc(x)
+
+
+def piecewise(x: Array, knots: Sequence[Any], branches: Sequence[Callable[[Array], Any]]) -> Array:
+    y: Any = None
+    for low, high, branch in zip((None, *knots), (*knots, None), branches, strict=True):
+        value = branch(_within(x, low, high))
+        if jnp.shape(value) != jnp.shape(x):  # a branch without x would swallow NaN
+            value = jnp.where(jnp.isnan(x), x, value)
+        y = value if low is None else jnp.where(x > low, value, y)
+    return y
+
+
+def _within(x: Array, low: Any, high: Any) -> Array:
+    # Not jnp.minimum, whose gradient at a knot is a half.
+    if low is not None:
+        x = jnp.where(x > low, x, lax.stop_gradient(low))
+    return x if high is None else jnp.where(x > high, lax.stop_gradient(high), x)
+
+
+def with_gradient(value: Any, surrogate: Any) -> Array:
+    value, surrogate = jnp.broadcast_arrays(value, surrogate)
+    return _with_gradient(value.astype(surrogate.dtype), surrogate)
+
+
+@jax.custom_jvp
+def _with_gradient(value: Array, surrogate: Array) -> Array:
+    return value
+
+
+@_with_gradient.defjvp
+def _with_gradient_jvp(
+    arrays: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    return _with_gradient(*arrays), tangents[1]
 
 
 def evaluate(formula: Formula, inputs: tuple[Any, ...], parameters: dict[str, Any]) -> Array:
@@ -98,3 +146,16 @@ def _compiled(formula: Formula, inputs: tuple[Array, ...], parameters: dict[str,
 def _finite(x: Array) -> Array:
     largest = jnp.finfo(x.dtype).max
     return lax.clamp(-largest, x, largest)
+
+
+_COMPOSED = Composed(
+    where=jnp.where,
+    constant=stop_gradient,
+    finite=_finite,
+    round=round,
+    sqrt=sqrt,
+    log=log,
+    log1p=log1p,
+    sin=sin,
+    softplus=softplus,
+)

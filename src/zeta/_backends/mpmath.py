@@ -1,6 +1,6 @@
 """mpmath: the primitives at the working precision. The reference that tests compare with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mpmath
@@ -12,6 +12,10 @@ from zeta._formula import Formula
 atan = mpmath.atan
 tanh = mpmath.tanh
 erf = mpmath.erf
+asinh = mpmath.asinh
+sign = mpmath.sign
+round = mpmath.nint
+floor = mpmath.floor
 
 # Beyond, the digits of e^x's exponent, or those of π for sin(x), would take hours and all memory.
 _LARGEST_EXPONENT = mpf(2) ** 1000
@@ -40,12 +44,24 @@ def sqrt(x: mpf) -> mpf:
     return mpmath.sqrt(x) if x >= 0 else mpmath.nan
 
 
+def rsqrt(x: mpf) -> mpf:
+    return 1 / mpmath.sqrt(x) if x > 0 else mpmath.inf if x == 0 else mpmath.nan
+
+
+def hypot(x: Any, y: Any) -> mpf:
+    return mpmath.sqrt(mpf(x) * x + mpf(y) * y)
+
+
 def sin(x: mpf) -> mpf:
     return mpmath.sin(_angle(x))
 
 
 def cos(x: mpf) -> mpf:
     return mpmath.cos(_angle(x))
+
+
+def sinc(x: mpf) -> mpf:
+    return mpf(0) if mpmath.isinf(x) else mpmath.sincpi(x)
 
 
 def _angle(x: mpf) -> mpf:
@@ -67,6 +83,15 @@ def softplus(x: mpf) -> mpf:
     return maximum(x, 0) + mpmath.log1p(exp(-abs(x)))
 
 
+def logaddexp(x: Any, y: Any) -> mpf:
+    difference = 0 if x == y else abs(x - y)
+    return maximum(x, y) + mpmath.log1p(exp(-difference))
+
+
+def remainder(x: Any, y: Any) -> mpf:
+    return mpf(x) % y if y and mpmath.isfinite(x) else mpmath.nan
+
+
 def minimum(x: Any, y: Any) -> mpf:
     return x + y if mpmath.isnan(x) or mpmath.isnan(y) else min(x, y)
 
@@ -79,10 +104,19 @@ def clip(x: mpf, low: Any, high: Any) -> mpf:
     return minimum(maximum(x, low), high)
 
 
-def piecewise(x: mpf, positive: Callable[[mpf], Any], otherwise: Callable[[mpf], Any]) -> mpf:
+def piecewise(x: mpf, knots: Sequence[Any], branches: Sequence[Callable[[mpf], Any]]) -> mpf:
     if mpmath.isnan(x):
         return x
-    return mpmath.mpf(positive(x) if x > 0 else otherwise(x))
+    above = [i for i, knot in enumerate(knots, 1) if x > knot]
+    return mpf(branches[max(above, default=0)](x))
+
+
+def with_gradient(value: Any, surrogate: Any) -> mpf:
+    return mpf(value)
+
+
+def stop_gradient(x: mpf) -> mpf:
+    return x
 
 
 def evaluate(formula: Formula, inputs: tuple[mpf, ...], parameters: dict[str, Any]) -> mpf:

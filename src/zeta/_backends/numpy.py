@@ -1,12 +1,13 @@
 """NumPy: the primitives on arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from zeta._backends.composed import Composed
 from zeta._backends.evaluate import Arrays
 from zeta._formula import Formula
 
@@ -31,6 +32,13 @@ log = np.log
 log1p = np.log1p
 sqrt = np.sqrt
 atan = np.arctan
+asinh = np.arcsinh
+hypot = np.hypot
+logaddexp = np.logaddexp
+sign = np.sign
+round = np.rint
+floor = np.floor
+remainder = np.remainder
 tanh = np.tanh
 erf = special.erf
 minimum = np.minimum
@@ -62,13 +70,32 @@ def softplus(x: Array) -> Array:
     return np.logaddexp(x, 0)
 
 
-def piecewise(
-    x: Array, positive: Callable[[Array], Any], otherwise: Callable[[Array], Any]
-) -> Array:
-    branches = (positive(np.maximum(x, 0)), otherwise(np.minimum(x, 0)))
-    # A branch without x would swallow NaN.
-    above, below = (y if np.shape(y) == x.shape else np.where(np.isnan(x), x, y) for y in branches)
-    return np.where(x > 0, above, below)
+def rsqrt(x: Array) -> Array:
+    return 1 / np.sqrt(x)
+
+
+def sinc(x: Array) -> Array:
+    return _COMPOSED.sinc(x)
+
+
+def piecewise(x: Array, knots: Sequence[Any], branches: Sequence[Callable[[Array], Any]]) -> Array:
+    y: Any = None
+    for low, high, branch in zip((None, *knots), (*knots, None), branches, strict=True):
+        within = x if low is None else np.maximum(x, low)
+        value = branch(within if high is None else np.minimum(within, high))
+        if np.shape(value) != x.shape:  # a branch without x would swallow NaN
+            value = np.where(np.isnan(x), x, value)
+        y = value if low is None else np.where(x > low, value, y)
+    return y
+
+
+def with_gradient(value: Any, surrogate: Any) -> Array:
+    value, surrogate = np.broadcast_arrays(value, surrogate)
+    return value.astype(surrogate.dtype) if value.dtype == bool else np.array(value)
+
+
+def stop_gradient(x: Array) -> Array:
+    return x
 
 
 @np.errstate(all="ignore")  # ±inf and NaN are values here, as in every framework
@@ -103,3 +130,16 @@ def _array_of(value: Any) -> Any:
 def _finite(x: Array) -> Array:
     largest = np.finfo(x.dtype).max
     return np.clip(x, -largest, largest)
+
+
+_COMPOSED = Composed(
+    where=np.where,
+    constant=stop_gradient,
+    finite=_finite,
+    round=round,
+    sqrt=sqrt,
+    log=log,
+    log1p=log1p,
+    sin=sin,
+    softplus=softplus,
+)

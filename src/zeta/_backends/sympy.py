@@ -1,6 +1,6 @@
 """SymPy: the primitives on expressions, for derivatives, code generation and LaTeX."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sympy
@@ -17,6 +17,7 @@ sqrt = sympy.sqrt
 sin = sympy.sin
 cos = sympy.cos
 atan = sympy.atan
+asinh = sympy.asinh
 tanh = sympy.tanh
 erf = sympy.erf
 
@@ -108,8 +109,86 @@ class maximum(_Whole):
         return Piecewise((2 - argindex, x >= y), (argindex - 1, True))
 
 
-def piecewise(x: Expr, positive: Callable[[Expr], Any], otherwise: Callable[[Expr], Any]) -> Expr:
-    return Piecewise((positive(x), x > 0), (otherwise(x), True))
+class logaddexp(_Whole):
+    """log(e^x + e^y)."""
+
+    symbol = r"\operatorname{logaddexp}"
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        """The share of the argument in the sum."""
+        x, y = self.args
+        return sigmoid(x - y) if argindex == 1 else sigmoid(y - x)
+
+
+class _Step(_Whole):
+    """A function that is constant between its steps."""
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        """0."""
+        return sympy.Integer(0)
+
+
+class sign(_Step):
+    """SymPy's own has the derivative 2δ."""
+
+    symbol = r"\operatorname{sgn}"
+
+
+class round(_Step):
+    """The nearest integer."""
+
+    symbol = r"\operatorname{round}"
+
+
+class floor(_Step):
+    """The next integer below."""
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        power = f"^{{{exp}}}" if exp else ""
+        return rf"\left\lfloor{{{printer._print(self.args[0])}}}\right\rfloor{power}"
+
+
+def rsqrt(x: Expr) -> Expr:
+    return 1 / sympy.sqrt(x)
+
+
+def hypot(x: Any, y: Any) -> Expr:
+    return sympy.sqrt(sympy.sympify(x) ** 2 + sympy.sympify(y) ** 2)
+
+
+def sinc(x: Expr) -> Expr:
+    return sympy.sinc(sympy.pi * x)
+
+
+def remainder(x: Any, y: Any) -> Expr:
+    return x - y * floor(x / y)
+
+
+def piecewise(x: Expr, knots: Sequence[Any], branches: Sequence[Callable[[Expr], Any]]) -> Expr:
+    choices = [(branches[0](x), True)]
+    for knot, branch in zip(knots, branches[1:], strict=True):
+        choices.insert(0, (branch(x), x > knot))
+    return Piecewise(*choices)
+
+
+class with_gradient(_Whole):
+    """A value with another function's derivative, which an expansion leaves out."""
+
+    @classmethod
+    def eval(cls, value: Expr, surrogate: Expr) -> Expr | None:
+        """A condition is 0 or 1."""
+        is_mask = isinstance(value, sympy.logic.boolalg.Boolean)
+        return cls(Piecewise((1, value), (0, True)), surrogate) if is_mask else None
+
+    def _eval_derivative(self, symbol: Expr) -> Expr:
+        return self.args[1].diff(symbol)
+
+    def _eval_expand_func(self, **hints: Any) -> Expr:
+        return self.args[0]
+
+
+def stop_gradient(x: Expr) -> Expr:
+    return with_gradient(x, 0)
 
 
 def evaluate(formula: Formula, inputs: tuple[Expr, ...], parameters: dict[str, Any]) -> Expr:

@@ -1,12 +1,13 @@
 """TensorFlow: the primitives on tensors, eager or in a graph, each differentiable twice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 from tensorflow import Tensor
 
 from zeta._backends import tensorflow_graph
+from zeta._backends.composed import Composed
 from zeta._backends.evaluate import Arrays, Shape
 
 Primitive = Callable[[Tensor], Tensor]
@@ -62,6 +63,10 @@ erf = tf.math.erf
 erfc = _or_in_graph(tf.math.erfc, tensorflow_graph.erfc)
 sigmoid = tensorflow_graph.sigmoid
 softplus = _or_in_graph(tf.math.softplus, tensorflow_graph.softplus)
+sign = tf.sign
+round = tf.round
+floor = tf.floor
+stop_gradient = tf.stop_gradient
 
 
 def sin(x: Tensor) -> Tensor:
@@ -93,19 +98,47 @@ def clip(x: Tensor, low: Any, high: Any) -> Tensor:
     return tf.where(x >= high, high, x)
 
 
+def remainder(x: Any, y: Any) -> Tensor:
+    return tf.math.floormod(*_tensors(x, y))
+
+
+def hypot(x: Any, y: Any) -> Tensor:
+    return _COMPOSED.hypot(*_tensors(x, y))
+
+
+def logaddexp(x: Any, y: Any) -> Tensor:
+    return _COMPOSED.logaddexp(*_tensors(x, y))
+
+
 def piecewise(
-    x: Tensor, positive: Callable[[Tensor], Any], otherwise: Callable[[Tensor], Any]
+    x: Tensor, knots: Sequence[Any], branches: Sequence[Callable[[Tensor], Any]]
 ) -> Tensor:
-    zero = tf.zeros_like(x)
-    branches = (positive(tf.where(x > 0, x, zero)), otherwise(tf.where(x > 0, zero, x)))
-    # A branch without x would swallow NaN.
-    above, below = (
-        y
-        if tf.is_tensor(y) and y.shape == x.shape
-        else tf.where(tf.math.is_nan(x), x, tf.cast(y, x.dtype))
-        for y in branches
-    )
-    return tf.where(x > 0, above, below)
+    y: Any = None
+    for low, high, branch in zip((None, *knots), (*knots, None), branches, strict=True):
+        value = branch(_within(x, low, high))
+        if not tf.is_tensor(value) or value.shape != x.shape:
+            # A branch without x would swallow NaN.
+            value = tf.where(tf.math.is_nan(x), x, tf.cast(value, x.dtype))
+        y = value if low is None else tf.where(x > low, value, y)
+    return y
+
+
+def _within(x: Tensor, low: Any, high: Any) -> Tensor:
+    # Not tf.maximum, whose gradient at a knot is 1.
+    if low is not None:
+        x = tf.where(x > low, x, tf.stop_gradient(tf.cast(low, x.dtype)))
+    return x if high is None else tf.where(x > high, tf.stop_gradient(tf.cast(high, x.dtype)), x)
+
+
+def with_gradient(value: Any, surrogate: Any) -> Tensor:
+    value, surrogate = _tensors(value, surrogate)
+    shape = tf.broadcast_dynamic_shape(tf.shape(value), tf.shape(surrogate))
+    return _with_gradient(*(tf.broadcast_to(v, shape) for v in (value, surrogate)))
+
+
+@tf.custom_gradient
+def _with_gradient(value: Tensor, surrogate: Tensor) -> Any:
+    return tf.identity(value), lambda upstream: (None, upstream)
 
 
 def _angle(x: Tensor) -> Tensor:
@@ -113,7 +146,28 @@ def _angle(x: Tensor) -> Tensor:
     return clip(x, -largest, largest)
 
 
+def _finite(x: Tensor) -> Tensor:
+    return clip(x, -x.dtype.max, x.dtype.max)
+
+
 def _tensors(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    like = x if tf.is_tensor(x) else y
+    is_like = tf.is_tensor(x) and x.dtype.is_floating
+    like = x if is_like else y
     x, y = (tf.cast(v, like.dtype) for v in (x, y))
     return x, y
+
+
+_COMPOSED = Composed(
+    where=tf.where,
+    constant=stop_gradient,
+    finite=_finite,
+    round=round,
+    sqrt=sqrt,
+    log=log,
+    log1p=log1p,
+    sin=sin,
+    softplus=softplus,
+)
+asinh = _COMPOSED.asinh
+rsqrt = _COMPOSED.rsqrt
+sinc = _COMPOSED.sinc

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.masked import MaskedTensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from zeta._backends import constant_while_compiling, torch_onnx
+from zeta._backends.composed import Composed
 from zeta._backends.torch_plain import ARRAYS, joined
 from zeta._formula import Formula
 from zeta.kernels import dispatch, operator
@@ -48,6 +49,8 @@ expm1 = _or_for_onnx(torch.expm1, torch_onnx.expm1)
 log = torch.log
 log1p = _or_for_onnx(torch.log1p, torch_onnx.log1p)
 sqrt = torch.sqrt
+round = torch.round
+floor = torch.floor
 atan = torch.atan
 tanh = torch.tanh
 erf = torch.erf
@@ -79,18 +82,49 @@ def maximum(x: Any, y: Any) -> Tensor:
     return torch.maximum(*_tensors(x, y))
 
 
+def remainder(x: Any, y: Any) -> Tensor:
+    return torch.remainder(*_tensors(x, y))
+
+
+def sign(x: Tensor) -> Tensor:
+    return torch.where(x.isnan(), x, torch.sign(x))
+
+
 def piecewise(
-    x: Tensor, positive: Callable[[Tensor], Any], otherwise: Callable[[Tensor], Any]
+    x: Tensor, knots: Sequence[Any], branches: Sequence[Callable[[Tensor], Any]]
 ) -> Tensor:
+    y: Any = None
+    for low, high, branch in zip((None, *knots), (*knots, None), branches, strict=True):
+        value = branch(_within(x, low, high))
+        if not isinstance(value, Tensor) or value.shape != x.shape:
+            value = torch.where(x.isnan(), x, value)  # a branch without x would swallow NaN
+        y = value if low is None else torch.where(x > low, value, y)
+    return y
+
+
+def _within(x: Tensor, low: Any, high: Any) -> Tensor:
     # Not torch.clamp, whose gradient is 1 at 0 for either branch, and 0 at NaN.
-    chosen = x > 0
-    branches = (positive(torch.where(chosen, x, 0)), otherwise(torch.where(chosen, 0, x)))
-    # A branch without x would swallow NaN.
-    above, below = (
-        y if isinstance(y, Tensor) and y.shape == x.shape else torch.where(x.isnan(), x, y)
-        for y in branches
-    )
-    return torch.where(chosen, above, below)
+    if low is not None:
+        x = torch.where(x > low, x, _constant(low))
+    return x if high is None else torch.where(x > high, _constant(high), x)
+
+
+def _constant(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def with_gradient(value: Any, surrogate: Any) -> Tensor:
+    value, surrogate = torch.broadcast_tensors(*_tensors(value, surrogate))
+    if _is_for_onnx():
+        return value
+    # No autograd.Function: compiled, exported or within transforms it loses its derivative. The
+    # difference is +0, which taken from any number leaves the same bits; of infinities it is NaN.
+    zero = surrogate.detach() - surrogate
+    return value.detach() - torch.where(zero == 0, zero, 0)
+
+
+def stop_gradient(x: Tensor) -> Tensor:
+    return x.detach()
 
 
 def softmax(
@@ -159,5 +193,30 @@ def _finite(x: Tensor) -> Tensor:
 
 
 def _tensors(*values: Any) -> tuple[Tensor, ...]:
-    like = next(value for value in values if isinstance(value, Tensor))
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    like = next((t for t in tensors if t.is_floating_point()), tensors[0])
     return tuple(torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in values)
+
+
+_COMPOSED = Composed(
+    where=torch.where,
+    constant=stop_gradient,
+    finite=_finite,
+    round=round,
+    sqrt=sqrt,
+    log=log,
+    log1p=log1p,
+    sin=sin,
+    softplus=softplus,
+)
+asinh = _COMPOSED.asinh
+rsqrt = _COMPOSED.rsqrt
+sinc = _COMPOSED.sinc
+
+
+def hypot(x: Any, y: Any) -> Tensor:
+    return _COMPOSED.hypot(*_tensors(x, y))
+
+
+def logaddexp(x: Any, y: Any) -> Tensor:
+    return _COMPOSED.logaddexp(*_tensors(x, y))

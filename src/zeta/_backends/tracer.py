@@ -1,6 +1,6 @@
 """Nodes of the expression graph: the primitives as what kernels are generated from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zeta._backends.evaluate import applied
@@ -21,25 +21,44 @@ expm1 = _primitive("expm1")
 log = _primitive("log")
 log1p = _primitive("log1p")
 sqrt = _primitive("sqrt")
+rsqrt = _primitive("rsqrt")
+hypot = _primitive("hypot")
 sin = _primitive("sin")
 cos = _primitive("cos")
+sinc = _primitive("sinc")
 atan = _primitive("atan")
+asinh = _primitive("asinh")
 tanh = _primitive("tanh")
 erf = _primitive("erf")
 erfc = _primitive("erfc")
 sigmoid = _primitive("sigmoid")
 softplus = _primitive("softplus")
+logaddexp = _primitive("logaddexp")
+round = _primitive("round")
+floor = _primitive("floor")
+remainder = _primitive("remainder")
 minimum = _primitive("minimum")
 maximum = _primitive("maximum")
 clip = _primitive("clip")
+with_gradient = _primitive("with_gradient")
 
 
-def piecewise(x: Node, positive: Callable[[Node], Any], otherwise: Callable[[Node], Any]) -> Node:
+def sign(x: Node) -> Node:
+    return x.graph.node("unless_nan", x.graph.node("sign", x), x)
+
+
+def piecewise(x: Node, knots: Sequence[Any], branches: Sequence[Callable[[Node], Any]]) -> Node:
     # Nothing is clamped: what is not chosen has no part in the value or in a gradient.
-    above, below = positive(x), otherwise(x)
-    if not (isinstance(below, Node) and below.varies):  # it would swallow NaN
-        below = x.graph.node("unless_nan", below, x)
-    return x.graph.node("where", x > 0, above, below)
+    y: Any = branches[0](x)
+    if not (isinstance(y, Node) and y.varies):  # it would swallow NaN
+        y = x.graph.node("unless_nan", y, x)
+    for knot, branch in zip(knots, branches[1:], strict=True):
+        y = x.graph.node("where", x > knot, branch(x), y)
+    return y
+
+
+def stop_gradient(x: Node) -> Node:
+    return with_gradient(x, 0)
 
 
 def evaluate(formula: Formula, inputs: tuple[Node, ...], parameters: dict[str, Any]) -> Any:

@@ -33,7 +33,7 @@ _MASKS = frozenset({*_COMPARISONS, "and", "or", "not"})
 _BOUNDED = frozenset(
     {
         *("sin", "cos", "tanh", "erf", "gauss", "sign", "indicator", "sigmoid"),
-        *("sigmoid_complement", "tanh_softplus"),
+        *("sigmoid_complement", "tanh_softplus", "sinc", "sinc_derivative"),
         *("tanh_derivative", "sigmoid_derivative", "tanh_softplus_derivative"),
     }
 )
@@ -146,6 +146,8 @@ def _is_bounded(op: str, value: Any, args: tuple[Node, ...]) -> bool:
         return abs(value) <= 1
     if op in ("negate", "multiply"):
         return all(a.is_bounded for a in args)
+    if op == "with_gradient":
+        return args[0].is_bounded
     return op in _BOUNDED
 
 
@@ -289,6 +291,16 @@ def ordered(outputs: Iterable[Node]) -> list[Node]:
         found.update(new)
         waiting += new
     return sorted(found, key=lambda node: node.index)
+
+
+def without_surrogates(nodes: Sequence[Node]) -> list[Node]:
+    """The same values, once they are differentiated."""
+    new: dict[Node, Node] = {}
+    for node in ordered(nodes):
+        args = tuple(new[a] for a in node.args)
+        is_value = node.op == "with_gradient"
+        new[node] = args[0] if is_value else node.graph._kept(node.op, node.value, args)
+    return [new[node] for node in nodes]
 
 
 # ---- Derivatives ------------------------------------------------------------------------------
@@ -435,6 +447,15 @@ def _by_exponent(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
     return a.times(y.graph.node("power_log", u, v))
 
 
+def _share(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
+    return a.times(y.graph.node("where", y == 0, 0, u / y))
+
+
+def _weight(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
+    # Of two equal infinities too.
+    return a.times(y.graph.node("sigmoid", y.graph.node("where", u == v, 0, u - v)))
+
+
 # By each argument; None where it has no derivative. What is not here has none at all.
 _RULES: dict[str, tuple[Rule | None, ...]] = {
     "negate": (lambda a, y, u: a.times(y.graph.number(-1)),),
@@ -449,6 +470,8 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
     ),
     "power": (_by_base, _by_exponent),
     "sqrt": (lambda a, y, u: a.over(2 * y),),
+    "rsqrt": (lambda a, y, u: a.times(y / u).times(y.graph.number(-0.5)),),
+    "hypot": (_share, lambda a, y, u, v: _share(a, y, v, u)),
     "abs": _times("sign"),
     "exp": (lambda a, y, u: a.times(y),),
     "expm1": _times("exp"),
@@ -456,7 +479,9 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
     "log1p": (lambda a, y, u: a.over(1 + u),),
     "sin": (lambda a, y, u: _finite_times(a, "cos", u),),
     "cos": (lambda a, y, u: _finite_times(a, "sin", u).times(y.graph.number(-1)),),
+    "sinc": _times("sinc_derivative"),
     "atan": (lambda a, y, u: a.over(1 + u * u),),
+    "asinh": (lambda a, y, u: a.over(y.graph.node("hypot", u, 1)),),
     "tanh": _times("tanh_derivative"),
     "erf": _times("gauss", 2 / math.sqrt(math.pi)),
     "erfc": _times("gauss", -2 / math.sqrt(math.pi)),
@@ -464,6 +489,12 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
     "sigmoid_complement": _times("sigmoid_derivative", -1),
     "softplus": _times("sigmoid"),
     "tanh_softplus": _times("tanh_softplus_derivative"),
+    "logaddexp": (_weight, lambda a, y, u, v: _weight(a, y, v, u)),
+    "remainder": (
+        lambda a, y, u, v: a,
+        lambda a, y, u, v: a.times(y.graph.node("round", (y - u) / v)),
+    ),
+    "with_gradient": (None, lambda a, y, u, v: a),
     # Of two equal ones each is taken by half, as in PyTorch and JAX.
     "minimum": (
         lambda a, y, u, v: a.halved(u == v).where(u > v, False),

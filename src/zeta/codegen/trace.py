@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from zeta._backends import tracer
 from zeta._errors import NoKernelError
 from zeta._formula import Formula
-from zeta.codegen.graph import Graph, Node, gradients
+from zeta.codegen.graph import Graph, Node, gradients, without_surrogates
 
 
 @contextmanager
@@ -64,6 +64,7 @@ def value_program(formula: Formula, constants: Mapping[str, float]) -> Program:
         TypeError: it is computed with something else than arithmetic and `zeta.math`.
     """
     value, parameters = _traced(formula, constants)
+    (value,) = without_surrogates([value])
     return Program(formula.inputs, tuple(parameters), (value,), (), backward=False)
 
 
@@ -81,8 +82,12 @@ def gradient_program(
         operands = {name: graph.element(name) for name in formula.inputs} | parameters
         found = gradients(value, [operands[name] for name in wanted])
         by_name = dict(zip(wanted, found, strict=True))
-        stores = tuple(by_name.pop(name).product() for name in formula.inputs if name in by_name)
-    sums = tuple(Sum(name, found.factor, found.term) for name, found in by_name.items())
+        slopes = [by_name.pop(name).product() for name in formula.inputs if name in by_name]
+        stores = tuple(without_surrogates(slopes))
+        sums = tuple(
+            Sum(name, *without_surrogates([found.factor, found.term]))
+            for name, found in by_name.items()
+        )
     return Program(formula.inputs, tuple(parameters), stores, sums, backward=True)
 
 

@@ -144,6 +144,17 @@ template <class V> INLINE V rounded(V x) {
     return x;
 }
 
+// The nearest integer, of two equally near the even one. From 2^mantissa on there are no others.
+template <class V> INLINE V round(V x) {
+    constexpr Scalar<V> whole = Scalar<V>(1ll << Traits<V>::mantissa);
+    const V a = abs(x);
+    return a < whole ? with_sign((a + whole) - whole, x) : x;
+}
+template <class V> INLINE V floor(V x) {
+    const V y = round(x);
+    return y > x ? y - 1 : y;
+}
+
 template <class V, class F> INLINE V each_lane(V x, F function) {
     for (int i = 0; i < lanes<V>; i++) x[i] = function(x[i]);
     return x;
@@ -338,6 +349,25 @@ INLINE Double erf(Double x) {
     return a < 1 ? erf_series(x) : with_sign(1 - erfc(a), x);
 }
 
+// ---- Roots --------------------------------------------------------------------------------------
+
+template <class V> INLINE V sqrt(V x) {
+    return each_lane(x, [](Scalar<V> v) { return std::sqrt(v); });
+}
+template <class V> INLINE V rsqrt(V x) { return 1 / sqrt(x); }
+
+// The squares of x and y times a power of two that brings the larger near 1.
+template <class V> INLINE V hypot(V x, V y) {
+    constexpr int mantissa = Traits<V>::mantissa, bias = Traits<V>::bias;
+    const V a = abs(x), b = abs(y), larger = a < b ? b : a;
+    Bits<V> exponent = (Bits<V>)larger >> mantissa;
+    exponent = exponent < 1 ? Bits<V>{} + 1 : exponent;
+    exponent = exponent > 2 * bias - 1 ? Bits<V>{} + (2 * bias - 1) : exponent;
+    const V power = (V)(exponent << mantissa), inverse = (V)((2 * bias - exponent) << mantissa);
+    const V u = x * inverse, v = y * inverse;
+    return sqrt(u * u + v * v) * power;
+}
+
 // ---- Logarithms -------------------------------------------------------------------------------
 
 INLINE Float log(Float x) {
@@ -414,6 +444,20 @@ INLINE Double log1p_of_unit(Double q) {
     return q - s * (q - atanh_series(s * s));
 }
 
+// log(|x| + √(x² + 1)) as log1p(a·(1 + a/(1 + √(a² + 1)))), or as log(2a).
+template <class V> INLINE V asinh(V x) {
+    constexpr Scalar<V> large = Scalar<V>(1ll << (Traits<V>::mantissa + 5));
+    const V a = abs(x), s = a < large ? a : splat<V>(1);
+    const V z = s * (s / (sqrt(s * s + 1) + 1)) + s;
+    const V y = a < large ? log1p(z) : log(a) + Scalar<V>(0.6931471805599453);
+    return with_sign(y, x);
+}
+
+template <class V> INLINE V logaddexp(V x, V y) {
+    // Infinities may be equal.
+    return maximum(x, y) + log1p_of_unit(exp_decay(x == y ? V{} : x - y));
+}
+
 template <class V> INLINE V softplus(V x) { return at_least(x, 0) + log1p_of_unit(exp_decay(x)); }
 
 // ---- Trigonometry -----------------------------------------------------------------------------
@@ -470,6 +514,64 @@ template <class V> INLINE V cos(V x) {
     return (V)((Bits<V>)y ^ (((n + 1) & 2) << (8 * sizeof(Scalar<V>) - 2)));
 }
 
+// With r = a - n, |r| <= 1/2: sin(πr)/(πr), cos(πr) and (cos(πr) - sin(πr)/(πr))/r² by r².
+INLINE Float half_turn_sinc(Float s) {
+    Float p = s * 0x1.951846p-6f - 0x1.860946p-3f;
+    p = p * s + 0x1.9f994cp-1f;
+    p = p * s - 0x1.a51a5ap+0f;
+    return p * s + 1;
+}
+INLINE Float half_turn_cos(Float s) {
+    Float p = s * -0x1.901bd8p-6f + 0x1.e12f86p-3f;
+    p = p * s - 0x1.55d0bap+0f;
+    p = p * s + 0x1.03c1e6p+2f;
+    p = p * s - 0x1.3bd3ccp+2f;
+    return p * s + 1;
+}
+INLINE Float half_turn_slope(Float s) {
+    Float p = s * -0x1.6e54e6p-6f + 0x1.abe8a0p-3f;
+    p = p * s - 0x1.24fd3ap+0f;
+    p = p * s + 0x1.9f9caep+1f;
+    return p * s - 0x1.a51a66p+1f;
+}
+INLINE Double half_turn_sinc(Double s) {
+    return s * polynomial(s, {  // to 2^-61.7
+        -0x1.a51a6625307d3p+0, 0x1.9f9cb402bc3f2p-1, -0x1.86a8e47208961p-3, 0x1.ac6805cbdb25fp-6,
+        -0x1.3381696cdfc8dp-9, 0x1.374695b3a0ff5p-13, -0x1.d3e335ef6fd0bp-18,
+        0x1.070f4858adf20p-22}) + 1;
+}
+INLINE Double half_turn_cos(Double s) {
+    return s * polynomial(s, {  // to 2^-57.7
+        -0x1.3bd3cc9be45dcp+2, 0x1.03c1f081b59c8p+2, -0x1.55d3c7e3c115ep+0, 0x1.e1f50681cae0dp-3,
+        -0x1.a6d1efeb4bc34p-6, 0x1.f9d25db5d621ep-10, -0x1.b696d3d9c31dfp-14,
+        0x1.168d559356009p-18}) + 1;
+}
+INLINE Double half_turn_slope(Double s) {
+    return polynomial(s, {  // to 2^-55.4
+        -0x1.a51a6625307d3p+1, 0x1.9f9cb402bc421p+1, -0x1.24feab5587409p+0, 0x1.ac6805cc3a414p-3,
+        -0x1.8061c3dc0dceap-6, 0x1.d2e9e41477b04p-10, -0x1.9966e5808d5d4p-14,
+        0x1.07084162b7119p-18});
+}
+// |x| = n + r, the sign of (-1)^n, and sin(πx)/(πx) = ±(r/|x|)·sin(πr)/(πr)
+template <class V> struct HalfTurn { V r; Bits<V> sign; };
+template <class V> INLINE HalfTurn<V> half_turn(V x) {
+    constexpr Scalar<V> whole = Scalar<V>(1ll << Traits<V>::mantissa);
+    const V a = abs(x), shifted = a + whole;
+    const V r = a < whole ? a - (shifted - whole) : V{};
+    return {r, (Bits<V>)shifted << (8 * sizeof(Scalar<V>) - 1)};
+}
+template <class V> INLINE V with_flip(V x, Bits<V> sign) { return (V)((Bits<V>)x ^ sign); }
+template <class V> INLINE V sinc(V x) {
+    const auto [r, sign] = half_turn(x);
+    const V a = abs(x);
+    return with_flip((r == a ? splat<V>(1) : r / a) * half_turn_sinc(r * r), sign);
+}
+template <class V> INLINE V sinc_derivative(V x) {
+    const auto [r, sign] = half_turn(x);
+    const V y = (with_flip(half_turn_cos(r * r), sign) - sinc(x)) / x;
+    return r == abs(x) ? x * half_turn_slope(r * r) : y;
+}
+
 INLINE Float atan(Float x) {
     const Float a = abs(x), t = a > 1 ? 1 / a : a, s = t * t;
     Float p = splat<Float>(-0x1.d62fd2p-10f);
@@ -488,9 +590,6 @@ INLINE Double atan(Double x) { return each_lane(x, [](double v) { return std::at
 
 // ---- Powers -----------------------------------------------------------------------------------
 
-template <class V> INLINE V sqrt(V x) {
-    return each_lane(x, [](Scalar<V> v) { return std::sqrt(v); });
-}
 // x^y for a finite x > 0: e^(y·log(x)), the exponent as a sum of two numbers.
 template <class V> INLINE V power_of_positive(V x, V y) {
     constexpr Scalar<V> lowest = Traits<V>::exp_lowest, highest = Traits<V>::exp_highest;
@@ -518,4 +617,25 @@ template <class V> INLINE V power(V x, V y) {
 // x^y·log(x), and 0 where x = 0 and y >= 0, as PyTorch has it.
 template <class V> INLINE V power_log(V x, V y) {
     return x == 0 && y >= 0 ? V{} : power(x, y) * log(x);
+}
+
+// ---- Remainders ---------------------------------------------------------------------------------
+
+// x mod y by libm, of y's sign as PyTorch's.
+template <class V> static __attribute__((noinline, cold)) V slow_remainder(V x, V y) {
+    for (int i = 0; i < lanes<V>; i++) {
+        const Scalar<V> r = std::fmod(x[i], y[i]);
+        x[i] = r != 0 && (r < 0) != (y[i] < 0) ? r + y[i] : r;
+    }
+    return x;
+}
+// x - n·y is exact once n is the rounded quotient, which is one too much where that was rounded up.
+template <class V> INLINE V remainder(V x, V y) {
+    constexpr Scalar<V> large = Scalar<V>(1ll << Traits<V>::mantissa);
+    constexpr Scalar<V> infinity = std::numeric_limits<Scalar<V>>::infinity();
+    const V quotient = x / y;
+    if (__builtin_expect(any((Int)((abs(quotient) >= large) | (abs(y) == infinity))), 0))
+        return slow_remainder(x, y);
+    const V r = fused(-floor(quotient), y, x);
+    return r == 0 ? with_sign(V{}, x) : (r < 0) != (y < 0) ? r + y : r;
 }

@@ -278,8 +278,104 @@ def cos(x):
 
 
 @triton.jit
+def round(x):
+    """The nearest integer, of two equally near the even one."""
+    a = tl.abs(x)
+    return tl.where(a < 8388608.0, with_sign((a + 8388608.0) - 8388608.0, x), x)
+
+
+@triton.jit
+def floor(x):
+    return tl.floor(x)
+
+
+@triton.jit
+def remainder(x, y):
+    r = x
+    for _ in range(5):  # what is left of r/y, at most 2^128, is less by 2^-23 each time, and exact
+        n = r / y
+        r = tl.where(tl.abs(n) >= 8388608.0, tl.fma(-n, y, r), r)
+    r = tl.where(tl.abs(x / y) == float("inf"), 0.0, r)  # of larger ones nothing is known
+    r = tl.fma(-tl.floor(r / y), y, r)
+    r = tl.where(r == 0, x * 0.0, tl.where((r < 0) != (y < 0), r + y, r))
+    same = tl.where((x < 0) != (y < 0), y, x)
+    r = tl.where((tl.abs(y) == float("inf")) & (tl.abs(x) < float("inf")), same, r)
+    return tl.where(y == 0, float("nan"), r)
+
+
+@triton.jit
 def sqrt(x):
     return tl.sqrt(x)
+
+
+@triton.jit
+def rsqrt(x):
+    return 1.0 / tl.sqrt(x)
+
+
+@triton.jit
+def hypot(x, y):
+    a = tl.abs(x)
+    b = tl.abs(y)
+    # A power of two that brings the larger near 1.
+    exponent = tl.where(a < b, b, a).to(tl.int32, bitcast=True) >> 23
+    exponent = tl.where(exponent < 1, 1, tl.where(exponent > 253, 253, exponent))
+    power = (exponent << 23).to(tl.float32, bitcast=True)
+    inverse = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
+    u = x * inverse
+    v = y * inverse
+    return tl.sqrt(u * u + v * v) * power
+
+
+@triton.jit
+def asinh(x):
+    """log(|x| + √(x² + 1)) as log1p(a·(1 + a/(1 + √(a² + 1)))), or as log(2a)."""
+    a = tl.abs(x)
+    s = tl.where(a < 268435456.0, a, 1.0)
+    small = log1p(s * (s / (tl.sqrt(s * s + 1.0) + 1.0)) + s)
+    return with_sign(tl.where(a < 268435456.0, small, log(a) + 0.6931471805599453), x)
+
+
+@triton.jit
+def logaddexp(x, y):
+    difference = tl.where(x == y, 0.0, x - y)
+    return maximum(x, y) + log1p(exp_decay(difference))
+
+
+@triton.jit
+def half_turn(x):
+    """r of |x| = n + r, |r| <= 1/2, and (-1)^n."""
+    a = tl.abs(x)
+    shifted = a + 8388608.0
+    r = tl.where(a < 8388608.0, a - (shifted - 8388608.0), 0.0)
+    return r, tl.where((shifted.to(tl.int32, bitcast=True) & 1) == 1, -1.0, 1.0)
+
+
+@triton.jit
+def sinc(x):
+    r, turned = half_turn(x)
+    a = tl.abs(x)
+    s = r * r
+    p = s * 0.02472502551972866 - 0.1904473751783371
+    p = p * s + 0.8117164373397827
+    p = p * s - 1.6449333429336548
+    return turned * tl.where(r == a, 1.0, r / a) * (p * s + 1.0)
+
+
+@triton.jit
+def sinc_derivative(x):
+    r, turned = half_turn(x)
+    s = r * r
+    p = s * -0.02442070096731186 + 0.23495392501354218
+    p = p * s - 1.3352161645889282
+    p = p * s + 4.058709621429443
+    p = p * s - 4.934802055358887
+    far = (turned * (p * s + 1.0) - sinc(x)) / x
+    p = s * -0.022359108552336693 + 0.208939790725708
+    p = p * s - 1.1444889307022095
+    p = p * s + 3.246968984603882
+    p = p * s - 3.289868116378784
+    return tl.where(r == tl.abs(x), x * p, far)
 
 
 @triton.jit
