@@ -190,10 +190,12 @@ def piecewise(
 
 
 @overload
-def piecewise(x: Array, knots: Sequence[Any], /, *branches: Callable[[Array], Any]) -> Array: ...
+def piecewise(x: Array, knots: Sequence[Any], *branches: Callable[[Array], Any]) -> Array: ...
 
 
-def piecewise(x: Any, knots: Any = None, /, *branches: Any, **two: Any) -> Any:
+def piecewise(
+    x: Any, knots: Any = None, *branches: Any, positive: Any = None, otherwise: Any = None
+) -> Any:
     """One function of x or another, by where x is: the only branch there is.
 
     ``piecewise(x, positive=f, otherwise=g)`` is f(x) where x > 0 and g(x) elsewhere.
@@ -218,26 +220,22 @@ def piecewise(x: Any, knots: Any = None, /, *branches: Any, **two: Any) -> Any:
         >>> from zeta.math import expm1, piecewise
         >>> [piecewise(x, positive=lambda x: x, otherwise=expm1) for x in (-1e4, 0.0, 1e4)]
         [-1.0, 0.0, 10000.0]
-        >>> bend = lambda x: piecewise(x, (-1, 1), lambda x: 0, lambda x: (x + 1) ** 2 / 4, lambda x: x)
-        >>> [bend(x) for x in (-2.0, 0.0, 3.0)]
+        >>> curve = lambda x: (x + 1) ** 2 / 4
+        >>> [piecewise(x, (-1, 1), lambda x: 0, curve, lambda x: x) for x in (-2.0, 0.0, 3.0)]
         [0.0, 0.25, 3.0]
     """
+    named = [branch for branch in (otherwise, positive) if branch is not None]
     if knots is None:
-        knots, branches = (0,), _below_and_above(**two)
-    elif two:
-        raise TypeError(f"piecewise with knots takes its branches by position, not {[*two]}")
-    elif len(branches) != len(knots) + 1:
+        knots, branches, named = (0,), tuple(named), []
+    if named or len(branches) != len(knots) + 1:
         raise TypeError(
-            f"piecewise takes one branch more than knots, got {len(branches)} for {len(knots)} knots"
+            "piecewise takes positive=… and otherwise=…, or knots and one branch more than these; "
+            f"got {len(branches) + len(named)} branches for {len(knots)} knots"
         )
     numbers = [knot for knot in knots if isinstance(knot, int | float)]
     if any(high <= low for low, high in itertools.pairwise(numbers)):
         raise ValueError(f"piecewise takes knots in rising order, got {tuple(numbers)}")
     return backend_for(x, *knots).piecewise(x, knots, branches)
-
-
-def _below_and_above(*, positive: Any, otherwise: Any) -> tuple[Any, Any]:
-    return otherwise, positive
 
 
 def with_gradient(value: Any, surrogate: Any) -> Any:

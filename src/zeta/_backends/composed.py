@@ -23,14 +23,13 @@ class Composed:
 
     Attributes:
         where: an array, or another where a mask is false; numbers too.
-        constant: an array whose derivative is 0.
         finite: an array with the largest numbers for infinities, which have derivative 0 there.
-        round, sqrt, log, log1p, sin, softplus: as in `zeta.math`.
+        with_gradient, round, sqrt, log, log1p, sin, softplus: as in `zeta.math`.
     """
 
     where: Callable[[Any, Any, Any], Any]
-    constant: Callable[[Any], Any]
     finite: Callable[[Any], Any]
+    with_gradient: Callable[[Any, Any], Any]
     round: Callable[[Any], Any]
     sqrt: Callable[[Any], Any]
     log: Callable[[Any], Any]
@@ -44,13 +43,14 @@ class Composed:
         is_large = a > _LARGE
         small = self.where(is_large, 1.0, a)
         large = self.where(is_large, a, 1.0)
-        y = self.log1p(small * (1 + small / (1 + self.sqrt(1 + small * small))))
+        root = self.sqrt(1 + small * small)
+        y = self.log1p(self.with_gradient(small * (1 + small / (1 + root)), small + root))
         y = self.where(is_large, self.log(large) + math.log(2), y)
         return self.where(x < 0, -y, y)
 
     def hypot(self, x: Any, y: Any) -> Any:
         # A common factor is a constant: whatever it is, the derivatives are the same.
-        size = self.constant(self.where(abs(x) < abs(y), abs(y), abs(x)))
+        size = self.with_gradient(self.where(abs(x) < abs(y), abs(y), abs(x)), 0)
         is_zero = size == 0
         factor = self.where(is_zero, 1.0, self.finite(size))
         u, v = x / factor, y / factor
@@ -72,5 +72,5 @@ class Composed:
         # sin(πx) = ±sin(πr), where r is exact.
         whole = self.round(large)
         sign = 1 - 2 * abs(whole - 2 * self.round(whole / 2))
-        y = sign * self.sin(math.pi * (large - whole)) / (math.pi * large)
+        y = sign * self.sin(math.pi * (large - whole)) / math.pi / large
         return self.where(is_small, polynomial(_SINC, small * small), y)

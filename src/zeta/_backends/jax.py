@@ -107,8 +107,9 @@ def _within(x: Array, low: Any, high: Any) -> Array:
 
 
 def with_gradient(value: Any, surrogate: Any) -> Array:
-    value, surrogate = jnp.broadcast_arrays(value, surrogate)
-    return _with_gradient(value.astype(surrogate.dtype), surrogate)
+    dtype = jnp.result_type(value, surrogate)  # of a mask or a number too
+    arrays = jnp.broadcast_arrays(value, surrogate)
+    return _with_gradient(*(a.astype(dtype) for a in arrays))
 
 
 @jax.custom_jvp
@@ -150,8 +151,8 @@ def _finite(x: Array) -> Array:
 
 _COMPOSED = Composed(
     where=jnp.where,
-    constant=stop_gradient,
     finite=_finite,
+    with_gradient=with_gradient,
     round=round,
     sqrt=sqrt,
     log=log,

@@ -90,8 +90,8 @@ def piecewise(x: Array, knots: Sequence[Any], branches: Sequence[Callable[[Array
 
 
 def with_gradient(value: Any, surrogate: Any) -> Array:
-    value, surrogate = np.broadcast_arrays(value, surrogate)
-    return value.astype(surrogate.dtype) if value.dtype == bool else np.array(value)
+    dtype = np.result_type(value, surrogate)  # of a mask or a number too
+    return np.broadcast_arrays(value, surrogate)[0].astype(dtype)
 
 
 def stop_gradient(x: Array) -> Array:
@@ -134,8 +134,8 @@ def _finite(x: Array) -> Array:
 
 _COMPOSED = Composed(
     where=np.where,
-    constant=stop_gradient,
     finite=_finite,
+    with_gradient=with_gradient,
     round=round,
     sqrt=sqrt,
     log=log,

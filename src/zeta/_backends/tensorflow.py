@@ -159,8 +159,8 @@ def _tensors(x: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 _COMPOSED = Composed(
     where=tf.where,
-    constant=stop_gradient,
     finite=_finite,
+    with_gradient=with_gradient,
     round=round,
     sqrt=sqrt,
     log=log,

@@ -200,8 +200,8 @@ def _tensors(*values: Any) -> tuple[Tensor, ...]:
 
 _COMPOSED = Composed(
     where=torch.where,
-    constant=stop_gradient,
     finite=_finite,
+    with_gradient=with_gradient,
     round=round,
     sqrt=sqrt,
     log=log,

@@ -33,7 +33,7 @@ _MASKS = frozenset({*_COMPARISONS, "and", "or", "not"})
 _BOUNDED = frozenset(
     {
         *("sin", "cos", "tanh", "erf", "gauss", "sign", "indicator", "sigmoid"),
-        *("sigmoid_complement", "tanh_softplus", "sinc", "sinc_derivative"),
+        *("sigmoid_complement", "tanh_softplus", "sinc", "hypot_derivative"),
         *("tanh_derivative", "sigmoid_derivative", "tanh_softplus_derivative"),
     }
 )
@@ -447,10 +447,6 @@ def _by_exponent(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
     return a.times(y.graph.node("power_log", u, v))
 
 
-def _share(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
-    return a.times(y.graph.node("where", y == 0, 0, u / y))
-
-
 def _weight(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
     # Of two equal infinities too.
     return a.times(y.graph.node("sigmoid", y.graph.node("where", u == v, 0, u - v)))
@@ -470,8 +466,11 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
     ),
     "power": (_by_base, _by_exponent),
     "sqrt": (lambda a, y, u: a.over(2 * y),),
-    "rsqrt": (lambda a, y, u: a.times(y / u).times(y.graph.number(-0.5)),),
-    "hypot": (_share, lambda a, y, u, v: _share(a, y, v, u)),
+    "rsqrt": (lambda a, y, u: a.times(-0.5 * y / u),),
+    "hypot": (
+        lambda a, y, u, v: a.times(y.graph.node("hypot_derivative", u, v)),
+        lambda a, y, u, v: a.times(y.graph.node("hypot_derivative", v, u)),
+    ),
     "abs": _times("sign"),
     "exp": (lambda a, y, u: a.times(y),),
     "expm1": _times("exp"),

@@ -356,8 +356,9 @@ template <class V> INLINE V sqrt(V x) {
 }
 template <class V> INLINE V rsqrt(V x) { return 1 / sqrt(x); }
 
-// The squares of x and y times a power of two that brings the larger near 1.
-template <class V> INLINE V hypot(V x, V y) {
+// x = u·power and y = v·power, the larger of u and v near 1; length = √(u² + v²)
+template <class V> struct Legs { V u, length, power; };
+template <class V> INLINE Legs<V> legs(V x, V y) {
     constexpr int mantissa = Traits<V>::mantissa, bias = Traits<V>::bias;
     const V a = abs(x), b = abs(y), larger = a < b ? b : a;
     Bits<V> exponent = (Bits<V>)larger >> mantissa;
@@ -365,7 +366,16 @@ template <class V> INLINE V hypot(V x, V y) {
     exponent = exponent > 2 * bias - 1 ? Bits<V>{} + (2 * bias - 1) : exponent;
     const V power = (V)(exponent << mantissa), inverse = (V)((2 * bias - exponent) << mantissa);
     const V u = x * inverse, v = y * inverse;
-    return sqrt(u * u + v * v) * power;
+    return {u, sqrt(u * u + v * v), power};
+}
+template <class V> INLINE V hypot(V x, V y) {
+    const auto [u, length, power] = legs(x, y);
+    return length * power;
+}
+// x/√(x² + y²), and 0 where both are 0
+template <class V> INLINE V hypot_derivative(V x, V y) {
+    const auto [u, length, power] = legs(x, y);
+    return length == 0 ? length : u / length;
 }
 
 // ---- Logarithms -------------------------------------------------------------------------------
@@ -558,7 +568,8 @@ template <class V> INLINE HalfTurn<V> half_turn(V x) {
     constexpr Scalar<V> whole = Scalar<V>(1ll << Traits<V>::mantissa);
     const V a = abs(x), shifted = a + whole;
     const V r = a < whole ? a - (shifted - whole) : V{};
-    return {r, (Bits<V>)shifted << (8 * sizeof(Scalar<V>) - 1)};
+    const V last = a < whole ? shifted : a < 2 * whole ? a : V{};  // whose last bit is n's
+    return {r, (Bits<V>)last << (8 * sizeof(Scalar<V>) - 1)};
 }
 template <class V> INLINE V with_flip(V x, Bits<V> sign) { return (V)((Bits<V>)x ^ sign); }
 template <class V> INLINE V sinc(V x) {

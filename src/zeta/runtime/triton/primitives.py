@@ -314,17 +314,29 @@ def rsqrt(x):
 
 
 @triton.jit
-def hypot(x, y):
+def legs(x, y):
+    """u, √(u² + v²) and a power of two: x = u·power, y = v·power, the larger of u and v near 1."""
     a = tl.abs(x)
     b = tl.abs(y)
-    # A power of two that brings the larger near 1.
     exponent = tl.where(a < b, b, a).to(tl.int32, bitcast=True) >> 23
     exponent = tl.where(exponent < 1, 1, tl.where(exponent > 253, 253, exponent))
-    power = (exponent << 23).to(tl.float32, bitcast=True)
     inverse = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
     u = x * inverse
     v = y * inverse
-    return tl.sqrt(u * u + v * v) * power
+    return u, tl.sqrt(u * u + v * v), (exponent << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def hypot(x, y):
+    _, length, power = legs(x, y)
+    return length * power
+
+
+@triton.jit
+def hypot_derivative(x, y):
+    """x/√(x² + y²), and 0 where both are 0."""
+    u, length, _ = legs(x, y)
+    return tl.where(length == 0, 0.0, u / length)
 
 
 @triton.jit
@@ -348,7 +360,8 @@ def half_turn(x):
     a = tl.abs(x)
     shifted = a + 8388608.0
     r = tl.where(a < 8388608.0, a - (shifted - 8388608.0), 0.0)
-    return r, tl.where((shifted.to(tl.int32, bitcast=True) & 1) == 1, -1.0, 1.0)
+    last = tl.where(a < 8388608.0, shifted, tl.where(a < 16777216.0, a, 0.0))  # its last bit is n's
+    return r, tl.where((last.to(tl.int32, bitcast=True) & 1) == 1, -1.0, 1.0)
 
 
 @triton.jit
