@@ -125,3 +125,103 @@ def test_sine_of_an_overflowed_argument_stays_within_one():
     x = torch.tensor([-3e38, 3e38]) * 2
     for y in (zm.sin(x), zm.cos(x), torch.tensor(zm.sin(x.numpy()))):
         assert (y.abs() <= 1).all()
+
+
+def slopes_of(function, *values):
+    """Value and derivatives on PyTorch by plain operations, and on JAX."""
+    leaves = [torch.tensor(v, requires_grad=True) for v in values]
+    y = function(*leaves)
+    gradients = torch.autograd.grad(y.sum(), leaves)
+    yield [t.tolist() for t in (y, *gradients)]
+    arrays = list(map(jnp.array, values))
+    every = tuple(range(len(arrays)))
+    gradients = jax.grad(lambda *arrays: function(*arrays).sum(), every)(*arrays)
+    yield [a.tolist() for a in (function(*arrays), *gradients)]
+
+
+def test_a_value_has_its_surrogates_gradient_and_its_own_bits():
+    def step(x, k):
+        return zm.with_gradient(x > 0, k * x) + zm.stop_gradient(k) * zm.with_gradient(0.1, x * x)
+
+    for y, dx, dk in slopes_of(step, [-1.0, 0.0, 2.0], 3.0):
+        assert y == pytest.approx([0.3, 0.3, 1.3])
+        assert dx == [-3, 3, 15]
+        assert dk == 1
+    x = torch.tensor([-0.0, math.inf, 1e30, math.nan], requires_grad=True)
+    y = zm.with_gradient(x, x * x * 1e30)  # overflows
+    assert torch.equal(y.view(torch.int32), x.view(torch.int32))
+    assert torch.autograd.grad(y[:3].sum(), x)[0].isfinite().all()
+
+
+def test_a_surrogate_within_transforms_compilation_and_export():
+    quantised = lambda x: zm.with_gradient(zm.round(4 * x) / 4, x**3)
+    x = torch.tensor([-0.7, 0.3, 1.9], dtype=torch.float64)
+    slope = torch.func.grad(lambda x: quantised(x).sum())
+    torch.testing.assert_close(slope(x), 3 * x * x)
+    torch.testing.assert_close(torch.func.grad(lambda x: slope(x).sum())(x), 6 * x)
+    torch.testing.assert_close(torch.func.jvp(quantised, (x,), (x,))[1], 3 * x**3)
+    compiled = torch.compile(quantised, fullgraph=True, backend="aot_eager")
+
+    class Layer(torch.nn.Module):
+        def forward(self, x):
+            return quantised(x)
+
+    for function in (compiled, torch.export.export(Layer(), (x,)).module()):
+        leaf = x.clone().requires_grad_()
+        y = function(leaf)
+        assert y.tolist() == [-0.75, 0.25, 2.0]
+        torch.testing.assert_close(torch.autograd.grad(y.sum(), leaf)[0], 3 * x * x)
+
+
+def test_steps_have_no_slope_and_a_remainder_has_the_divisors_sign():
+    for step in (zm.sign, zm.round, zm.floor):
+        for y, dx in slopes_of(lambda x, step=step: x + step(zm.exp(x)), [-0.3, 1.5, 100.0]):
+            assert not math.isnan(y[0])
+            assert dx == [1, 1, 1]
+    assert [zm.round(x) for x in (0.5, 1.5, -2.5)] == [0, 2, -2]
+    for y, dx, dy in slopes_of(zm.remainder, [5.5, -5.5, 5.5, -5.5], [2.0, 2.0, -2.0, -2.0]):
+        assert y == [1.5, 0.5, -0.5, -1.5]
+        assert dx == [1, 1, 1, 1]
+        assert dy == [-2, 3, 3, -2]
+
+
+def test_slopes_where_the_textbook_form_is_none():
+    for y, dx, dy in slopes_of(zm.hypot, [0.0, 3e37, 3e-38], [0.0, 4e37, 4e-38]):
+        assert y == pytest.approx([0, 5e37, 5e-38])
+        assert dx == pytest.approx([0, 0.6, 0.6])
+        assert dy == pytest.approx([0, 0.8, 0.8])
+    ends = [math.inf, -math.inf, math.inf, 1.0], [math.inf, -math.inf, -math.inf, 1.0]
+    for y, dx, dy in slopes_of(zm.logaddexp, *ends):
+        assert y == pytest.approx([math.inf, -math.inf, math.inf, 1 + math.log(2)])
+        assert [a + b for a, b in zip(dx, dy, strict=True)] == [1, 1, 1, 1]
+    for y, dx in slopes_of(zm.sinc, [0.0, 1e-4, 1.0]):
+        assert y == pytest.approx([1, 1 - math.pi**2 / 6e8, 0], abs=1e-7)
+        assert dx == pytest.approx([0, -(math.pi**2) / 3e4, -1])
+
+
+def test_several_knots():
+    def bent(x, low, high):
+        knots = (low, high)
+        return zm.piecewise(x, knots, zm.exp, lambda x: low * x, lambda x: zm.sqrt(x - high))
+
+    x = [-1e4, -1.0, -0.5, 1.0, 5.0]
+    for y, dx, dlow, dhigh in slopes_of(bent, x, -1.0, 1.0):
+        assert y == pytest.approx([0, math.exp(-1), 0.5, -1, 2])
+        assert dx == pytest.approx([0, math.exp(-1), -1, -1, 0.25])
+        assert dlow == pytest.approx(0.5)
+        assert dhigh != dhigh  # of a root at its end, which is not taken: 0·inf, as any branch's
+    assert math.isnan(zm.piecewise(math.nan, (0, 1), *[lambda x: 0] * 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "error"),
+    [
+        ([(0, 1), abs, abs], {}, "one branch more than these; got 2 branches for 2 knots"),
+        ([(0,), abs, abs], {"positive": abs}, "got 3 branches for 1 knots"),
+        ([], {"positive": abs}, "got 1 branches for 1 knots"),
+        ([(1, 0), abs, abs, abs], {}, "knots in rising order, got \\(1, 0\\)"),
+    ],
+)
+def test_wrong_knots(arguments, named, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        zm.piecewise(1.0, *arguments, **named)

@@ -9,7 +9,7 @@ import torch
 from zeta import activations, formula
 from zeta._backends.torch_plain import evaluate_plain
 from zeta.codegen.graph import ordered
-from zeta.codegen.trace import gradient_program
+from zeta.codegen.trace import gradient_program, value_program
 from zeta.math import (
     clip,
     cos,
@@ -22,6 +22,7 @@ from zeta.math import (
     sigmoid,
     sin,
     tanh,
+    with_gradient,
 )
 
 
@@ -227,3 +228,32 @@ def test_nested_choices_with_one_alternative_are_one():
     slope = gradient_program(formula(lambda x: clip(x, -1, 1)), {}, ("x",)).stores[0]
     assert [node.op for node in ordered([slope])].count("where") == 1
     assert_as_plain(formula(lambda x: x * clip(x, -1, 1)), [-2.0, -1.0, 0.5, 1.0, 2.0])
+
+
+@formula(low=-1.0, high=1.0)
+def srelu(x, low, high):
+    return piecewise(
+        x,
+        (low, high),
+        lambda x: low + 0.2 * (x - low),
+        lambda x: x,
+        lambda x: high + (x - high) / 3,
+    )
+
+
+def test_knots_that_are_parameters():
+    _, dlow, dhigh = assert_as_plain(srelu, [-3.0, -1.0, 0.0, 1.0, 1.5, 7.0], low=-1.0, high=1.0)
+    assert dlow.item() == pytest.approx(1.6)
+    assert dhigh.item() == pytest.approx(4 / 3)
+
+
+@formula(k=2.0)
+def spike(x, k):
+    return with_gradient(x > 0, sigmoid(k * x)) * exp(x)
+
+
+def test_a_surrogate_is_computed_in_backward_alone():
+    assert_as_plain(spike, [-3.0, -0.0, 0.5, 2.0], k=2.0)
+    assert "sigmoid" not in [n.op for n in ordered(value_program(spike, {}).stores)]
+    slope = gradient_program(formula(lambda x: with_gradient(tanh(x), x * x)), {}, ("x",))
+    assert "tanh" not in [n.op for n in ordered(slope.stores)]

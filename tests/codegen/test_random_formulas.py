@@ -25,11 +25,11 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from codegen.random_formulas import PARAMETERS, random_formula
+from codegen.random_formulas import PARAMETERS, random_formula, written
 from zeta._backends import tracer
 from zeta._backends.torch_plain import evaluate_plain
 from zeta.codegen import cpp, trace, triton
-from zeta.codegen.graph import Graph, gradients
+from zeta.codegen.graph import Graph, gradients, without_surrogates
 from zeta.kernels import compiler
 
 NAMES = ("x", *PARAMETERS)
@@ -53,7 +53,8 @@ def points():
 # ---- Plain operations --------------------------------------------------------------------------
 
 # Whose results are not rounded; whose results do not underflow.
-_EXACT = {"where", "to", "neg", "__neg__", "abs", "__abs__", "minimum", "maximum"}
+_EXACT = {"where", "to", "neg", "__neg__", "abs", "__abs__", "minimum", "maximum", "detach"}
+_EXACT |= {"round", "floor", "sign", "remainder"}
 _SUMS = {"add", "__add__", "__radd__", "sub", "__sub__", "__rsub__"}
 
 
@@ -195,6 +196,7 @@ def _function(formula):
     values = {name: graph.parameter(name) for name in PARAMETERS}
     value = graph.node("add", tracer.evaluate(formula, (x,), values), 0)
     results = [value, *(found.product() for found in gradients(value, [x, *values.values()]))]
+    results = without_surrogates(results)
     lines = cpp.CPP.statements({f"out[{k}]": result for k, result in enumerate(results)})
     body = "\n".join(f"    {line}" for line in lines)
     return f"static void run(V element_x, V parameter_a, V parameter_b, V* out) {{\n{body}\n}}\n"
@@ -230,6 +232,9 @@ def wrong_points(formula, got, dtype, count=RUNS):
         wrong &= ~((got - truth).abs() <= FACTOR * off + close)
     nan = x.isnan() & (got.isnan() != runs[0].isnan())
     nan[2:] &= got[2:].isnan()  # a branch that is not taken is no part of a parameter's
+    if "with_gradient" in formula.name:
+        # Plain operations take a surrogate that is no number for a constant.
+        nan[1:] = wrong[1:, x.isnan()] = False
     found = [
         f"{KINDS[kind]} at {x[i]:g}: {[float(v[kind, i]) for v in (got, runs[0], truth)]}"
         for kind, i in (wrong | nan).nonzero().tolist()
@@ -291,8 +296,7 @@ def test_random_formulas_in_float64():
 
 
 def test_a_wrong_derivative_is_found():
-    formula = random_formula(79)
-    assert formula.name == "erf((x + ((x + 1) ** 4)))"
+    formula = written("erf((x + ((x + 1) ** 4)))")
     right = kernels([formula], torch.float32)(0, points())
     assert wrong_points(formula, right, torch.float32)[0] == []
     wrong = right * torch.tensor([1.0, 1 + 1e-4, 1.0, 1.0])[:, None]

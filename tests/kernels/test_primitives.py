@@ -40,6 +40,17 @@ FUNCTIONS = {
     _primitive("sin"): (mpmath.cos, -math.inf),
     _primitive("cos"): (lambda x: -mpmath.sin(x), -math.inf),
     _primitive("sqrt"): (lambda x: 1 / (2 * mpmath.sqrt(x)), 0),
+    _primitive("rsqrt"): (lambda x: -1 / (2 * x * mpmath.sqrt(x)), 0),
+    _primitive("asinh"): (lambda x: 1 / mpmath.sqrt(1 + x * x), -math.inf),
+    _primitive("sinc"): (lambda x: (mpmath.cospi(x) - mpmath.sincpi(x)) / x, -math.inf),
+    _named("hypot", lambda x: zm.hypot(x, 1.5)): (
+        lambda x: x / mpmath.sqrt(x * x + 2.25),
+        -math.inf,
+    ),
+    _named("logaddexp", lambda x: zm.logaddexp(x, 1.5)): (
+        lambda x: 1 / (1 + mpmath.exp(1.5 - x)),
+        -math.inf,
+    ),
     **{_to_the(p): (lambda x, p=p: p * x ** (p - 1), 0) for p in (1.5, -0.5, -2.5, 7.5, 2.75)},
     **{_to_the(p): (lambda x, p=p: p * x ** (p - 1), -math.inf) for p in (3, -3, 5, 8, 9)},
 }
@@ -139,6 +150,12 @@ def test_limits(dtype):
         "log1p": (math.nan, 0, math.inf),
         "softplus": (0, math.log(2), math.inf),
         "sqrt": (math.nan, 0, math.inf),
+        "rsqrt": (math.nan, math.inf, 0),
+        "asinh": (-math.inf, 0, math.inf),
+        "sinc": (0, 1, 0),
+        "sign": (-1, 0, 1),
+        "round": (-math.inf, 0, math.inf),
+        "floor": (-math.inf, 0, math.inf),
     }.items():
         y = _primitive(of)(ends)
         torch.testing.assert_close(

@@ -40,9 +40,6 @@ erf = lax.erf
 erfc = lax.erfc
 sigmoid = jax_elementary.sigmoid
 softplus = jax_elementary.softplus
-sign = jnp.sign
-round = jnp.round
-floor = jnp.floor
 remainder = jnp.remainder
 stop_gradient = lax.stop_gradient
 
@@ -69,6 +66,19 @@ def clip(x: Array, low: Any, high: Any) -> Array:
     return jnp.where(x >= high, high, x)
 
 
+# 0 times an infinite derivative from within would be NaN.
+def sign(x: Array) -> Array:
+    return jnp.sign(lax.stop_gradient(x))
+
+
+def round(x: Array) -> Array:
+    return jnp.round(lax.stop_gradient(x))
+
+
+def floor(x: Array) -> Array:
+    return jnp.floor(lax.stop_gradient(x))
+
+
 def rsqrt(x: Array) -> Array:
     return _COMPOSED.rsqrt(x)
 
@@ -93,7 +103,9 @@ def piecewise(x: Array, knots: Sequence[Any], branches: Sequence[Callable[[Array
     y: Any = None
     for low, high, branch in zip((None, *knots), (*knots, None), branches, strict=True):
         value = branch(_within(x, low, high))
-        if jnp.shape(value) != jnp.shape(x):  # a branch without x would swallow NaN
+        if jnp.shape(value) != jnp.shape(x) or not jnp.ndim(
+            x
+        ):  # a branch without x would swallow NaN
             value = jnp.where(jnp.isnan(x), x, value)
         y = value if low is None else jnp.where(x > low, value, y)
     return y

@@ -83,7 +83,7 @@ def piecewise(x: Array, knots: Sequence[Any], branches: Sequence[Callable[[Array
     for low, high, branch in zip((None, *knots), (*knots, None), branches, strict=True):
         within = x if low is None else np.maximum(x, low)
         value = branch(within if high is None else np.minimum(within, high))
-        if np.shape(value) != x.shape:  # a branch without x would swallow NaN
+        if np.shape(value) != x.shape or not x.shape:  # a branch without x would swallow NaN
             value = np.where(np.isnan(x), x, value)
         y = value if low is None else np.where(x > low, value, y)
     return y

@@ -63,9 +63,6 @@ erf = tf.math.erf
 erfc = _or_in_graph(tf.math.erfc, tensorflow_graph.erfc)
 sigmoid = tensorflow_graph.sigmoid
 softplus = _or_in_graph(tf.math.softplus, tensorflow_graph.softplus)
-sign = tf.sign
-round = tf.round
-floor = tf.floor
 stop_gradient = tf.stop_gradient
 
 
@@ -96,6 +93,19 @@ def clip(x: Tensor, low: Any, high: Any) -> Tensor:
     low, high = (tf.cast(bound, x.dtype) for bound in (low, high))
     x = tf.where(x <= low, low, x)
     return tf.where(x >= high, high, x)
+
+
+# 0 times an infinite derivative from within would be NaN.
+def sign(x: Tensor) -> Tensor:
+    return tf.sign(tf.stop_gradient(x))
+
+
+def round(x: Tensor) -> Tensor:
+    return tf.round(tf.stop_gradient(x))
+
+
+def floor(x: Tensor) -> Tensor:
+    return tf.floor(tf.stop_gradient(x))
 
 
 def remainder(x: Any, y: Any) -> Tensor:

@@ -49,8 +49,6 @@ expm1 = _or_for_onnx(torch.expm1, torch_onnx.expm1)
 log = torch.log
 log1p = _or_for_onnx(torch.log1p, torch_onnx.log1p)
 sqrt = torch.sqrt
-round = torch.round
-floor = torch.floor
 atan = torch.atan
 tanh = torch.tanh
 erf = torch.erf
@@ -86,8 +84,18 @@ def remainder(x: Any, y: Any) -> Tensor:
     return torch.remainder(*_tensors(x, y))
 
 
+# Detached: 0 times an infinite derivative from within would be NaN.
 def sign(x: Tensor) -> Tensor:
+    x = x.detach()
     return torch.where(x.isnan(), x, torch.sign(x))
+
+
+def round(x: Tensor) -> Tensor:
+    return torch.round(x.detach())
+
+
+def floor(x: Tensor) -> Tensor:
+    return torch.floor(x.detach())
 
 
 def piecewise(
@@ -96,7 +104,7 @@ def piecewise(
     y: Any = None
     for low, high, branch in zip((None, *knots), (*knots, None), branches, strict=True):
         value = branch(_within(x, low, high))
-        if not isinstance(value, Tensor) or value.shape != x.shape:
+        if not (isinstance(value, Tensor) and value.shape == x.shape and x.dim()):
             value = torch.where(x.isnan(), x, value)  # a branch without x would swallow NaN
         y = value if low is None else torch.where(x > low, value, y)
     return y

@@ -44,7 +44,7 @@ with_gradient = _primitive("with_gradient")
 
 
 def sign(x: Node) -> Node:
-    return x.graph.node("unless_nan", x.graph.node("sign", x), x)
+    return stop_gradient(x.graph.node("unless_nan", x.graph.node("sign", x), x))
 
 
 def piecewise(x: Node, knots: Sequence[Any], branches: Sequence[Callable[[Node], Any]]) -> Node:

@@ -466,7 +466,7 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
     ),
     "power": (_by_base, _by_exponent),
     "sqrt": (lambda a, y, u: a.over(2 * y),),
-    "rsqrt": (lambda a, y, u: a.times(-0.5 * y / u),),
+    "rsqrt": (lambda a, y, u: a.times(-0.5 * y).over(u),),
     "hypot": (
         lambda a, y, u, v: a.times(y.graph.node("hypot_derivative", u, v)),
         lambda a, y, u, v: a.times(y.graph.node("hypot_derivative", v, u)),
@@ -478,7 +478,7 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
     "log1p": (lambda a, y, u: a.over(1 + u),),
     "sin": (lambda a, y, u: _finite_times(a, "cos", u),),
     "cos": (lambda a, y, u: _finite_times(a, "sin", u).times(y.graph.number(-1)),),
-    "sinc": _times("sinc_derivative"),
+    "sinc": (lambda a, y, u: _finite_times(a, "sinc_derivative", u),),
     "atan": (lambda a, y, u: a.over(1 + u * u),),
     "asinh": (lambda a, y, u: a.over(y.graph.node("hypot", u, 1)),),
     "tanh": _times("tanh_derivative"),
