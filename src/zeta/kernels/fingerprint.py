@@ -39,7 +39,10 @@ def fingerprint(formula: Formula) -> bytes | None:
 def package_digest() -> bytes:
     """Of the files that turn a formula into source."""
     folder = Path(zeta.__file__).parent
-    backends = [f"_backends/{name}.py" for name in ("evaluate", "tracer", "number", "numpy")]
+    backends = [
+        f"_backends/{name}.py"
+        for name in ("evaluate", "tracer", "number", "numpy", "composed", "minimax")
+    ]
     files = [folder / name for name in ("_formula.py", "math.py", *backends)]
     files += sorted(
         path for name in ("codegen", "runtime") for path in (folder / name).rglob("*.*")
