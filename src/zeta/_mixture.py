@@ -20,7 +20,7 @@ DEFAULT_CHUNK_BYTES = 2**24
 
 _HERE = "mixture_cross_entropy"
 _LAYER = "MixtureOfSoftmaxes"
-_INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
 class Classes(Protocol):
@@ -197,7 +197,7 @@ def check_arguments(
     for name, tensor in floats.items():
         check_input(tensor, function, name)
     kind = dtype_name(target) if hasattr(target, "dtype") else type(target).__name__
-    if kind not in _INTEGERS:
+    if kind not in INTEGERS:
         raise TypeError(f"{function}: target must consist of integer class indices, got {kind}")
     if not any_dtype:
         for name in ("weight", "bias"):
