@@ -6,6 +6,9 @@ Every activation and gate of the catalogue under its name, ``zeta.jax.mish(x)`` 
 =============================  ==============================================================
 ``gated``                      a gate on one array that holds both of its inputs
 ``selu_softmax``               SELU, then softmax
+``sparsemax``, ``entmax15``    softmaxes with exact zeros
+``sparsemax_loss``             what trains a sparsemax, in the place of cross-entropy
+``entmax15_loss``              what trains an entmax15
 ``mixture_cross_entropy``      the loss of a mixture of softmaxes, in chunks of tokens
 =============================  ==============================================================
 """
@@ -24,15 +27,20 @@ from zeta.activations import CATALOGUE, GATES, SELU_ALPHA, SELU_SCALE
 from zeta.jax.activations import gated, on_arrays
 from zeta.jax.mixture import mixture_cross_entropy
 from zeta.jax.selu_softmax import selu_softmax
+from zeta.jax.sparse_softmax import entmax15, entmax15_loss, sparsemax, sparsemax_loss
 
 _FUNCTIONS = {name: on_arrays(formula) for name, formula in (CATALOGUE | GATES).items()}
 
 __all__ = [
     "SELU_ALPHA",
     "SELU_SCALE",
+    "entmax15",
+    "entmax15_loss",
     "gated",
     "mixture_cross_entropy",
     "selu_softmax",
+    "sparsemax",
+    "sparsemax_loss",
     *CATALOGUE,
     *GATES,
 ]

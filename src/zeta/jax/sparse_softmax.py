@@ -149,7 +149,7 @@ def entmax15_loss(
         >>> from zeta.jax import entmax15_loss
         >>> x, target = jnp.array([[0.0, 0.5], [3.0, 1.0]]), jnp.array([0, 0])
         >>> [round(value, 4) for value in entmax15_loss(x, target, reduction="none").tolist()]
-        [0.7652, 0.0]
+        [0.6844, 0.0]
 
     Source: Peters, Niculae and Martins 2019; as :func:`sparsemax_loss`.
     """
@@ -160,16 +160,16 @@ def entmax15_loss(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _along(x: Array, dim: int, alpha: float) -> Array:
+def _along(x: Array, dim: int, kind: str) -> Array:
     if x.size == 0:
         return x
     wide = x.astype(compute_dtype(x.dtype))
-    p = _entmax(jnp.moveaxis(jnp.atleast_1d(wide), dim, -1), alpha)
+    p = _entmax(jnp.moveaxis(jnp.atleast_1d(wide), dim, -1), kind)
     return jnp.moveaxis(p, -1, dim).reshape(x.shape).astype(x.dtype)
 
 
 def _loss(
-    name: str, x: ArrayLike, target: ArrayLike, ignore_index: int, reduction: str, alpha: float
+    name: str, x: ArrayLike, target: ArrayLike, ignore_index: int, reduction: str, kind: str
 ) -> Array:
     check_input(x, name, "x")
     x = jnp.asarray(x)
@@ -177,7 +177,7 @@ def _loss(
     target = jnp.asarray(target)
     if not isinstance(target, jax.core.Tracer) and not target.devices() - set(jax.devices("cpu")):
         _check_values(name, target, ignore_index, x.shape[1], soft)
-    return _reduced(x, target, ignore_index, reduction, alpha, soft)
+    return _reduced(x, target, ignore_index, reduction, kind, soft)
 
 
 def _check_values(name: str, target: Array, ignore_index: int, C: int, soft: bool) -> None:
@@ -187,12 +187,13 @@ def _check_values(name: str, target: Array, ignore_index: int, C: int, soft: boo
         check_distributions(jnp, name, wide, float(epsilon))
     else:
         wide = _wide(target)
-        check_targets(wide[(wide != ignore_index) & ((wide < 0) | (wide >= C))].tolist(), C, function=name)
+        bad = (wide != ignore_index) & ((wide < 0) | (wide >= C))
+        check_targets(wide[bad].tolist(), C, function=name)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _reduced(
-    x: Array, target: Array, ignore_index: int, reduction: str, alpha: float, soft: bool
+    x: Array, target: Array, ignore_index: int, reduction: str, kind: str, soft: bool
 ) -> Array:
     wide, C = x.astype(compute_dtype(x.dtype)), x.shape[1]
     ignored = jnp.zeros(x.shape[:1], bool)
@@ -204,7 +205,7 @@ def _reduced(
         ignored = target == ignore_index
         missing = ~ignored & ((target < 0) | (target >= C))
         q = jax.nn.one_hot(jnp.where(ignored, 0, target), C, dtype=wide.dtype)
-    losses, _ = _entmax_loss(wide, q, alpha)
+    losses, _ = _entmax_loss(wide, q, kind)
     losses = jnp.where(ignored, 0, jnp.where(missing, jnp.nan, losses))
     if reduction == "none":
         return losses.astype(x.dtype)
@@ -220,41 +221,42 @@ def _wide(target: Array) -> Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _entmax(x: Array, alpha: float) -> Array:
+def _entmax(x: Array, kind: str) -> Array:
     """Probabilities along the last dimension."""
-    z, lowest, step = _shifted(x, alpha)
-    return power(roots(jnp, z, lowest, step), alpha)
+    z, lowest, step = _shifted(x, kind)
+    return power(roots(jnp, z, lowest, step), kind)
 
 
 @_entmax.defjvp
 def _entmax_derivative(
-    alpha: float, primals: tuple[Array], tangents: tuple[Array]
+    kind: str, primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:
-    p = _entmax(*primals, alpha)
-    return p, derivative(jnp, p, *tangents, alpha)
+    p = _entmax(*primals, kind)
+    return p, derivative(jnp, p, *tangents, kind)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _entmax_loss(x: Array, q: Array, alpha: float) -> tuple[Array, Array]:
+def _entmax_loss(x: Array, q: Array, kind: str) -> tuple[Array, Array]:
     """Losses (N,), and probabilities (N, C), by which the losses' gradient is differentiated."""
-    z, lowest, step = _shifted(x, alpha)
+    z, lowest, step = _shifted(x, kind)
     s = roots(jnp, z, lowest, step)
-    return fenchel_young(jnp, s, z, lowest, step, q, alpha), power(s, alpha)
+    return fenchel_young(jnp, s, z, lowest, step, q, kind), power(s, kind)
 
 
 @_entmax_loss.defjvp
 def _entmax_loss_derivative(
-    alpha: float, primals: tuple[Array, Array], tangents: tuple[Array, Array]
+    kind: str, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Any, Any]:
     (x, q), (tangent, _) = primals, tangents
-    losses, p = _entmax_loss(x, q, alpha)
-    return (losses, p), (jnp.sum((p - q) * tangent, -1), derivative(jnp, p, tangent, alpha))
+    losses, p = _entmax_loss(x, q, kind)
+    return (losses, p), (jnp.sum((p - q) * tangent, -1), derivative(jnp, p, tangent, kind))
 
 
-def _shifted(x: Array, alpha: float) -> tuple[Array, Array, Array]:
-    """z = (α - 1)·(x - max x), and its threshold."""
+def _shifted(x: Array, kind: str) -> tuple[Array, Array, Array]:
+    """z, the largest of which is 0, and its threshold."""
     x = jnp.minimum(x, jnp.finfo(x.dtype).max)  # inf - inf would be NaN
-    z = (alpha - 1) * (x - jnp.max(x, -1, keepdims=True))
+    z = x - jnp.max(x, -1, keepdims=True)
+    z = z if kind == SPARSEMAX else z / 2
 
     def is_rising(state: tuple[Array, Array, int]) -> Array:
         before, tau, steps = state
@@ -262,8 +264,8 @@ def _shifted(x: Array, alpha: float) -> tuple[Array, Array, Array]:
 
     def rise(state: tuple[Array, Array, int]) -> tuple[Array, Array, int]:
         _, tau, steps = state
-        return tau, nearer(jnp, tau, z, alpha), steps + 1
+        return tau, nearer(jnp, tau, z, kind), steps + 1
 
     lowest = jnp.full_like(z[..., :1], -1)
     _, tau, _ = lax.while_loop(is_rising, rise, (lowest - 1, lowest, 0))
-    return z, *threshold(jnp, tau, z, alpha)
+    return z, *threshold(jnp, tau, z, kind)

@@ -5,6 +5,9 @@
 ``learnable_selu_variation``   SELU with a sine, five parameters
 ``laplace``                    MEGA's attention activation
 ``selu_softmax``               SELU, then softmax
+``sparsemax``, ``entmax15``    softmaxes with exact zeros
+``sparsemax_loss``             what trains a sparsemax, in the place of cross-entropy
+``entmax15_loss``              what trains an entmax15
 ``gated``                      a gate on one tensor that holds both of its inputs
 ``activated_linear``           a linear map of an activation that is not kept for backward
 ``linear_cross_entropy``       the loss of a softmax over a formula of linear logits
@@ -36,6 +39,7 @@ from zeta.ops.linear_cross_entropy import linear_cross_entropy, linear_log_prob
 from zeta.ops.mixture.cross_entropy import mixture_cross_entropy
 from zeta.ops.mixture.options import LossOptions, LossOutputs
 from zeta.ops.selu_softmax import selu_softmax
+from zeta.ops.sparse_softmax import entmax15, entmax15_loss, sparsemax, sparsemax_loss
 
 # Here too: if upstream's package came last, `import zeta` runs its code, which imports `zeta.ops`.
 refuse_upstream_beside()
@@ -50,6 +54,8 @@ __all__ = [
     "LossOutputs",
     "MixtureOfSoftmaxes",
     "activated_linear",
+    "entmax15",
+    "entmax15_loss",
     "exo",
     "gated",
     "laplace",
@@ -58,6 +64,8 @@ __all__ = [
     "linear_log_prob",
     "mixture_cross_entropy",
     "selu_softmax",
+    "sparsemax",
+    "sparsemax_loss",
 ]
 
 

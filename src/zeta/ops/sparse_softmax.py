@@ -152,7 +152,7 @@ def entmax15_loss(
         >>> from zeta.ops import entmax15_loss
         >>> x, target = torch.tensor([[0.0, 0.5], [3.0, 1.0]]), torch.tensor([0, 0])
         >>> entmax15_loss(x, target, reduction="none")
-        tensor([0.7652, 0.0000])
+        tensor([0.6844, 0.0000])
 
     Source: Peters, Niculae and Martins 2019; as :func:`sparsemax_loss`.
     """
@@ -162,18 +162,18 @@ def entmax15_loss(
 # ---- Both ---------------------------------------------------------------------------------------
 
 
-def _probabilities(name: str, x: Tensor, dim: int, alpha: float) -> Tensor:
+def _probabilities(name: str, x: Tensor, dim: int, kind: str) -> Tensor:
     check_input(x, name, "x")
-    if x.numel() < 2:
-        return F.softmax(x, dim)  # one class, or none
+    if x.dim() == 0 or x.numel() == 0:
+        return F.softmax(x, dim)
     wide = x.to(compute_dtype(x.dtype)).movedim(dim, -1)
     function = _Entmax if torch.compiler.is_compiling() else _EntmaxTwoModes
-    p: Tensor = function.apply(wide, alpha)
+    p: Tensor = function.apply(wide, kind)
     return p.movedim(-1, dim).to(x.dtype)
 
 
 def _loss(
-    function: str, x: Tensor, target: Tensor, ignore_index: int, reduction: str, alpha: float
+    function: str, x: Tensor, target: Tensor, ignore_index: int, reduction: str, kind: str
 ) -> Tensor:
     check_input(x, function, "x")
     soft = check_loss(function, x, target, reduction)
@@ -186,7 +186,7 @@ def _loss(
     if is_eager() and is_plain(x) and x.is_cpu:
         _check_values(function, x, target, soft)
     losses = _EntmaxLoss if torch.compiler.is_compiling() else _EntmaxLossTwoModes
-    loss_N, _ = losses.apply(wide_NC, target.detach(), alpha)
+    loss_N, _ = losses.apply(wide_NC, target.detach(), kind)
     loss_N = loss_N.masked_fill(ignored_N, 0)
     if reduction == "none":
         return loss_N.to(x.dtype)
@@ -210,20 +210,20 @@ class _Entmax(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, alpha: float) -> Tensor:
-        z, lowest, step = _shifted(x, alpha)
-        return power(roots(torch, z, lowest, step), alpha)
+    def forward(x: Tensor, kind: str) -> Tensor:
+        z, lowest, step = _shifted(x, kind)
+        return power(roots(torch, z, lowest, step), kind)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.alpha = inputs[1]
+        ctx.kind = inputs[1]
         ctx.save_for_backward(output)
         ctx.save_for_forward(output)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         (p,) = ctx.saved_tensors
-        return derivative(torch, p, upstream, ctx.alpha), None
+        return derivative(torch, p, upstream, ctx.kind), None
 
 
 class _EntmaxTwoModes(_Entmax):
@@ -232,7 +232,7 @@ class _EntmaxTwoModes(_Entmax):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
         (p,) = ctx.saved_tensors
-        return derivative(torch, p, tangent, ctx.alpha)
+        return derivative(torch, p, tangent, ctx.kind)
 
 
 class _EntmaxLoss(torch.autograd.Function):
@@ -241,15 +241,15 @@ class _EntmaxLoss(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-        z, lowest, step = _shifted(x, alpha)
+    def forward(x: Tensor, target: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+        z, lowest, step = _shifted(x, kind)
         s = roots(torch, z, lowest, step)
         q = _distribution(target, s)
-        return fenchel_young(torch, s, z, lowest, step, q, alpha), power(s, alpha)
+        return fenchel_young(torch, s, z, lowest, step, q, kind), power(s, kind)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, target, ctx.alpha = inputs
+        _, target, ctx.kind = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(output[1], target)
         ctx.save_for_forward(output[1], target)
@@ -259,7 +259,7 @@ class _EntmaxLoss(torch.autograd.Function):
         ctx: Any, upstream: Tensor | None, by_p: Tensor | None
     ) -> tuple[Tensor | None, None, None]:
         p, target = ctx.saved_tensors
-        found = None if by_p is None else derivative(torch, p, by_p, ctx.alpha)
+        found = None if by_p is None else derivative(torch, p, by_p, ctx.kind)
         if upstream is not None:
             by_loss = upstream.unsqueeze(-1) * (p - _distribution(target, p))
             found = by_loss if found is None else found + by_loss
@@ -273,21 +273,38 @@ class _EntmaxLossTwoModes(_EntmaxLoss):
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> tuple[Tensor, Tensor]:
         p, target = ctx.saved_tensors
         of_loss = (tangent * (p - _distribution(target, p))).sum(-1)
-        return of_loss, derivative(torch, p, tangent, ctx.alpha)
+        return of_loss, derivative(torch, p, tangent, ctx.kind)
 
 
-def _shifted(x: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-    """z = (α - 1)·(x - max x), and its threshold."""
+def _shifted(x: Tensor, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    """z, the largest of which is 0, and its threshold."""
     x = x.clamp(max=torch.finfo(x.dtype).max)  # inf - inf would be NaN
     z = x - x.amax(-1, keepdim=True)
-    z = z if alpha == SPARSEMAX else (alpha - 1) * z
+    z = z if kind == SPARSEMAX else z / 2
+    tau = _newton(z, kind)
+    return z, *threshold(torch, tau, z, kind)
+
+
+def _newton(z: Tensor, kind: str) -> Tensor:
+    """As many steps as it takes, or where that cannot be seen, as it may take."""
+    tau = torch.full_like(z[..., :1], -1)
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and not _transformed():
+        _, tau = torch.while_loop(
+            lambda before, tau: (tau > before).any(),
+            lambda _, tau: (tau.clone(), nearer(torch, tau, z, kind)),
+            (tau - 1, tau),
+        )
+        return tau
     reads = is_eager() and is_plain(z) and z.is_cpu  # where a number can be had without waiting
-    tau = z.new_full((), -1).expand_as(z[..., :1])
     for _ in range(STEPS[dtype_name(z)]):
-        before, tau = tau, nearer(torch, tau, z, alpha)
+        before, tau = tau, nearer(torch, tau, z, kind)
         if reads and not (tau > before).any():
             break
-    return z, *threshold(torch, tau, z, alpha)
+    return tau
+
+
+def _transformed() -> bool:
+    return torch._C._are_functorch_transforms_active()
 
 
 def _distribution(target: Tensor, like: Tensor) -> Tensor:
