@@ -157,6 +157,7 @@ INLINE void row_backward(const Arguments& a, int64_t row, const V* p, Number* bu
     V sums = {}, terms[formula::parameters + 1];
     if constexpr (keeps_y) {
         vectors(0, n, STEP(int64_t i, int count) {
+            if constexpr (!learns) store(slopes + i, formula::slope(each(x + i, count), p, terms));
             sums += only(summand(each(upstream + i, count), kept_q(q + i, count)), count);
         });
     } else {
@@ -164,7 +165,7 @@ INLINE void row_backward(const Arguments& a, int64_t row, const V* p, Number* bu
         vectors(0, n, STEP(int64_t i, int count) {
             const V xs = each(x + i, count);
             store(buffer + i, bounded_value(xs, p) - maximum);
-            store(slopes + i, formula::slope(xs, p, terms));
+            if constexpr (!learns) store(slopes + i, formula::slope(xs, p, terms));
         });
         vectors(0, n, STEP(int64_t i, int count) {
             const V q = exp_decay(load(buffer + i)) * scale;
@@ -177,7 +178,7 @@ INLINE void row_backward(const Arguments& a, int64_t row, const V* p, Number* bu
     vectors(0, n, STEP(int64_t i, int count) {
         const V probability = keeps_y ? kept_q(q + i, count) : load(buffer + i);
         const V g = by_value(each(upstream + i, count), probability, sum), xs = each(x + i, count);
-        put(y + i, g * (keeps_y ? formula::slope(xs, p, terms) : load(slopes + i)), count);
+        put(y + i, g * (learns ? formula::slope(xs, p, terms) : load(slopes + i)), count);
         if constexpr (learns) learned.add(g, xs, p, count);
     });
     if constexpr (learns) learned.add_to(totals);
