@@ -281,12 +281,11 @@ def _shifted(x: Tensor, kind: str) -> tuple[Tensor, Tensor, Tensor]:
     x = x.clamp(max=torch.finfo(x.dtype).max)  # inf - inf would be NaN
     z = x - x.amax(-1, keepdim=True)
     z = z if kind == SPARSEMAX else z / 2
-    tau = _newton(z, kind)
-    return z, *threshold(torch, tau, z, kind)
+    return z, *_threshold(z, kind)
 
 
-def _newton(z: Tensor, kind: str) -> Tensor:
-    """As many steps as it takes, or where that cannot be seen, as it may take."""
+def _threshold(z: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """By as many steps as it takes, or where that cannot be seen, as it may take."""
     tau = torch.full_like(z[..., :1], -1)
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and not _transformed():
         _, tau = torch.while_loop(
@@ -294,13 +293,21 @@ def _newton(z: Tensor, kind: str) -> Tensor:
             lambda _, tau: (tau.clone(), nearer(torch, tau, z, kind)),
             (tau - 1, tau),
         )
-        return tau
+        return threshold(torch, tau, z, kind)
     reads = is_eager() and is_plain(z) and z.is_cpu  # where a number can be had without waiting
-    for _ in range(STEPS[dtype_name(z)]):
+    for step in range(STEPS[dtype_name(z)]):
         before, tau = tau, nearer(torch, tau, z, kind)
         if reads and not (tau > before).any():
             break
-    return tau
+        if reads and step == 1:
+            z = _above(z, tau)
+    return threshold(torch, tau, z, kind)
+
+
+def _above(z: Tensor, tau: Tensor) -> Tensor:
+    """What is above τ of every row, and perhaps more; the rest has no say from here on."""
+    k = max(1, int((z > tau).sum(-1).max()))
+    return z.topk(k, -1, sorted=False).values if 8 * k < z.shape[-1] else z
 
 
 def _transformed() -> bool:
