@@ -3,20 +3,23 @@
 The checks and what a sample is drawn from are every framework's, PyTorch's too. The losses are
 written against what ``jax.numpy`` and ``keras.ops`` have in common; each framework adds the loop
 over chunks of tokens and the derivative. Shape suffixes: C tokens of a chunk, N all tokens,
-K mixtures, D features, V classes, M of them that may be drawn.
+K mixtures, D features, V classes, T targets of a token, M classes that may be drawn.
 """
 
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from zeta._backends.evaluate import dtype_name
+from zeta._loss_options import LossOptions
 
-REDUCTIONS = ("none", "mean", "sum")
 DECODERS = ("separate", "shared")
 DEFAULT_CHUNK_BYTES = 2**24
+# An ignore_index that no target has.
+NOTHING_IGNORED = -(2**31)
 
 _HERE = "mixture_cross_entropy"
 _LAYER = "MixtureOfSoftmaxes"
@@ -36,26 +39,45 @@ class Classes(Protocol):
     def sum(self, values: Any) -> Any:
         """The sum over all classes."""
 
-    def at(self, values: Any, target: Any) -> Any:
-        """The value at each token's target class; the first axis holds the tokens."""
+    def at(self, values_CKV: Any, target_CT: Any) -> Any:
+        """The values at each token's target classes, (C, K, T)."""
+
+    def best(self, values_CV: Any) -> Any:
+        """The class of the largest value, the first of several."""
 
 
-@dataclass(frozen=True)
-class LossOptions:
-    """What decides a token's loss beside the tensors.
+class Tokens(NamedTuple):
+    """What is known of some tokens' targets.
 
     Attributes:
-        label_smoothing: share of the target spread evenly over all classes.
-        max_chunk_bytes: bound on the logits held at once; None for the default.
+        target_CT: class indices; 0 where ignored.
+        mass_CT: how much each target counts.
+        ignored_C: whether the token counts for nothing.
     """
 
-    label_smoothing: float
-    max_chunk_bytes: int | None
+    target_CT: Any
+    mass_CT: Any
+    ignored_C: Any
 
-    def most_rows(self, row_elements: int, itemsize: int) -> int:
-        """How many tokens a chunk may have, at least 1."""
-        bound = self.max_chunk_bytes or DEFAULT_CHUNK_BYTES
-        return max(1, bound // max(1, row_elements * itemsize))
+
+class Found(NamedTuple):
+    """Of each token, (C,): 0 and class -1 where ignored. The last two are None unless wanted."""
+
+    loss_C: Any
+    log_sum_exp_C: Any
+    entropy_C: Any
+    prediction_C: Any
+
+
+def most_rows(options: LossOptions, row_elements: int, itemsize: int) -> int:
+    """How many tokens a chunk may have, at least 1."""
+    bound = options.max_chunk_bytes or DEFAULT_CHUNK_BYTES
+    return max(1, bound // max(1, row_elements * itemsize))
+
+
+def wants_distribution(options: LossOptions) -> bool:
+    """Whether the tokens' entropies and predictions are asked for."""
+    return "entropy" in options.outputs or "prediction" in options.outputs
 
 
 def mixture_logits(xp: Any, hidden_CKD: Any, weight: Any, bias: Any | None) -> Any:
@@ -75,54 +97,114 @@ def mixture_log_prob(
 ) -> Any:
     """log p(v) = logsumexp_k(log_prior_k + logits_kv - logsumexp_v(logits_k)), (C, V)."""
     log_scale_CK = log_prior_CK - classes.log_sum_exp(logits_CKV)
-    return log_sum_exp(log_scale_CK[..., None] + logits_CKV, axis=1)
+    return _mixed(log_sum_exp, log_scale_CK[..., None] + logits_CKV)
 
 
-def token_losses(
+def _mixed(log_sum_exp: Callable[..., Any], joint_CKX: Any) -> Any:
+    """logsumexp over the mixtures. Of one, -inf has a gradient too."""
+    return joint_CKX[:, 0] if joint_CKX.shape[1] == 1 else log_sum_exp(joint_CKX, axis=1)
+
+
+def weighed_targets(
+    xp: Any, classes: Classes, target_N: Any, options: LossOptions, like: Any
+) -> tuple[Tokens, Any | None, Any, Any]:
+    """How much every token, target and class counts: all as F.cross_entropy has it.
+
+    Args:
+        xp: ``jax.numpy`` or ``keras.ops``.
+        classes: operations over the classes.
+        target_N: class indices, (N,) or (N, T), of a type that holds ``ignore_index``.
+        options: tensors among them of the dtype that arithmetic runs in.
+        like: (V,) of that dtype, the classes that are here.
+
+    Returns:
+        The tokens; how much each class counts besides, (V,) or None; each token's weight, (N,), 0
+        where ignored; and what a mean is divided by.
+    """
+    token_weight_N, class_weight_V = options.token_weight, options.class_weight
+    target_NT = target_N[:, None] if len(target_N.shape) == 1 else target_N
+    ignored_N = xp.all(target_NT == options.ignore_index, axis=1)
+    if token_weight_N is not None:
+        ignored_N = xp.logical_or(ignored_N, token_weight_N == 0)
+    target_NT = xp.where(ignored_N[:, None], xp.zeros_like(target_NT), target_NT)
+    ones_NT = mass_NT = xp.ones_like(target_NT, dtype=like.dtype)
+    if options.target_probability is not None:
+        mass_NT = options.target_probability
+    if class_weight_V is not None:
+        flat_CT = xp.reshape(target_NT, (1, -1))
+        of_class_CKT = classes.at(class_weight_V[None, None], flat_CT)
+        mass_NT = mass_NT * xp.reshape(of_class_CKT, xp.shape(target_NT))
+    weight_N = ones_NT[:, 0] if token_weight_N is None else token_weight_N
+    weight_N = without(xp, ignored_N, weight_N)
+    # Of soft targets the tokens alone count.
+    counts_N = weight_N if options.target_probability is not None else weight_N * mass_NT[:, 0]
+    total = options.normalizer
+    total = xp.sum(without(xp, ignored_N, counts_N)) if total is None else total
+    share, class_mass_V = options.label_smoothing, None
+    if share:
+        ones_V = xp.ones_like(like)
+        class_mass_V = share / classes.count * (ones_V if class_weight_V is None else class_weight_V)
+        mass_NT = (1 - share) * mass_NT
+    tokens = Tokens(target_NT, without(xp, ignored_N, mass_NT), ignored_N)
+    return tokens, class_mass_V, weight_N, total
+
+
+def without(xp: Any, ignored_C: Any, values: Any) -> Any:
+    """Values, 0 for ignored tokens, which must not spoil the others' gradients: 0 · inf is NaN."""
+    ignored = xp.reshape(ignored_C, (-1, *[1] * (len(values.shape) - 1)))
+    return xp.where(ignored, xp.zeros_like(values), values)
+
+
+def of_tokens(
     xp: Any,
     log_sum_exp: Callable[..., Any],
     classes: Classes,
     logits_CKV: Any,
     log_prior_CK: Any,
-    target_C: Any,
-    ignored_C: Any,
-    target_weight_C: Any,
-    class_weight_V: Any | None,
-    label_smoothing: float,
-) -> Any:
-    """Each token's loss, (C,), 0 where ignored: smoothing and weights as F.cross_entropy has them.
+    tokens: Tokens,
+    class_mass_V: Any | None,
+    z_loss: float,
+    distribution: bool,
+) -> Found:
+    """``-Σ_t mass_t·log p(target_t) - Σ_v class_mass_v·log p_v + z_loss·mean_k lse_k²``, and more.
 
     Args:
         xp: ``jax.numpy`` or ``keras.ops``.
         log_sum_exp: of the framework, taking ``axis``.
         classes: operations over the classes.
-        logits_CKV, log_prior_CK: floating point, of one dtype.
-        target_C: class indices, in range for ignored tokens too.
-        ignored_C: whether the token counts for nothing.
-        target_weight_C: the weight of each token's target class.
-        class_weight_V: of the logits' dtype, or None.
-        label_smoothing: share of the target spread evenly over all classes.
+        logits_CKV, log_prior_CK: floating point, of one dtype; finite for ignored tokens.
+        tokens: what is known of them.
+        class_mass_V: how much each class counts for every token, or None.
+        z_loss: how much the squared logarithm of the softmax's denominator counts.
+        distribution: whether entropy and prediction are wanted.
     """
 
-    def unless_ignored(values: Any) -> Any:
-        # An ignored token must not spoil the others' gradients: 0 · inf is NaN.
-        ignored = xp.reshape(ignored_C, (-1, *[1] * (len(values.shape) - 1)))
-        return xp.where(ignored, xp.zeros_like(values), values)
+    def kept(values: Any) -> Any:
+        return without(xp, tokens.ignored_C, values)
 
-    if label_smoothing == 0:
-        log_scale_CK = log_prior_CK - classes.log_sum_exp(logits_CKV)
-        joint_CK = unless_ignored(log_scale_CK + classes.at(logits_CKV, target_C))
-        losses_C = -target_weight_C * log_sum_exp(joint_CK, axis=1)
-    else:
-        log_prob_CV = mixture_log_prob(
-            log_sum_exp, classes, unless_ignored(logits_CKV), unless_ignored(log_prior_CK)
-        )
-        if class_weight_V is not None:
-            log_prob_CV = log_prob_CV * class_weight_V
-        at_target_C = classes.at(log_prob_CV, target_C)
-        mean_C = classes.sum(log_prob_CV) / classes.count
-        losses_C = -(1 - label_smoothing) * at_target_C - label_smoothing * mean_C
-    return unless_ignored(losses_C)
+    def expected(sum_of: Callable[[Any], Any], mass: Any, log_prob_CX: Any) -> Any:
+        # What has no mass may be impossible, and 0 · inf is NaN, in the gradient too.
+        known_CX = xp.where(mass == 0, xp.zeros_like(log_prob_CX), log_prob_CX)
+        return -sum_of(mass * known_CX)
+
+    lse_CK = kept(classes.log_sum_exp(logits_CKV))
+    log_scale_CK1 = (log_prior_CK - lse_CK)[..., None]
+    joint_CKT = kept(classes.at(logits_CKV, tokens.target_CT) + log_scale_CK1)
+    log_prob_CT = _mixed(log_sum_exp, joint_CKT)
+    loss_C = expected(lambda terms: xp.sum(terms, axis=-1), tokens.mass_CT, log_prob_CT)
+    entropy_C = prediction_C = None
+    if distribution or class_mass_V is not None:
+        log_prob_CV = _mixed(log_sum_exp, kept(logits_CKV + log_scale_CK1))
+        if class_mass_V is not None:
+            loss_C = loss_C + expected(classes.sum, class_mass_V, log_prob_CV)
+        if distribution:
+            entropy_C = kept(expected(classes.sum, xp.exp(log_prob_CV), log_prob_CV))
+            one = logits_CKV.shape[1] == 1
+            best_C = classes.best(logits_CKV[:, 0] if one else log_prob_CV)
+            prediction_C = xp.where(tokens.ignored_C, -xp.ones_like(best_C), best_C)
+    if z_loss:
+        loss_C = loss_C + z_loss * xp.mean(lse_CK**2, axis=1)
+    return Found(kept(loss_C), xp.mean(lse_CK, axis=1), entropy_C, prediction_C)
 
 
 def warped_logits(
@@ -240,24 +322,51 @@ def check_arguments(
             _check_shape(function, name, tensor, shapes.get(name, (N, *targets)))
 
 
-def check_options(
-    reduction: str, label_smoothing: float, max_chunk_bytes: int | None, *, function: str = _HERE
+def check_one_softmax(
+    check_input: Callable[[Any, str, str], None], function: str, hidden: Any, weight: Any
 ) -> None:
-    """Raise ValueError for an option out of its range."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"{function}: reduction must be one of {REDUCTIONS}, got {reduction!r}")
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"{function}: label_smoothing must be in [0, 1], got {label_smoothing}")
-    if max_chunk_bytes is not None and max_chunk_bytes < 1:
-        raise ValueError(f"{function}: max_chunk_bytes must be positive, got {max_chunk_bytes}")
+    """Raise TypeError or ValueError unless a head of one softmax can be made of these."""
+    check_input(hidden, function, "hidden")
+    if len(hidden.shape) != 2:
+        raise ValueError(f"{function}: hidden must be (N, D), got shape {tuple(hidden.shape)}")
+    check_input(weight, function, "weight")
+    if len(weight.shape) != 2:
+        raise ValueError(f"{function}: weight must have shape (V, D), got {tuple(weight.shape)}")
 
 
-def check_targets(bad: Sequence[int], num_classes: int, *, function: str = _HERE) -> None:
-    """Raise IndexError if there are targets out of range, naming the first."""
-    if len(bad):
+def check_targets(
+    target_NT: Any, ignored_N: Any, num_classes: int, *, function: str = _HERE
+) -> None:
+    """Raise IndexError if there are targets out of range, naming the first; NumPy arrays."""
+    bad_NT = ((target_NT < 0) | (target_NT >= num_classes)) & ~ignored_N[:, None]
+    if bad_NT.any():
         raise IndexError(
-            f"{function}: target {bad[0]} is out of range for {num_classes} classes; "
+            f"{function}: target {target_NT[bad_NT][0]} is out of range for {num_classes} classes; "
             f"accepted: 0 to {num_classes - 1}, or ignore_index"
+        )
+
+
+def check_distribution(
+    probability_NT: Any, ignored_N: Any, epsilon: float, *, function: str = _HERE
+) -> None:
+    """Raise ValueError unless every token's probabilities are a distribution; NumPy arrays.
+
+    Args:
+        probability_NT: in the dtype that arithmetic runs in.
+        ignored_N: the tokens whose probabilities are not used.
+        epsilon: of the dtype that they were given in.
+        function: whose argument it is.
+    """
+    slack = 4 * epsilon + probability_NT.shape[1] * np.finfo(probability_NT.dtype).eps
+    off_N = abs(probability_NT.sum(1) - 1) > slack
+    bad_N = (off_N | ~(probability_NT >= 0).all(1)) & ~ignored_N
+    if bad_N.any():
+        token = bad_N.argmax()
+        of_token = probability_NT[token]
+        raise ValueError(
+            f"{function}: target_probability must be a distribution for every token; of token "
+            f"{token} the least is {of_token.min():g} and the sum {of_token.sum():g}: "
+            "divide by the sum"
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, cast, overload
 
 import torch
@@ -16,21 +15,21 @@ from torch import Tensor, fx, nn
 
 from zeta._backends.torch_plain import check_input, compute_dtype
 from zeta._formula import Formula
+from zeta._loss_options import (
+    LossOptions,
+    LossOutputs,
+    check_formula,
+    checked_options,
+    flat_options,
+    takes_options,
+)
 from zeta._mixture import check_k, check_sampling, check_target_shape, check_tie, check_x
 from zeta.nn._wrappers import as_forward
 from zeta.nn.activations import FormulaModule
 from zeta.nn.module import Module
 from zeta.ops.mixture import inference
-from zeta.ops.mixture.cross_entropy import cross_entropy
+from zeta.ops.mixture.cross_entropy import bound_formula, cross_entropy
 from zeta.ops.mixture.inference import Mixture
-from zeta.ops.mixture.options import (
-    LossOptions,
-    LossOutputs,
-    bound_formula,
-    check_formula,
-    checked_options,
-    takes_options,
-)
 from zeta.ops.mixture.shard import Shard
 
 # An ignore_index that no target has.
@@ -206,13 +205,7 @@ class Head(Module):
         soft = options.target_probability is not None
         leading = target.shape[:-1] if soft else target.shape
         check_target_shape(leading, x.shape, layer=name)
-        options = replace(
-            options,
-            token_weight=_flat("token_weight", options.token_weight, leading, False),
-            target_probability=_flat(
-                "target_probability", options.target_probability, target.shape, True
-            ),
-        )
+        options = flat_options(options, target.shape, torch.reshape)
         flat = target.reshape(-1, target.shape[-1]) if soft else target.reshape(-1)
         found = cross_entropy(name, head, flat, options)
         loss, of_tokens = found if isinstance(found, tuple) else (found, None)
@@ -268,12 +261,3 @@ class Head(Module):
 def with_leading_dims(y: Tensor, x: Tensor) -> Tensor:
     """(N, …) as (leading dimensions of x, …)."""
     return y.reshape(*x.shape[:-1], *y.shape[1:])
-
-
-def _flat(name: str, values: Tensor | None, shape: torch.Size, soft: bool) -> Tensor | None:
-    """Values of this shape, (…) or (…, k), as (N,) or (N, k)."""
-    if values is None:
-        return None
-    if values.shape != shape:
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(values.shape)}")
-    return values.reshape(-1, *shape[len(shape) - soft :])

@@ -31,13 +31,13 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("zeta.ops", "PyTorch", extra="torch") from error
 
+from zeta._loss_options import LossOptions, LossOutputs
 from zeta.activations import SELU_ALPHA, SELU_SCALE
 from zeta.ops.activated_linear import activated_linear
 from zeta.ops.activations import exo, laplace, learnable_selu_variation
 from zeta.ops.gated import gated
 from zeta.ops.linear_cross_entropy import linear_cross_entropy, linear_log_prob
 from zeta.ops.mixture.cross_entropy import mixture_cross_entropy
-from zeta.ops.mixture.options import LossOptions, LossOutputs
 from zeta.ops.selu_softmax import selu_softmax
 from zeta.ops.sparse_softmax import entmax15, entmax15_loss, sparsemax, sparsemax_loss
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from zeta._formula import Formula
+from zeta._loss_options import LossOptions, LossOutputs, checked_options, takes_options
 from zeta.ops.mixture.cross_entropy import cross_entropy, log_prob, one_softmax
-from zeta.ops.mixture.options import LossOptions, LossOutputs, checked_options, takes_options
 
 
 @overload

@@ -39,7 +39,7 @@ _FLOAT16_UNIT = 16.0
 
 
 class Problem(NamedTuple):
-    """What the loss is computed from; see :class:`zeta.ops.mixture.options.LossOptions`.
+    """What the loss is computed from; see :class:`zeta.ops.LossOptions`.
 
     ``-Σ_t mass_t·log p(target_t) - Σ_v class_mass_v·log p_v + z_loss·mean_k lse_k²`` of each token.
 

@@ -5,7 +5,6 @@ Shape suffixes: N tokens, K mixtures, D features, V classes, T targets of a toke
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -13,21 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from zeta import _mixture
+from zeta import _mixture, activations
 from zeta._backends.torch_plain import check_input, compute_dtype
 from zeta._formula import Formula
+from zeta._loss_options import (
+    LossOptions,
+    LossOutputs,
+    bound_values,
+    check_normalizer,
+    check_options,
+    checked_options,
+    outputs_of,
+    takes_options,
+)
 from zeta.kernels.support import is_eager
 from zeta.ops.mixture import operators, plain
 from zeta.ops.mixture.chunks import ELSEWHERE, IGNORED, Found, Problem, tokens_per_chunk
 from zeta.ops.mixture.inference import Mixture
-from zeta.ops.mixture.options import (
-    OUTPUTS,
-    LossOptions,
-    LossOutputs,
-    bound_formula,
-    checked_options,
-    takes_options,
-)
 from zeta.ops.mixture.shard import Shard
 
 
@@ -117,6 +118,27 @@ def mixture_cross_entropy(
     return cross_entropy(here, head, target, chosen)
 
 
+def bound_formula(
+    function: str,
+    logits: Formula | None,
+    given: Mapping[str, Any] | Sequence[Any] | None,
+    like: Tensor,
+) -> tuple[Formula, Tensor]:
+    """The formula between logits and softmax, and its parameters (P,), of the dtype and device.
+
+    Raises:
+        TypeError, ValueError: as :func:`zeta._loss_options.bound_values`.
+    """
+    values = [_scalar(v, like) for v in bound_values(function, logits, given).values()]
+    return logits or activations.identity, torch.stack(values) if values else like.new_empty(0)
+
+
+def _scalar(value: Any, like: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.to(like.device, like.dtype).reshape(())
+    return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
 def one_softmax(
     function: str,
     hidden: Tensor,
@@ -127,12 +149,7 @@ def one_softmax(
     shard: Shard | None = None,
 ) -> Mixture:
     """A head of one softmax: hidden (N, D), whose prior is 1."""
-    check_input(hidden, function, "hidden")
-    if hidden.dim() != 2:
-        raise ValueError(f"{function}: hidden must be (N, D), got shape {tuple(hidden.shape)}")
-    check_input(weight, function, "weight")
-    if weight.dim() != 2:
-        raise ValueError(f"{function}: weight must have shape (V, D), got {tuple(weight.shape)}")
+    _mixture.check_one_softmax(check_input, function, hidden, weight)
     zero = _wide_zero(hidden)
     formula, parameters_P = bound_formula(function, logits, logit_parameters, zero)
     log_prior_N1 = zero.expand(hidden.shape[0], 1)
@@ -171,8 +188,7 @@ def cross_entropy(
     if not options.outputs:
         return loss
     token_loss_N = found.loss_N if weight_N is None else found.loss_N * weight_N
-    values = zip(OUTPUTS, (token_loss_N, *found[1:]), strict=True)
-    return loss, LossOutputs(**{k: v.detach() for k, v in values if k in options.outputs})
+    return loss, outputs_of(options, [v.detach() for v in (token_loss_N, *found[1:])])
 
 
 def log_prob(
@@ -361,21 +377,7 @@ def _check(function: str, head: Mixture, target: Tensor, options: LossOptions) -
         token_weight=options.token_weight,
         target_probability=options.target_probability,
     )
-    _mixture.check_options(
-        options.reduction, options.label_smoothing, options.max_chunk_bytes, function=function
-    )
-    if not math.isfinite(options.z_loss):
-        raise ValueError(f"{function}: z_loss must be finite, got {options.z_loss}")
-    unknown = [name for name in options.outputs if name not in OUTPUTS]
-    if unknown or isinstance(options.outputs, str):
-        raise ValueError(
-            f"{function}: outputs must be names among {OUTPUTS}, in a tuple, "
-            f"got {options.outputs!r}"
-        )
-    if options.normalizer is not None and options.reduction != "mean":
-        raise ValueError(
-            f"{function}: normalizer divides a mean, and reduction is {options.reduction!r}"
-        )
+    check_options(function, options)
 
 
 def _check_values(
@@ -383,32 +385,16 @@ def _check_values(
 ) -> None:
     """Raise for values that make no sense, where reading them neither waits nor breaks a trace."""
     normalizer, probability = options.normalizer, options.target_probability
-    if (
-        normalizer is not None
-        and _is_read(normalizer)
-        and not (normalizer > 0 and normalizer < math.inf)
-    ):
-        raise ValueError(
-            f"{function}: normalizer must be positive and finite, got {float(normalizer)}"
-        )
+    if normalizer is not None and _is_read(normalizer):
+        check_normalizer(function, normalizer)
     if not _is_read(target_NT):
         return
-    bad_NT = ((target_NT < 0) | (target_NT >= num_classes)) & ~ignored_N1
-    if bad_NT.any():
-        _mixture.check_targets(target_NT[bad_NT].tolist(), num_classes, function=function)
-    if probability is None or not _is_read(probability):
-        return
-    epsilon, k = torch.finfo(probability.dtype).eps, probability.shape[1]
-    wide_NT = probability.detach().to(compute_dtype(probability.dtype))
-    off_N = (wide_NT.sum(1) - 1).abs() > 4 * epsilon + k * torch.finfo(wide_NT.dtype).eps
-    bad_N = (off_N | ~(wide_NT >= 0).all(1)) & ~ignored_N1.squeeze(1)
-    if bad_N.any():
-        token = int(bad_N.nonzero()[0])
-        raise ValueError(
-            f"{function}: target_probability must be a distribution for every token; of token "
-            f"{token} the least is {wide_NT[token].min():g} and the sum {wide_NT[token].sum():g}: "
-            "divide by the sum"
-        )
+    ignored_N = ignored_N1.squeeze(1).numpy()
+    _mixture.check_targets(target_NT.numpy(), ignored_N, num_classes, function=function)
+    if probability is not None and _is_read(probability):
+        wide_NT = probability.detach().to(compute_dtype(probability.dtype))
+        epsilon = torch.finfo(probability.dtype).eps
+        _mixture.check_distribution(wide_NT.numpy(), ignored_N, epsilon, function=function)
 
 
 def _is_read(value: Any) -> bool:

@@ -1,21 +1,19 @@
-"""What decides the loss of a softmax head beside its tensors: every option once."""
+"""What decides the loss of a softmax head beside its tensors: every option once, on any framework."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
-import torch
-from torch import Tensor
-
-from zeta import activations
 from zeta._formula import Formula
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 OUTPUTS = ("token_loss", "logsumexp", "entropy", "prediction")
+REDUCTIONS = ("none", "mean", "sum")
 
 
 class LossOutputs(NamedTuple):
@@ -25,7 +23,7 @@ class LossOutputs(NamedTuple):
         token_loss: (N,), what reduction "none" gives; 0 for an ignored token, as is the rest.
         logsumexp: (N,), of φ(logits); of several mixtures the mean.
         entropy: (N,), of the distribution.
-        prediction: (N,), int64, the most probable class; -1 for an ignored token.
+        prediction: (N,), the most probable class; -1 for an ignored token.
 
     Example:
         >>> import torch
@@ -36,10 +34,10 @@ class LossOutputs(NamedTuple):
         tensor([0, 1])
     """
 
-    token_loss: Tensor | None = None
-    logsumexp: Tensor | None = None
-    entropy: Tensor | None = None
-    prediction: Tensor | None = None
+    token_loss: Any = None
+    logsumexp: Any = None
+    entropy: Any = None
+    prediction: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +58,8 @@ class LossOptions:
         normalizer: what the sum is divided by, a positive number or scalar tensor: the number of
             tokens in all batches whose gradients are accumulated, say. None: the sum of the
             weights of the tokens, each multiplied by its class's weight if it has one target.
-        ignore_index: targets of this value contribute neither loss nor gradient; they are left
-            out of the matrix products.
+        ignore_index: targets of this value contribute neither loss nor gradient; on PyTorch they
+            are left out of the matrix products.
         reduction: "none", "mean" or "sum". The mean over no target at all is NaN, as in
             ``F.cross_entropy``; its gradients are zero.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1].
@@ -70,7 +68,8 @@ class LossOptions:
             is a distribution. A token is ignored if all its k targets are.
         max_chunk_bytes: bound on the logits held at once, in bytes. Chunks of tokens are computed
             one after another, each with all its mixtures: one token's K·V logits are the least.
-            None: 28 MiB, or a quarter of the weight's gradient if that is more.
+            None: 28 MiB, or a quarter of the weight's gradient if that is more; on JAX and
+            TensorFlow 16 MiB.
         outputs: names among "token_loss", "logsumexp", "entropy" and "prediction". If there are
             any, the result is a pair, of the loss and a :class:`LossOutputs`.
 
@@ -85,14 +84,14 @@ class LossOptions:
 
     logits: Formula | None = None
     logit_parameters: Mapping[str, Any] | Sequence[Any] | None = None
-    token_weight: Tensor | None = None
+    token_weight: Any | None = None
     z_loss: float = 0.0
-    normalizer: float | Tensor | None = None
+    normalizer: Any | None = None
     ignore_index: int = -100
     reduction: str = "mean"
     label_smoothing: float = 0.0
-    class_weight: Tensor | None = None
-    target_probability: Tensor | None = None
+    class_weight: Any | None = None
+    target_probability: Any | None = None
     max_chunk_bytes: int | None = None
     outputs: Sequence[str] = ()
 
@@ -147,13 +146,39 @@ def check_formula(function: str, logits: Any) -> None:
         )
 
 
-def bound_formula(
-    function: str,
-    logits: Formula | None,
-    given: Mapping[str, Any] | Sequence[Any] | None,
-    like: Tensor,
-) -> tuple[Formula, Tensor]:
-    """The formula between logits and softmax, and its parameters (P,), of the dtype and device.
+def check_options(function: str, options: LossOptions) -> None:
+    """Raise ValueError for an option out of its range."""
+    reduction, share, bound = options.reduction, options.label_smoothing, options.max_chunk_bytes
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{function}: reduction must be one of {REDUCTIONS}, got {reduction!r}")
+    if not 0 <= share <= 1:
+        raise ValueError(f"{function}: label_smoothing must be in [0, 1], got {share}")
+    if bound is not None and bound < 1:
+        raise ValueError(f"{function}: max_chunk_bytes must be positive, got {bound}")
+    if not math.isfinite(options.z_loss):
+        raise ValueError(f"{function}: z_loss must be finite, got {options.z_loss}")
+    unknown = [name for name in options.outputs if name not in OUTPUTS]
+    if unknown or isinstance(options.outputs, str):
+        raise ValueError(
+            f"{function}: outputs must be names among {OUTPUTS}, in a tuple, "
+            f"got {options.outputs!r}"
+        )
+    if options.normalizer is not None and reduction != "mean":
+        raise ValueError(f"{function}: normalizer divides a mean, and reduction is {reduction!r}")
+
+
+def check_normalizer(function: str, normalizer: Any) -> None:
+    """Raise ValueError unless a number, or a scalar whose value is known, can divide a sum."""
+    if not (normalizer > 0 and normalizer < math.inf):
+        raise ValueError(
+            f"{function}: normalizer must be positive and finite, got {float(normalizer)}"
+        )
+
+
+def bound_values(
+    function: str, logits: Formula | None, given: Mapping[str, Any] | Sequence[Any] | None
+) -> dict[str, Any]:
+    """Every parameter of the formula between logits and softmax, by name.
 
     Raises:
         TypeError: no formula of one input, or parameters that are not its own.
@@ -162,31 +187,51 @@ def bound_formula(
     if logits is None:
         if given is not None:
             raise TypeError(f"{function}: logit_parameters are those of logits, which is None")
-        return activations.identity, like.new_empty(0)
+        return {}
     check_formula(function, logits)
-    if not logits.parameters and not given:
-        return logits, like.new_empty(0)
     if given is None:
-        values = logits.bind()
-    else:
-        values = logits.bind(**given) if isinstance(given, Mapping) else logits.bind(*given)
-    scalars: list[Any] = []
+        return logits.bind()
+    values = logits.bind(**given) if isinstance(given, Mapping) else logits.bind(*given)
     for name, value in values.items():
-        length = logits.vectors.get(name, 1)
-        if isinstance(value, Tensor) and value.numel() != length:
+        shape, length = tuple(getattr(value, "shape", ())), logits.vectors.get(name, 1)
+        if not isinstance(value, tuple) and math.prod(shape) != length:
             kind = "number or a scalar tensor" if length == 1 else f"vector of length {length}"
             raise ValueError(
-                f"{function}: {logits.name}'s {name} must be a {kind}, got "
-                f"shape {tuple(value.shape)}"
+                f"{function}: {logits.name}'s {name} must be a {kind}, got shape {shape}"
             )
-        is_vector = name in logits.vectors
-        scalars += (
-            (value.flatten() if isinstance(value, Tensor) else value) if is_vector else [value]
-        )
-    return logits, torch.stack([_scalar(value, like) for value in scalars])
+    return values
 
 
-def _scalar(value: Any, like: Tensor) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.to(like.device, like.dtype).reshape(())
-    return torch.full((), value, dtype=like.dtype, device=like.device)
+def outputs_of(options: LossOptions, values: Sequence[Any]) -> LossOutputs:
+    """Those that are asked for, of all in their order."""
+    named = zip(OUTPUTS, values, strict=True)
+    return LossOutputs(**{name: v for name, v in named if name in options.outputs})
+
+
+def flat_options(
+    options: LossOptions,
+    target_shape: Sequence[int],
+    reshape: Callable[[Any, tuple[int, ...]], Any],
+) -> LossOptions:
+    """The options of a layer, whose tokens (…) lie in several dimensions, for a loss of (N,).
+
+    Raises:
+        ValueError: weights or probabilities that have not their target's shape.
+    """
+    soft = options.target_probability is not None
+    shape = tuple(target_shape)
+    leading = shape[:-1] if soft else shape
+
+    def flat(name: str, expected: tuple[int, ...], kept: tuple[int, ...]) -> Any:
+        values = getattr(options, name)
+        if values is None:
+            return None
+        if tuple(values.shape) != expected:
+            raise ValueError(f"{name} must have shape {expected}, got {tuple(values.shape)}")
+        return reshape(values, (-1, *kept))
+
+    return replace(
+        options,
+        token_weight=flat("token_weight", leading, ()),
+        target_probability=flat("target_probability", shape, shape[len(shape) - 1 :]),
+    )
