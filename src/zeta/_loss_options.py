@@ -1,4 +1,4 @@
-"""What decides the loss of a softmax head beside its tensors: every option once, on any framework."""
+"""What decides a softmax head's loss beside its tensors, on any framework: every option once."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def weighed_targets(
         where ignored; and what a mean is divided by.
     """
     token_weight_N, class_weight_V = options.token_weight, options.class_weight
-    target_NT = target_N[:, None] if len(target_N.shape) == 1 else target_N
+    target_NT = several(target_N)
     ignored_N = xp.all(target_NT == options.ignore_index, axis=1)
     if token_weight_N is not None:
         ignored_N = xp.logical_or(ignored_N, token_weight_N == 0)
@@ -142,11 +142,16 @@ def weighed_targets(
     total = xp.sum(without(xp, ignored_N, counts_N)) if total is None else total
     share, class_mass_V = options.label_smoothing, None
     if share:
-        ones_V = xp.ones_like(like)
-        class_mass_V = share / classes.count * (ones_V if class_weight_V is None else class_weight_V)
+        every_V = xp.ones_like(like) if class_weight_V is None else class_weight_V
+        class_mass_V = share / classes.count * every_V
         mass_NT = (1 - share) * mass_NT
     tokens = Tokens(target_NT, without(xp, ignored_N, mass_NT), ignored_N)
     return tokens, class_mass_V, weight_N, total
+
+
+def several(target_N: Any) -> Any:
+    """Targets (N,) or (N, T) as (N, T)."""
+    return target_N[:, None] if len(target_N.shape) == 1 else target_N
 
 
 def without(xp: Any, ignored_C: Any, values: Any) -> Any:

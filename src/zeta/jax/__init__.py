@@ -9,7 +9,9 @@ Every activation and gate of the catalogue under its name, ``zeta.jax.mish(x)`` 
 ``sparsemax``, ``entmax15``    softmaxes with exact zeros
 ``sparsemax_loss``             what trains a sparsemax, in the place of cross-entropy
 ``entmax15_loss``              what trains an entmax15
-``mixture_cross_entropy``      the loss of a mixture of softmaxes, in chunks of tokens
+``linear_cross_entropy``       the loss of a softmax over a formula of logits, in chunks of tokens
+``linear_log_prob``            log-probabilities and entropies of the same
+``mixture_cross_entropy``      the loss of a mixture of softmaxes, likewise
 =============================  ==============================================================
 """
 
@@ -25,6 +27,7 @@ except ModuleNotFoundError as error:
 
 from zeta.activations import CATALOGUE, GATES, SELU_ALPHA, SELU_SCALE
 from zeta.jax.activations import gated, on_arrays
+from zeta.jax.linear_cross_entropy import linear_cross_entropy, linear_log_prob
 from zeta.jax.mixture import mixture_cross_entropy
 from zeta.jax.selu_softmax import selu_softmax
 from zeta.jax.sparse_softmax import entmax15, entmax15_loss, sparsemax, sparsemax_loss
@@ -37,6 +40,8 @@ __all__ = [
     "entmax15",
     "entmax15_loss",
     "gated",
+    "linear_cross_entropy",
+    "linear_log_prob",
     "mixture_cross_entropy",
     "selu_softmax",
     "sparsemax",
