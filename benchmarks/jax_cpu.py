@@ -1,8 +1,9 @@
-"""JAX on the processor: jitted activations against GELU, the mixture's loss against the direct one.
+"""JAX on the processor: jitted activations against GELU, softmax heads' losses against direct ones.
 
 Run: python benchmarks/jax_cpu.py
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 import zeta.jax
-from zeta.activations import CATALOGUE
+from zeta.activations import CATALOGUE, softcap
 
 ELEMENTS = 2**20
 N, K, D, V = 1024, 4, 256, 32768
@@ -92,6 +93,28 @@ def mixture() -> None:
         print(f"{name:28}{seconds[name]:10.2f}{megabytes:10.0f}")
 
 
+def capped(hidden: jax.Array, weight: jax.Array, target: jax.Array) -> jax.Array:
+    """One softmax with a softcap, all (N, V) logits at once."""
+    log_prob = softcap.log_softmax(hidden @ weight.T)
+    return -jnp.take_along_axis(log_prob, target[:, None], 1).mean()
+
+
+def one_softmax() -> None:
+    """XLA's temporary memory of loss and gradients with a softcap; nothing is run."""
+    chunked = functools.partial(zeta.jax.linear_cross_entropy, logits=softcap)
+    print(f"\n{f'softcap, D={D} V={V}, MB':28}{'direct':>10}{'ours':>10}{'2 MB':>10}{'ratio':>10}")
+    for tokens in (N, 8 * N):
+        shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((tokens, D), (V, D))]
+        target = jax.ShapeDtypeStruct((tokens,), jnp.int32)
+        found = []
+        for loss in (capped, chunked, functools.partial(chunked, max_chunk_bytes=2**21)):
+            step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*shapes, target)
+            found.append(step.compile().memory_analysis().temp_size_in_bytes / 1e6)
+        columns = "".join(f"{megabytes:10.0f}" for megabytes in found)
+        print(f"{f'N={tokens}':28}{columns}{found[0] / found[1]:10.1f}")
+
+
 if __name__ == "__main__":
     activations()
     mixture()
+    one_softmax()

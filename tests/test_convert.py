@@ -171,7 +171,7 @@ def test_derived_modules_are_known():
     ids=lambda other: type(other).__name__,
 )
 def test_other_modules_are_refused(other):
-    with pytest.raises(TypeError, match="expected an activation or a mixture of zeta"):
+    with pytest.raises(TypeError, match="expected an activation or a softmax head of zeta"):
         convert.weights(other)
 
 

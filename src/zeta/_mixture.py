@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from zeta._backends.evaluate import dtype_name
-from zeta._loss_options import LossOptions
+from zeta._loss_options import LossOptions, check_formula
 
 DECODERS = ("separate", "shared")
 DEFAULT_CHUNK_BYTES = 2**24
@@ -398,6 +398,22 @@ def checked_sizes(
     if not 0 <= dropout <= 1:
         raise ValueError(f"{layer}: dropout must be between 0 and 1, got {dropout}")
     return num_mixtures, input_size, num_classes
+
+
+def check_logits(layer: str, logits: Any) -> None:
+    """Raise unless a formula, a module of one, or None can stand between logits and softmax.
+
+    Raises:
+        TypeError: no formula of one input.
+        ValueError: each channel has parameters of its own.
+    """
+    if logits is not None:
+        check_formula(layer, getattr(logits, "formula", logits))
+    if counts := getattr(logits, "_counts", {}):
+        raise ValueError(
+            f"{layer}: logits must have one value of each parameter, got one for each of "
+            f"{max(counts.values())} channels"
+        )
 
 
 def check_x(shape: Sequence[int | None], input_size: int, *, layer: str = _LAYER) -> None:

@@ -23,14 +23,14 @@ def weights(module: Any) -> Weights:
     """A module's weights under PyTorch's names and in PyTorch's layout, as NumPy arrays.
 
     Args:
-        module: an activation or a mixture of softmaxes of ``zeta.nn``, ``zeta.flax`` or
-            ``zeta.keras``; a Keras layer must have been built. Half precision comes as float32.
+        module: an activation or a softmax head of ``zeta.nn``, ``zeta.flax`` or ``zeta.keras``; a
+            Keras layer must have been built. Half precision comes as float32.
 
     Returns:
         By name, a learnable or per-channel parameter's array of shape () or (channels,), with the
-        length before it where it is a vector; of a mixture, ``prior.weight``, ``prior.bias``,
-        ``latent.weight``, ``latent.bias``, ``weight`` and ``bias``, those that it has. The arrays
-        are copies.
+        length before it where it is a vector; of a head, ``weight``, ``bias``, ``prior.weight``,
+        ``prior.bias``, ``latent.weight``, ``latent.bias`` and ``logits.cap``, say, of a formula
+        that learns, those that it has. The arrays are copies.
 
     Raises:
         TypeError: the module is of none of these, or a container of them.
@@ -169,7 +169,7 @@ def _slots(module: Any) -> dict[str, _Slot]:
     if "zeta.flax" in packages:
         return _layer_slots(module, _FlaxSlot)
     raise TypeError(
-        "expected an activation or a mixture of zeta.nn, zeta.flax or zeta.keras; "
+        "expected an activation or a softmax head of zeta.nn, zeta.flax or zeta.keras; "
         f"got {type(module).__module__}.{type(module).__qualname__}"
     )
 
@@ -186,6 +186,9 @@ def _layer_slots(module: Any, slot: type[_Slot]) -> dict[str, _Slot]:
     found = {"weight": slot(module.weight)} if hasattr(module, "weight") else {}
     if getattr(module, "bias", None) is not None:
         found["bias"] = slot(module.bias)
+    if hasattr(getattr(module, "logits", None), "formula"):
+        learned = _layer_slots(module.logits, slot)
+        found |= {f"logits.{name}": variable for name, variable in learned.items()}
     for name in ("prior", "latent"):
         dense = getattr(module, name, None)
         if dense is not None:

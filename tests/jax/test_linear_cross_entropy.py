@@ -1,4 +1,4 @@
-"""A softmax over a formula of logits on JAX arrays: every option is PyTorch's, and its definition."""
+"""A softmax over a formula of logits on JAX arrays: PyTorch's numbers, and the definition's."""
 
 import functools
 import inspect
@@ -75,7 +75,9 @@ def arrays_of(k, phi, name):
         "weight": draw.normal(size=(V, D)),
         "bias": draw.normal(size=V),
     }
-    given |= {key: np.asarray(v / 10) for key, v in (PHI[phi] or own).parameters.items() if PHI[phi]}
+    given |= {
+        key: np.asarray(v / 10) for key, v in (PHI[phi] or own).parameters.items() if PHI[phi]
+    }
     return given | {key: v for key, v in OPTIONS[name].items() if isinstance(v, np.ndarray)}
 
 
@@ -106,7 +108,10 @@ def naive(given, phi, name, target):
     target = target.reshape(N, -1)
     ignored = (target == -100).all(1) | (OPTIONS[name].get("token_weight", np.ones(N)) == 0)
     q = options.get("target_probability", jnp.ones(target.shape))
-    share, class_weight = options.get("label_smoothing", 0), options.get("class_weight", jnp.ones(V))
+    share, class_weight = (
+        options.get("label_smoothing", 0),
+        options.get("class_weight", jnp.ones(V)),
+    )
     one_hot = jax.nn.one_hot(jnp.where(ignored[:, None], 0, target), V)
     mass = (1 - share) * (q[..., None] * one_hot).sum(1) + share / V
     losses = -(mass * class_weight * log_prob).sum(1)
@@ -278,7 +283,7 @@ def test_vmap_over_a_parameter_and_jit_with_a_traced_one():
 
 
 def test_an_ignored_token_cannot_spoil_gradients():
-    """Its features are NaN, its class and all its mixtures impossible; a weight of 0 ignores too."""
+    """Its features are NaN, its class and mixtures impossible; a weight of 0 ignores too."""
     given = arrays_of(2, "softcap", "all")
     target = np.full(N, 1)
     target[3] = 2

@@ -5,6 +5,7 @@
 ``LearnableSELUVariation``  SELU with a sine, five learnable parameters
 ``LaplaceActivation``       MEGA's attention activation
 ``SELUSoftmax``             SELU, then softmax
+``SoftmaxHead``             softmax over a formula of linear logits
 ``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
 ``FormulaModule``           any formula as a module
 ``GatedUnit``               any gate as a module
@@ -23,6 +24,7 @@ from zeta.flax.activations import Exo, FormulaModule, LaplaceActivation, Learnab
 from zeta.flax.gated import GatedUnit
 from zeta.flax.mixture import MixtureOfSoftmaxes
 from zeta.flax.selu_softmax import SELUSoftmax
+from zeta.flax.softmax_head import SoftmaxHead
 
 __all__ = [
     "Exo",
@@ -32,4 +34,5 @@ __all__ = [
     "LearnableSELUVariation",
     "MixtureOfSoftmaxes",
     "SELUSoftmax",
+    "SoftmaxHead",
 ]

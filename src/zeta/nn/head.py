@@ -18,12 +18,18 @@ from zeta._formula import Formula
 from zeta._loss_options import (
     LossOptions,
     LossOutputs,
-    check_formula,
     checked_options,
     flat_options,
     takes_options,
 )
-from zeta._mixture import check_k, check_sampling, check_target_shape, check_tie, check_x
+from zeta._mixture import (
+    check_k,
+    check_logits,
+    check_sampling,
+    check_target_shape,
+    check_tie,
+    check_x,
+)
 from zeta.nn._wrappers import as_forward
 from zeta.nn.activations import FormulaModule
 from zeta.nn.module import Module
@@ -241,16 +247,7 @@ class Head(Module):
 
     def _set_logits(self, logits: Formula | FormulaModule | None) -> None:
         """Keep what stands between logits and softmax, if it can."""
-        formula, name = logits, type(self).__name__
-        if isinstance(logits, FormulaModule):
-            formula = logits.formula
-            if logits._counts:
-                raise ValueError(
-                    f"{name}: logits must have one value of each parameter, got one for each of "
-                    f"{max(logits._counts.values())} channels"
-                )
-        if formula is not None:
-            check_formula(name, formula)
+        check_logits(type(self).__name__, logits)
         self.logits = logits
 
     def _shown_logits(self) -> str:

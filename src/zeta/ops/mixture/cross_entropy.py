@@ -5,7 +5,7 @@ Shape suffixes: N tokens, K mixtures, D features, V classes, T targets of a toke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import torch
@@ -129,8 +129,16 @@ def bound_formula(
     Raises:
         TypeError, ValueError: as :func:`zeta._loss_options.bound_values`.
     """
-    values = [_scalar(v, like) for v in bound_values(function, logits, given).values()]
+    given = bound_values(function, logits, given)
+    values = [_scalar(number, like) for value in given.values() for number in _numbers(value)]
     return logits or activations.identity, torch.stack(values) if values else like.new_empty(0)
+
+
+def _numbers(value: Any) -> Iterable[Any]:
+    """A scalar's one, or those of a vector."""
+    if isinstance(value, Tensor):
+        return value.flatten()
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _scalar(value: Any, like: Tensor) -> Tensor:
