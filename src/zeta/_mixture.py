@@ -409,7 +409,7 @@ def check_logits(layer: str, logits: Any) -> None:
     """
     if logits is not None:
         check_formula(layer, getattr(logits, "formula", logits))
-    if counts := getattr(logits, "_counts", {}):
+    if counts := dict(getattr(logits, "_counts", ())):
         raise ValueError(
             f"{layer}: logits must have one value of each parameter, got one for each of "
             f"{max(counts.values())} channels"

@@ -61,6 +61,10 @@ class LayerTest(testing.TestCase):
     def test_selu_softmax(self):
         self.check(zeta.keras.SELUSoftmax, {"dim": 1})
 
+    def test_softmax_head(self):
+        sizes = {"input_size": 4, "num_classes": 5, "logits": "softcap"}
+        self.check(zeta.keras.SoftmaxHead, sizes, trainable=2, expected_output_shape=(2, 3, 5))
+
     def test_mixture_of_softmaxes(self):
         sizes = {"num_mixtures": 2, "input_size": 4, "num_classes": 5}
         shapes = {"expected_output_shape": (2, 3, 5)}

@@ -14,6 +14,7 @@ ON_EVERY_BACKEND = (
     HERE / "check_gated.py",
     HERE / "check_layers.py",
     HERE / "check_mixture.py",
+    HERE / "check_softmax_head.py",
     INTEGRATIONS / "check_keras.py",
     HERE / "check_digits.py",
 )

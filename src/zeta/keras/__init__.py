@@ -5,6 +5,7 @@
 ``LearnableSELUVariation``  SELU with a sine, five learnable parameters
 ``LaplaceActivation``       MEGA's attention activation
 ``SELUSoftmax``             SELU, then softmax
+``SoftmaxHead``             softmax over a formula of linear logits
 ``MixtureOfSoftmaxes``      K softmax layers, mixed with learned weights
 ``FormulaLayer``            any formula of the catalogue as a layer
 ``GatedUnit``               any gate of the catalogue as a layer
@@ -41,6 +42,7 @@ from zeta.keras.gated_unit import GatedUnit
 from zeta.keras.loss import mixture_cross_entropy
 from zeta.keras.matched import Matched as _Matched  # noqa: F401, so that it can be loaded
 from zeta.keras.mixture import MixtureOfSoftmaxes
+from zeta.keras.softmax_head import SoftmaxHead
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: keras.saving.register_keras_serializable(package=PACKAGE)(on_tensors(formula))
@@ -57,6 +59,7 @@ __all__ = [
     "LearnableSELUVariation",
     "MixtureOfSoftmaxes",
     "SELUSoftmax",
+    "SoftmaxHead",
     "gated",
     "mixture_cross_entropy",
     "selu_softmax",

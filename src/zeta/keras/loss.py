@@ -1,29 +1,27 @@
 """The cross-entropy of a mixture of softmaxes on Keras tensors: each backend's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
+from zeta import activations
+from zeta._loss_options import checked_options, takes_options
 from zeta.keras.functions import as_tensor
 
 
+@takes_options()
 def mixture_cross_entropy(
     hidden: Any,
     log_prior: Any,
     weight: Any,
     target: Any,
     bias: Any | None = None,
-    *,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-    class_weight: Any | None = None,
-    max_chunk_bytes: int | None = None,
+    **options: Any,
 ) -> Any:
     """Cross-entropy of a mixture of softmaxes, in log space, without all logits in memory.
 
-    ``-log p(y)`` with ``p(v) = Σ_k prior_k · softmax(hidden_k @ weight_k.T + bias_k)_v``.
+    ``-log p(y)`` with ``p(v) = Σ_k prior_k · softmax(φ(hidden_k @ weight_k.T + bias_k))_v``.
     Reduction, ignored targets, label smoothing and class weights follow PyTorch's
     ``F.cross_entropy``, applied to the joint log-probabilities ``log p(v)`` as they stand.
 
@@ -36,23 +34,20 @@ def mixture_cross_entropy(
             are tensors of Keras's backend, variables or NumPy arrays.
         log_prior: (N, K), the mixtures' log-weights, in any floating-point dtype.
         weight: (V, D) shared by all mixtures, or (K, V, D).
-        target: (N,), class indices, or ``ignore_index``.
+        target: (N,), class indices, or ``ignore_index``; or (N, k) with ``target_probability``.
         bias: (V,) with a shared weight, (K, V) with separate ones, or None.
-        ignore_index: targets of this value contribute neither loss nor gradient.
-        reduction: "none", "mean" or "sum". The mean over no target at all is NaN; its gradients
-            are zero.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1].
-        class_weight: (V,), the weight of each class; no gradient flows to it.
-        max_chunk_bytes: bound on one chunk's logits, in bytes. None: the backend's default,
-            16 MiB on JAX and TensorFlow.
+        **options: see :class:`zeta.ops.LossOptions`; ``logits`` may be a formula's name in the
+            catalogue. On TensorFlow no gradient flows to class_weight and target_probability.
 
     Returns:
         A scalar, or (N,) with reduction "none", of hidden's dtype; half types are computed in
-        float32 and rounded once.
+        float32 and rounded once. With ``outputs`` a pair, of that and a
+        :class:`zeta.ops.LossOutputs`.
 
     Raises:
         TypeError: a tensor that must be floating point is not, or a target that is not integer.
-        ValueError: shapes that do not fit, or an option out of its range.
+        ValueError: shapes that do not fit, an option out of its range, or target probabilities
+            that are no distribution.
         IndexError: a target that is no class. Where that cannot be known, in a compiled function
             or on an accelerator, such a token's loss is NaN on JAX and TensorFlow.
 
@@ -67,15 +62,17 @@ def mixture_cross_entropy(
 
     Source: Yang et al. 2018, Breaking the Softmax Bottleneck.
     """
+    chosen = vars(checked_options("mixture_cross_entropy", options))
+    given = {name: as_tensor(value) for name, value in chosen.items()}
+    if isinstance(given["logits"], str):
+        given["logits"] = activations.get(given["logits"])
+    values = given["logit_parameters"]
+    if isinstance(values, Mapping):
+        given["logit_parameters"] = {name: as_tensor(value) for name, value in values.items()}
+    elif values is not None:
+        given["logit_parameters"] = [as_tensor(value) for value in values]
     tensors = map(as_tensor, (hidden, log_prior, weight, target, bias))
-    return _own(keras.backend.backend())(
-        *tensors,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-        class_weight=as_tensor(class_weight),
-        max_chunk_bytes=max_chunk_bytes,
-    )
+    return _own(keras.backend.backend())(*tensors, **given)
 
 
 def _own(backend: str) -> Callable[..., Any]:
