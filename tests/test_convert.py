@@ -11,7 +11,7 @@ import zeta.flax
 import zeta.keras
 import zeta.nn
 from cases import rational
-from zeta import convert
+from zeta import activations, convert
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
 CASES = {
@@ -43,6 +43,30 @@ CASES = {
         {},
     ),
 }
+
+
+def test_a_heads_formula_travels_with_what_it_learns():
+    """Its parameters, by PyTorch's names; the formula itself is the constructor's."""
+    sizes = (3, 5)
+    softcap = activations.softcap
+    heads = {
+        "torch": zeta.nn.SoftmaxHead(*sizes, logits=softcap.module(learnable=True)),
+        "flax": zeta.flax.SoftmaxHead(
+            *sizes, logits=zeta.flax.FormulaModule(softcap, learnable=True), rngs=nnx.Rngs(0)
+        ),
+        "keras": zeta.keras.SoftmaxHead(
+            *sizes, logits=zeta.keras.FormulaLayer("softcap", learnable=True)
+        ),
+    }
+    heads["keras"].build(X.shape)
+    convert.load_weights(heads["torch"], convert.weights(heads["torch"]) | {"logits.cap": 0.5})
+    for source, target in (("torch", "keras"), ("keras", "flax")):
+        convert.copy_weights(heads[source], heads[target])
+    assert convert.weights(heads["flax"])["logits.cap"] == 0.5
+    for framework in ("flax", "keras"):
+        np.testing.assert_allclose(
+            output(heads[framework]), output(heads["torch"]), rtol=1e-5, atol=1e-6
+        )
 
 
 def twins(case):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import torch
-from check_mixture import D, K, N, TARGET, V, inputs
+from check_mixture import TARGET, D, K, N, V, inputs
 from differentiate import compiled, values_and_gradients
 from keras import ops
 
@@ -62,9 +62,7 @@ def test_every_option_equals_float64():
             wide["target_probability"] /= wide["target_probability"].sum(1, keepdim=True)
         expected = zeta.ops.mixture_cross_entropy(*given, **wide)
         np.testing.assert_allclose(value, expected.detach(), rtol=1e-5)
-        for ours, theirs in zip(
-            gradients, torch.autograd.grad(expected.sum(), exact), strict=True
-        ):
+        for ours, theirs in zip(gradients, torch.autograd.grad(expected.sum(), exact), strict=True):
             scale = theirs.abs().max().item()
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * max(1, scale))
 
