@@ -32,8 +32,8 @@ _PAGE = """\
 {inherited}```
 """
 
-# What softmax heads share is in a class that has no page; PyTorch's own methods are not repeated.
-_INHERITED = {"zeta.nn": "   :inherited-members: Module\n"}
+# What softmax heads share is in a class that has no page; frameworks' own are not repeated.
+_INHERITED = {name: "   :inherited-members: Module\n" for name in ("zeta.nn", "zeta.flax")}
 
 _INDEX = """\
 # API reference

@@ -23,7 +23,7 @@ class MixtureOfSoftmaxes(Head):
 
     With ``decoder="separate"`` each mixture is a full softmax layer on x, K·V·D weights. With
     ``decoder="shared"``, the paper's, each mixture has its own ``latent_k = tanh(Dense(x))`` and
-    all share one decoder of V·D weights, which may be an embedding (:meth:`tie_weights`).
+    all share one decoder of V·D weights, which may be an embedding (``tie_weights``).
 
     Args:
         num_mixtures: K, at least 1.

@@ -35,7 +35,7 @@ class SoftmaxHead(Head):
         **kwargs: as every layer takes them, ``name`` and ``dtype`` say.
 
     Attributes:
-        weight: (V, D), which may be an embedding's (:meth:`tie_weights`).
+        weight: (V, D), which may be an embedding's (``tie_weights``).
         bias: (V,) or None.
         logits: the formula's :class:`FormulaLayer`, or None.
 
