@@ -190,6 +190,7 @@ def test_slopes_where_the_textbook_form_is_none():
         assert y == pytest.approx([0, 5e37, 5e-38])
         assert dx == pytest.approx([0, 0.6, 0.6])
         assert dy == pytest.approx([0, 0.8, 0.8])
+    assert zm.hypot(torch.tensor([0.0, math.nan]), torch.tensor([math.nan, 0.0])).isnan().all()
     ends = [math.inf, -math.inf, math.inf, 1.0], [math.inf, -math.inf, -math.inf, 1.0]
     for y, dx, dy in slopes_of(zm.logaddexp, *ends):
         assert y == pytest.approx([math.inf, -math.inf, math.inf, 1 + math.log(2)])

@@ -233,8 +233,9 @@ def wrong_points(formula, got, dtype, count=RUNS):
     nan = x.isnan() & (got.isnan() != runs[0].isnan())
     nan[2:] &= got[2:].isnan()  # a branch that is not taken is no part of a parameter's
     if "with_gradient" in formula.name:
-        # Plain operations take a surrogate that is no number for a constant.
-        nan[1:] = wrong[1:, x.isnan()] = False
+        # Plain operations take a surrogate that is infinite or NaN for a constant.
+        nan[1:] = False
+        wrong[1:] &= ~got[1:].isnan()
     found = [
         f"{KINDS[kind]} at {x[i]:g}: {[float(v[kind, i]) for v in (got, runs[0], truth)]}"
         for kind, i in (wrong | nan).nonzero().tolist()

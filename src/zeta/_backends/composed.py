@@ -51,7 +51,7 @@ class Composed:
     def hypot(self, x: Any, y: Any) -> Any:
         # A common factor is a constant: whatever it is, the derivatives are the same.
         size = self.with_gradient(self.where(abs(x) < abs(y), abs(y), abs(x)), 0)
-        is_zero = size == 0
+        is_zero = abs(x) + abs(y) == 0  # both, and neither NaN
         factor = self.where(is_zero, 1.0, self.finite(size))
         u, v = x / factor, y / factor
         return size * self.sqrt(self.where(is_zero, 1.0, u * u + v * v))

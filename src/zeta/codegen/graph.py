@@ -468,8 +468,8 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
     "sqrt": (lambda a, y, u: a.over(2 * y),),
     "rsqrt": (lambda a, y, u: a.times(-0.5 * y).over(u),),
     "hypot": (
-        lambda a, y, u, v: a.times(y.graph.node("hypot_derivative", u, v)),
-        lambda a, y, u, v: a.times(y.graph.node("hypot_derivative", v, u)),
+        lambda a, y, u, v: a.where(y == 0, False).times(y.graph.node("hypot_derivative", u, v)),
+        lambda a, y, u, v: a.where(y == 0, False).times(y.graph.node("hypot_derivative", v, u)),
     ),
     "abs": _times("sign"),
     "exp": (lambda a, y, u: a.times(y),),
