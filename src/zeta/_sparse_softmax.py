@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from zeta._backends.evaluate import dtype_name
-from zeta._mixture import INTEGERS, REDUCTIONS
+from zeta._loss_options import REDUCTIONS
+from zeta._mixture import INTEGERS
 
 SPARSEMAX, ENTMAX15 = "sparsemax", "entmax15"  # α = 2 and 1.5
 

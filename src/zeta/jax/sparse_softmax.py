@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
@@ -186,9 +187,8 @@ def _check_values(name: str, target: Array, ignore_index: int, C: int, soft: boo
         epsilon = 4 * jnp.finfo(target.dtype).eps + C * jnp.finfo(wide.dtype).eps
         check_distributions(jnp, name, wide, float(epsilon))
     else:
-        wide = _wide(target)
-        bad = (wide != ignore_index) & ((wide < 0) | (wide >= C))
-        check_targets(wide[bad].tolist(), C, function=name)
+        target_N = np.asarray(_wide(target))
+        check_targets(target_N[:, None], target_N == ignore_index, C, function=name)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))

@@ -165,8 +165,9 @@ class FormulaLayer(keras.Layer):
         return super().get_config() | self._arguments()
 
     def _arguments(self) -> dict[str, Any]:
-        known = activations.CATALOGUE | activations.GATES | activations.LOGITS
-        if known.get(self.formula.name) is not (self.formula._origin or self.formula):
+        catalogue = activations.CATALOGUE | activations.GATES | activations.LOGITS
+        known = catalogue.get(self.formula.name)
+        if known is not (self.formula._origin or self.formula):
             kind = "FormulaLayer" if self._inputs == 1 else "GatedUnit"
             raise ValueError(
                 f"{self.formula!r} is not in zeta's catalogue, so a {kind} of it cannot be "
