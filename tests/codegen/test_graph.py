@@ -164,6 +164,19 @@ def test_a_factor_of_a_branch_that_is_not_taken_has_no_say():
     assert_gradients_are_plain(unused, [0.5, 2.0])
 
 
+def test_what_two_branches_share_has_no_say_in_a_third():
+    """1/x, of which both outer branches make two things: its slope at 0 is infinite."""
+
+    @formula
+    def bent(x):
+        outer = lambda x: (1 / x) * (2 + 1 / x)
+        return piecewise(x, (-1, 1), outer, lambda x: 3 * x, outer)
+
+    x = torch.tensor([-2.0, -1e-40, 0.0, 1e-40, 2.0], requires_grad=True)
+    (slope,) = torch.autograd.grad(bent(x).sum(), x)
+    assert slope.tolist() == [-0.25, 3, 3, 3, -0.75]
+
+
 def test_what_cancels_in_plain_operations_cancels():
     assert_as_plain(formula(lambda x: 1 + 1e9 * (x * x - x * x)), [0.3, 1.7, -5.1])
 

@@ -121,7 +121,7 @@ def stop_gradient(x: mpf) -> mpf:
 
 def evaluate(formula: Formula, inputs: tuple[mpf, ...], parameters: dict[str, Any]) -> mpf:
     """The formula at the working precision; at ±inf its limit, where it has one."""
-    y = applied(_finite, formula, inputs, parameters)
+    y = mpf(applied(_finite, formula, inputs, parameters))  # of a bound, it is a plain number
     # Nothing underflows here: what is left of a limit of 0 would be infinite times the next factor.
     is_limit = any(map(mpmath.isinf, inputs))
     return mpf(0) if is_limit and abs(y) < mpf("1e-1000") else y

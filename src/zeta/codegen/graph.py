@@ -7,10 +7,11 @@ derivative, stands in one place, `_RULES`; printers know the names.
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -368,12 +369,36 @@ def gradients(output: Node, wanted: Sequence[Node]) -> list[Adjoint]:
     for node in reversed(ordered([output])):
         if node.op not in _RULES or node not in reached:
             continue
-        adjoint = _merged(reached.pop(node))
+        adjoint = _guarded_sum(reached.pop(node))
         for i, rule in enumerate(_RULES[node.op]):
             if rule and names & node.args[i].operands:
                 reached.setdefault(node.args[i], []).append(rule(adjoint, node, *node.args))
     nothing = Adjoint((), one, output.graph.number(0))
     return [_unguarded(_merged(reached[w])) if w in reached else nothing for w in wanted]
+
+
+def _guarded_sum(adjoints: Sequence[Adjoint]) -> Adjoint:
+    """The sum, guarded by what lies within one of several guards at least."""
+    total = _merged(adjoints)
+    guards = {adjoint.guard[len(total.guard) :] for adjoint in adjoints}
+    if _cover(guards):
+        return total
+    within = functools.reduce(operator.or_, map(_mask, guards))
+    return Adjoint((*total.guard, (within, True)), total.factor, total.term)
+
+
+def _cover(guards: Set[Guard]) -> bool:
+    """Whether one of the guards holds everywhere, as far as their masks tell."""
+    if () in guards:
+        return True
+    rest: dict[Node, dict[bool, set[Guard]]] = {}
+    for (mask, value), *inner in guards:
+        rest.setdefault(mask, {True: set(), False: set()})[value].add(tuple(inner))
+    return any(_cover(by[True]) and _cover(by[False]) for by in rest.values())
+
+
+def _mask(guard: Guard) -> Node:
+    return functools.reduce(operator.and_, (mask if value else ~mask for mask, value in guard))
 
 
 def _merged(adjoints: Sequence[Adjoint]) -> Adjoint:

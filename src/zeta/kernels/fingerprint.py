@@ -41,7 +41,7 @@ def package_digest() -> bytes:
     folder = Path(zeta.__file__).parent
     backends = [
         f"_backends/{name}.py"
-        for name in ("evaluate", "tracer", "number", "numpy", "composed", "minimax")
+        for name in ("evaluate", "tracer", "number", "numpy", "composed", "minimax", "mpmath")
     ]
     files = [folder / name for name in ("_formula.py", "math.py", *backends)]
     files += sorted(
