@@ -22,7 +22,7 @@ OLDEST_TESTS := $(OLDEST:%=tests/test_%) tests/nn tests/ops tests/evaluate/test_
     tests/kernels/test_cpu.py tests/kernels/test_dispatch.py \
     tests/jax/test_activations.py tests/flax/test_activations.py tests/integrations/test_flax.py
 
-.PHONY: demo test docs notebooks browser test-optional test-arm studies test-oldest release-check lint types format clean
+.PHONY: demo test docs notebooks browser test-optional test-data test-arm studies test-oldest release-check lint types format clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/zeta evaluate --task digits --task breast_cancer --task diabetes --out zeta-report
@@ -46,7 +46,9 @@ browser: .venv/.installed docs
 	$(BIN)/pytest -m browser tests/browser
 
 # What takes Debian's packages chromium and dataset-fashion-mnist, with them.
-test-optional: browser
+test-optional: browser test-data
+
+test-data: .venv/.installed
 	$(BIN)/pytest tests/evaluate/test_tasks.py tests/evaluate/test_study.py
 
 # Every kernel of the catalogue for Arm, under an emulator, by Debian's packages
