@@ -472,6 +472,12 @@ def _by_exponent(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
     return a.times(y.graph.node("power_log", u, v))
 
 
+def _minus_floor(y: Node, u: Node, v: Node) -> Node:
+    """-floor(u / v), where y is the remainder; an infinite v is taken once or not at all."""
+    whole = y.graph.node("round", (y - u) / v)
+    return y.graph.node("where", abs(v) == math.inf, y != u, whole)
+
+
 def _weight(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
     # Of two equal infinities too.
     return a.times(y.graph.node("sigmoid", y.graph.node("where", u == v, 0, u - v)))
@@ -516,7 +522,7 @@ _RULES: dict[str, tuple[Rule | None, ...]] = {
     "logaddexp": (_weight, lambda a, y, u, v: _weight(a, y, v, u)),
     "remainder": (
         lambda a, y, u, v: a,
-        lambda a, y, u, v: a.times(y.graph.node("round", (y - u) / v)),
+        lambda a, y, u, v: a.times(_minus_floor(y, u, v)),
     ),
     "with_gradient": (None, lambda a, y, u, v: a),
     # Of two equal ones each is taken by half, as in PyTorch and JAX.
