@@ -479,8 +479,10 @@ def _minus_floor(y: Node, u: Node, v: Node) -> Node:
 
 
 def _weight(a: Adjoint, y: Node, u: Node, v: Node) -> Adjoint:
-    # Of two equal infinities too.
-    return a.times(y.graph.node("sigmoid", y.graph.node("where", u == v, 0, u - v)))
+    # Of two equal infinities too; of -inf there is nothing, whatever it was made of.
+    return a.where(u == -math.inf, False).times(
+        y.graph.node("sigmoid", y.graph.node("where", u == v, 0, u - v))
+    )
 
 
 # By each argument; None where it has no derivative. What is not here has none at all.
