@@ -57,8 +57,8 @@ def linear_cross_entropy(
         ...     return linear_cross_entropy(
         ...         hidden, 10 * hidden, target, logits=softcap, logit_parameters={"cap": cap}
         ...     )
-        >>> jax.grad(of_cap)(30.0).item()  # equal logits, whatever the cap
-        0.0
+        >>> bool(abs(jax.grad(of_cap)(30.0)) < 1e-6)  # equal logits, whatever the cap
+        True
 
     Source: Wijmans et al. 2025, Cut Your Losses in Large-Vocabulary Language Models, for logits
     that are never materialised.
