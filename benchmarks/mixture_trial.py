@@ -6,17 +6,18 @@
 d 16, four components, is learnt from its own probabilities by students that differ in their head
 alone; exact KL(teacher ‖ student) on contexts not trained on.
 
-**language**: a word-level model with a head of 32 features learns the State of the Union addresses
+**language**: a word-level model with a head of 16 features learns the State of the Union addresses
 at a constant rate until its validation loss is flat. From this one checkpoint every contender goes
 on, its rate falling to nothing: at as many steps, and at as much time as one softmax, that is with
 fewer steps by the ratio of the CPU times of a step, measured once and kept in costs.json.
 
-Each contender has the learning rate of the grid that did best on a seed of its own, in a third of
-the steps. Three seeds are paired: teacher or checkpoint, batches and dropout are the same for all
-contenders. The test years are read after a run's last step.
+Each contender has the learning rate of the grid that did best in validation in a third of the
+steps, on a teacher of its own, or on the first seed's checkpoint with batches of its own.
+Three seeds are paired: teacher or checkpoint, batches and dropout are the same for all contenders.
+The test years are read after a run's last step.
 
-A run is a checkpoint in DIR, then a line of JSON. Stopped in whatever way, the same command goes on,
-and ends with the same numbers (CPU times apart) on the same machine.
+A run is a checkpoint in DIR, then a file of JSON. Stopped in whatever way, the same command goes
+on, and ends with the same numbers, CPU times apart, on the same machine.
 
 Shape suffixes: N tokens, B texts, L words of each, K mixtures, D features, V classes.
 """
@@ -26,9 +27,9 @@ from __future__ import annotations
 import argparse
 import copy
 import io
+import itertools
 import json
 import math
-import platform
 import statistics
 import sys
 import time
@@ -42,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from rich.progress import Progress
+from rich.progress import track
 from torch import Tensor, nn
 
 from language_model import digest, load_text, write_atomically
@@ -62,13 +63,15 @@ class Contender(NamedTuple):
     wide: int = 1
     more: int = 0
     sig: bool = False
+    scaled: bool = False  # rates as `from_head` scaled the weights, so that a step is one softmax's
 
 
 ONE = Contender("one softmax")
 WIDER = (Contender("one softmax, D + 1", more=1), Contender("one softmax, 4·D", wide=4))
 SIG = Contender("sigsoftmax", sig=True)
 TEACHER = (ONE, *(Contender(f"mixture of {K}", K) for K in (1, 2, 4, 8)), *WIDER, SIG)
-LANGUAGE = (ONE, *(Contender(f"mixture of {K}", K) for K in (1, 4)), *WIDER, SIG)
+MIXED = (*(Contender(f"mixture of {K}", K) for K in (1, 4)),)
+LANGUAGE = (ONE, *MIXED, Contender("mixture of 4, rates scaled", 4, scaled=True), *WIDER, SIG)
 
 
 @dataclass(frozen=True)
@@ -82,26 +85,24 @@ class Sizes:
     steps: int
     every: int  # steps between validations
     rates: tuple[float, ...]
-    embedding: int = 64
+    embedding: int = 32
     length: int = 32
     base_rate: float = 4e-3
-    base_steps: int = 9000  # at most
-    flat: float = 0.004  # less than this gained by three validations ends the first training
+    base_steps: int = 10_000  # at most
+    flat: float = 0.01  # less than this gained by three validations ends the first training
     addresses: int = 1  # 5: every fifth is read
 
 
 FULL = {
-    "teacher": Sizes(2000, 16, 128, 128, 2400, 400, (3e-3, 1e-2, 3e-2)),
-    "language": Sizes(5000, 32, 128, 32, 1500, 250, (1e-3, 4e-3)),
+    "teacher": Sizes(2000, 16, 128, 64, 2000, 400, (1e-2, 3e-2, 1e-1)),
+    "language": Sizes(4000, 16, 128, 16, 1200, 200, (1e-3, 4e-3)),
 }
-_SHORT = {"batch": 4, "steps": 9, "every": 3, "hidden": 8}
+_SHORT = {"batch": 4, "steps": 6, "every": 3, "hidden": 8}
+_FEW = {"embedding": 4, "addresses": 5, "base_steps": 9}
 QUICK = {
     "teacher": replace(FULL["teacher"], classes=40, features=3, **_SHORT),
-    "language": replace(
-        FULL["language"], classes=60, features=4, embedding=4, length=8, addresses=5,
-        base_steps=9, **_SHORT,
-    ),
-}  # fmt: skip
+    "language": replace(FULL["language"], classes=60, features=4, **_SHORT, **_FEW),
+}
 
 
 # ---- A run --------------------------------------------------------------------------------------
@@ -169,13 +170,13 @@ def finish(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return dict(json.loads(result.read_bytes()))
 
 
-def groups(model: nn.Module, rate: float, head: nn.Module | None = None) -> list[dict[str, Any]]:
-    """All parameters at one rate; those that `from_head` scaled at a rate scaled likewise."""
-    scales = {}
-    if isinstance(head, MixtureOfSoftmaxes) and head.latent is not None:
-        epsilon = head.latent.weight.detach().norm() / (head.num_mixtures * head.input_size) ** 0.5
-        scales = {head.weight: 1 / epsilon.item(), head.latent.weight: epsilon.item()}
-    return [{"params": [p], "peak": rate * scales.get(p, 1.0)} for p in model.parameters()]
+def groups(model: nn.Module, rate: float, scaled: nn.Module | None = None) -> list[dict[str, Any]]:
+    """All parameters at one rate; those of this head that `from_head` scaled at theirs."""
+    factors: dict[Tensor, float] = {}
+    if isinstance(scaled, MixtureOfSoftmaxes) and scaled.latent is not None:
+        epsilon = scaled.latent.weight.norm().item() / scaled.latent.out_features**0.5
+        factors = {scaled.weight: 1 / epsilon, scaled.latent.weight: epsilon}
+    return [{"params": [p], "peak": rate * factors.get(p, 1.0)} for p in model.parameters()]
 
 
 @torch.no_grad()
@@ -196,9 +197,9 @@ def usage(head: nn.Module, x_ND: Tensor, target_N: Tensor) -> dict[str, Any]:
     }
 
 
-def best_rate(rates: Sequence[float], result: Callable[[float], dict[str, Any]]) -> float:
-    """The rate whose last validation loss is lowest; a run that diverged is none."""
-    last = {rate: result(rate)["curve"][-1][2] for rate in rates}
+def best_rate(tried: Sequence[dict[str, Any]]) -> float:
+    """Of the run whose last validation loss is lowest; one that diverged has none."""
+    last = {r["rate"]: r["curve"][-1][2] for r in tried}
     return min(last, key=lambda rate: last[rate] if math.isfinite(last[rate]) else math.inf)
 
 
@@ -218,18 +219,31 @@ def teacher_of(sizes: Sizes, seed: int) -> MixtureOfSoftmaxes:
 
 @torch.no_grad()
 def ranks(sizes: Sizes, seed: int) -> dict[str, float]:
-    """Of the teacher's log p, in float64: its numerical rank, and what rank D + 1 leaves of it."""
+    """Of the teacher's log p, in float64: its numerical rank, and what rank D + 2 leaves of it."""
     teacher = teacher_of(sizes, seed).double()
     N = min(4000, 2 * sizes.classes)
     singular = torch.linalg.svdvals(teacher.log_prob(torch.randn(N, sizes.features).double()))
     variance = singular**2 / (singular**2).sum()
     noise = singular[0] * N * torch.finfo(torch.float64).eps
-    left = variance[sizes.features + 1 :].sum().sqrt() / variance[1:].sum().sqrt()
+    left = variance[sizes.features + 2 :].sum().sqrt() / variance[1:].sum().sqrt()
     return {"rank": int((singular > noise).sum()), "left": left.item()}
 
 
+class Body(nn.Module):
+    """x itself, what a hidden layer adds to it, and room for D features."""
+
+    def __init__(self, sizes: Sizes, D: int) -> None:
+        super().__init__()
+        self.rise, self.fall = nn.Linear(sizes.features, sizes.hidden), nn.Linear(sizes.hidden, D)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """What the head is given."""
+        added_ND = self.fall(F.gelu(self.rise(x_ND)))
+        return added_ND + F.pad(x_ND, (0, added_ND.shape[1] - x_ND.shape[1]))
+
+
 def learn(sizes: Sizes, c: Contender, seed: int, rate: float, steps: int, out: Path) -> Any:
-    """A student's training; its two hidden layers are the same for all heads, but for D."""
+    """A student's training; what comes before the head is the same for all, but for D."""
     teacher = teacher_of(sizes, seed)
     D, V = c.wide * sizes.features + c.more, sizes.classes
     held_out_ND = torch.randn(2048, sizes.features)
@@ -239,10 +253,7 @@ def learn(sizes: Sizes, c: Contender, seed: int, rate: float, steps: int, out: P
         if c.K
         else SoftmaxHead(D, V, logits=sigsoftmax if c.sig else None)
     )
-    body = nn.Sequential(
-        nn.Linear(sizes.features, sizes.hidden), nn.GELU(),
-        nn.Linear(sizes.hidden, sizes.hidden), nn.GELU(), nn.Linear(sizes.hidden, D),
-    )  # fmt: skip
+    body = Body(sizes, D)
     model = nn.ModuleList([body, head])
 
     def loss() -> Tensor:
@@ -308,7 +319,7 @@ def branch(sizes: Sizes, base: LanguageModel, c: Contender, seed: int) -> Langua
     """The trained model with this contender's head, starting where it was, but for sigsoftmax."""
     torch.manual_seed(2_000 + seed)
     D = c.wide * sizes.features + c.more
-    if D == sizes.features:
+    if sizes.features == D:
         model = copy.deepcopy(base)
         if c.K:
             model.head = MixtureOfSoftmaxes.from_head(base.head, c.K)
@@ -329,8 +340,10 @@ class Language:
         self.sizes, self.out = sizes, out
         self.text = load_text(sizes.classes, sizes.addresses)
 
-    def run(self, kind: str, model: LanguageModel, seed: int, rate: float, steps: int) -> Run:
-        """A training of this model."""
+    def run(
+        self, c: Contender | None, model: LanguageModel, seed: int, rate: float, steps: int
+    ) -> Run:
+        """A training of this model; None: the first."""
         sizes, train_N = self.sizes, self.text["train"]
 
         def loss() -> Tensor:
@@ -338,9 +351,9 @@ class Language:
             words_BL = train_N[start_B1 + torch.arange(sizes.length + 1)]
             return model.head.loss(model(words_BL[:, :-1]), words_BL[:, 1:])
 
-        file = self.out / f"language-{digest(sizes.__dict__, kind, seed, rate, steps)}"
+        file = self.out / f"language-{digest(sizes.__dict__, c or 'base', seed, rate, steps)}"
         return Run(
-            file, seed, groups(model, rate, model.head), loss,
+            file, seed, groups(model, rate, model.head if c and c.scaled else None), loss,
             lambda: model.mean_loss(self.text["validation"], sizes.length), steps, sizes.every,
         )  # fmt: skip
 
@@ -350,13 +363,13 @@ class Language:
         model = LanguageModel(self.sizes, self.sizes.features)
         counts_V = self.text["train"].bincount(minlength=self.sizes.classes).clamp(min=1)
         model.head.bias.data.copy_(counts_V.log())  # the first guess is the words' frequencies
-        run = self.run("base", model, seed, self.sizes.base_rate, self.sizes.base_steps)
+        run = self.run(None, model, seed, self.sizes.base_rate, self.sizes.base_steps)
         return model, train(run, model, lambda done: min(1.0, 200 * done), self.sizes.flat)
 
     def go_on(self, base: LanguageModel, c: Contender, seed: int, rate: float, steps: int) -> Any:
         """A contender's training from the checkpoint; batches are new to all."""
         model = branch(self.sizes, base, c, seed)
-        run = self.run(f"{c}", model, 10_000 + seed, rate, steps)
+        run = self.run(c, model, 10_000 + seed, rate, steps)
 
         def make() -> dict[str, Any]:
             curve = train(run, model, falling)
@@ -376,7 +389,7 @@ class Language:
         file, found = self.out / "costs.json", {}
         if not file.exists():
             models = {c.name: branch(self.sizes, base, c, 0) for c in LANGUAGE}
-            losses = {name: self.run(name, m, 0, 0, 0).loss for name, m in models.items()}
+            losses = {name: self.run(None, m, 0, 0, 0).loss for name, m in models.items()}
             found = {name: [] for name in models}
             for _ in range(12):
                 for name, loss in losses.items():
@@ -395,173 +408,121 @@ class Language:
 # ---- Both parts ---------------------------------------------------------------------------------
 
 Results = dict[str, list[dict[str, Any]]]  # by contender, one for each seed
-Tell = Callable[[str], None]
 
 
-def teacher_part(sizes: Sizes, out: Path, tell: Tell) -> dict[str, Any]:
+def teacher_part(sizes: Sizes, out: Path) -> tuple[str, dict[str, Results]]:
     """Every student on every seed."""
     found: Results = {}
-    for c in TEACHER:
-        tell(c.name)
-        short = sizes.steps // 3
-        rate = best_rate(sizes.rates, lambda r: learn(sizes, c, TUNING_SEED, r, short, out))
-        found[c.name] = [learn(sizes, c, seed, rate, sizes.steps, out) for seed in SEEDS]
-    return {"runs": found, "ranks": [ranks(sizes, seed) for seed in SEEDS]}
+    for c in track(TEACHER, "teacher"):
+        tried = [learn(sizes, c, TUNING_SEED, r, sizes.steps // 3, out) for r in sizes.rates]
+        found[c.name] = [learn(sizes, c, s, best_rate(tried), sizes.steps, out) for s in SEEDS]
+    bound = [ranks(sizes, seed) for seed in SEEDS]
+    note = (
+        f"Numerical rank of the teacher's log p: {', '.join(str(r['rank']) for r in bound)}. What "
+        f"rank D + 2 leaves of its norm, the first direction apart: "
+        f"{', '.join(format(r['left'], '.0%') for r in bound)}. Loss is KL in nats."
+    )
+    return note, {"teacher": found}
 
 
-def language_part(sizes: Sizes, out: Path, tell: Tell) -> dict[str, Any]:
+def language_part(sizes: Sizes, out: Path) -> tuple[str, dict[str, Results]]:
     """Every contender from every checkpoint, twice."""
     language = Language(sizes, out)
-    tell("first training, tuning seed")
-    base, _ = language.base(TUNING_SEED)
-    costs, rates = language.costs(base), {}
-    for c in LANGUAGE:
-        tell(f"learning rate of {c.name}")
-        rates[c] = best_rate(
-            sizes.rates, lambda r: language.go_on(base, c, TUNING_SEED, r, sizes.steps // 3)
-        )
-    at: dict[str, Results] = {kind: {c.name: [] for c in LANGUAGE} for kind in ("steps", "time")}
-    curves = []
-    for seed in SEEDS:
-        tell(f"first training, seed {seed}")
-        base, curve = language.base(seed)
-        curves.append(curve)
-        for c in LANGUAGE:
-            tell(f"{c.name}, seed {seed}")
-            less = round(sizes.steps / max(1.0, costs[c.name]))
-            for kind, steps in (("steps", sizes.steps), ("time", less)):
-                at[kind][c.name].append(language.go_on(base, c, seed, rates[c], steps))
-    return {"bases": curves, "costs": costs, **at}
+    bases = {seed: language.base(seed) for seed in track(SEEDS, "language, first training")}
+    first, costs, rates = bases[SEEDS[0]][0], language.costs(bases[SEEDS[0]][0]), {}
+    for c in track(LANGUAGE, "language, learning rates"):
+        short = sizes.steps // 3
+        rates[c] = best_rate([language.go_on(first, c, TUNING_SEED, r, short) for r in sizes.rates])
+    steps: Results = {c.name: [] for c in LANGUAGE}
+    seconds = copy.deepcopy(steps)
+    for seed, c in track(list(itertools.product(SEEDS, LANGUAGE)), "language"):
+        base, most = bases[seed][0], sizes.steps
+        less = round(most / max(1.0, costs[c.name]))
+        steps[c.name].append(language.go_on(base, c, seed, rates[c], most))
+        seconds[c.name].append(language.go_on(base, c, seed, rates[c], less))
+    trained = ", ".join(f"{c[-1][0]} steps to {c[-1][2]:.3f}" for _, c in bases.values())
+    over = ", ".join(f"{name} {cost:.2f}" for name, cost in costs.items())
+    note = (
+        f"First training, to the validation loss: {trained}. CPU time of a step over one "
+        f"softmax's: {over}. Loss is of the test years, nats a word; at the start, of validation."
+    )
+    return note, {"language, equal steps": steps, "language, equal time": seconds}
 
 
 # ---- What came out ------------------------------------------------------------------------------
 
 
-def minus(a: Sequence[float], b: Sequence[float]) -> str:
+def score(result: dict[str, Any]) -> float:
+    """The test loss, or where contexts never run out that of the last validation."""
+    return float(result.get("test", result["curve"][-1][2]))
+
+
+def differences(runs: Results, name: str, reference: str) -> list[float]:
+    """Of a contender's scores from another's, seed by seed."""
+    return [score(a) - score(b) for a, b in zip(runs[name], runs[reference], strict=True)]
+
+
+def minus(runs: Results, name: str, reference: str) -> str:
     """The mean of paired differences with its 95 % interval."""
-    found = summarise([x - y for x, y in zip(a, b, strict=True)])
+    if name == reference:
+        return ""
+    found = summarise(differences(runs, name, reference))
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+def table(head: str, rows: Sequence[Sequence[object]]) -> list[str]:
     """In Markdown, with an empty line after it."""
-    lines = [head, ["---"] * len(head), *rows]
-    return [*(f"| {' | '.join(map(str, line))} |" for line in lines), ""]
+    ruler = "|---" * (head.count("|") - 1) + "|"
+    return [head, ruler, *(f"| {' | '.join(map(str, row))} |" for row in rows), ""]
+
+
+def score_table(runs: Results) -> list[str]:
+    """A line for each contender."""
+    rows = []
+    for name, results in runs.items():
+        first, mean = results[0], statistics.mean(map(score, results))
+        start = statistics.mean(r["curve"][0][2] for r in results)
+        to_others = (minus(runs, name, other) for other in (ONE.name, "mixture of 1"))
+        sizes = f"{first['parameters']:,}", first["rate"], first["curve"][-1][0]
+        rows.append((name, *sizes, f"{start:.3f}", f"{mean:.3f}", *to_others))
+    columns = "head | parameters | rate | steps | at start | loss | minus one softmax | minus K = 1"
+    return table(f"| {columns} |", rows)
 
 
 def usage_table(runs: Results) -> list[str]:
-    """Of every mixture of several, seeds in turn; components by falling share."""
+    """A line for each mixture of several and seed; components by falling share."""
     rows = []
     for name, results in runs.items():
         for seed, used in enumerate(r["usage"] for r in results):
-            if used and len(used["prior"]) > 1:
-                priors, shares = (
-                    " ".join(f"{100 * x:.0f}" for x in sorted(used[kind], reverse=True))
-                    for kind in ("prior", "responsibility")
-                )
+            if len(used.get("prior", ())) > 1:
+                both = (sorted(used[kind], reverse=True) for kind in ("prior", "responsibility"))
+                shares = (" ".join(f"{100 * x:.0f}" for x in share) for share in both)
                 effective = f"{math.exp(used['entropy']):.2f}"
-                rows.append((name, seed, priors, shares, effective, f"{used['divergence']:.3f}"))
-    head = ["", "seed", "mean π, %", "mean responsibility, %", "exp H(π)", "divergence, nats"]
-    return table(head, rows)
+                rows.append((name, seed, *shares, effective, f"{used['divergence']:.3f}"))
+    columns = "head | seed | mean π, % | mean responsibility, % | exp H(π) | divergence, nats"
+    return table(f"| {columns} |", rows)
 
 
-def teacher_report(found: dict[str, Any]) -> list[str]:
-    """KL of every student."""
-    runs: Results = found["runs"]
-    last = {name: [r["curve"][-1][2] for r in results] for name, results in runs.items()}
-    rows = [
-        (name, f"{runs[name][0]['parameters']:,}", runs[name][0]["rate"],
-         f"{statistics.mean(kl):.3f}", minus(kl, last[ONE.name]) if name != ONE.name else "")
-        for name, kl in last.items()
-    ]  # fmt: skip
-    rank = ", ".join(f"{r['rank']}" for r in found["ranks"])
-    left = ", ".join(f"{r['left']:.0%}" for r in found["ranks"])
-    return [
-        "## A teacher of known form", "",
-        f"Numerical rank of log p: {rank}; the best matrix of rank D + 2 leaves {left} of its norm, "
-        "the first direction apart.", "",
-        *table(["head", "parameters", "rate", "KL, nats", "minus one softmax's"], rows),
-        *usage_table(runs),
-    ]  # fmt: skip
-
-
-def language_report(found: dict[str, Any]) -> list[str]:
-    """Test loss of every contender."""
-    tests = {
-        kind: {name: [r["test"] for r in runs] for name, runs in found[kind].items()}
-        for kind in ("steps", "time")
-    }
-    rows: list[Sequence[object]] = []
-    for name, runs in found["steps"].items():
-        cells: list[object] = []
-        for kind in ("steps", "time"):
-            test, one = tests[kind][name], tests[kind][ONE.name]
-            steps = found[kind][name][0]["curve"][-1][0]
-            difference = minus(test, one) if name != ONE.name else ""
-            cells += [steps, f"{statistics.mean(test):.3f}", difference]
-        start = statistics.mean(r["curve"][0][2] for r in runs)
-        cost = f"{found['costs'][name]:.2f}"
-        parameters = f"{runs[0]['parameters']:,}"
-        rows.append(
-            (name, parameters, cost, runs[0]["rate"], f"{start:.3f}", *cells[:3], *cells[3:])
-        )
-    of_mixing = "; ".join(
-        f"at equal {kind} {minus(tests[kind]['mixture of 4'], tests[kind]['mixture of 1'])}"
-        for kind in ("steps", "time")
-    )
-    trained = ", ".join(f"{c[-1][0]} steps to {c[-1][2]:.3f}" for c in found["bases"])
-    seconds = statistics.mean(
-        r["curve"][-1][1] / r["curve"][-1][0] for r in found["steps"][ONE.name]
-    )
-    head = ["head", "parameters", "time of a step", "rate", "validation at start"]
-    equal = ["steps", "test loss", "minus one softmax's"]
-    return [
-        "## A trained language model", "",
-        f"First training, to the validation loss: {trained}. A step of one softmax takes "
-        f"{1e3 * seconds:.0f} ms of CPU time. Equal steps, then equal time:", "",
-        *table([*head, *equal, *equal], rows),
-        f"Mixture of 4 minus mixture of 1: {of_mixing}.", "",
-        *usage_table(found["steps"]),
-    ]  # fmt: skip
-
-
-def draw(found: dict[str, Any], file: Path) -> None:
+def draw(kinds: dict[str, Results], file: Path) -> None:
     """Each contender's differences from one softmax, a dot for each seed."""
-    figure = Figure(figsize=(9, 2.8), layout="constrained")
-    for axis, part in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        if part == "teacher":
-            series = {"": found[part]["runs"]}
-            score, title = lambda r: r["curve"][-1][2], "teacher: KL, nats"
-        else:
-            series = {f"equal {kind}": found[part][kind] for kind in ("steps", "time")}
-            score, title = lambda r: r["test"], "language: test loss minus one softmax's"
-        for number, (label, runs) in enumerate(series.items()):
-            for row, name in enumerate(runs):
-                of_one = 0 if part == "teacher" else [score(r) for r in runs[ONE.name]]
-                dots = [score(r) for r in runs[name]]
-                x = (
-                    dots
-                    if part == "teacher"
-                    else [a - b for a, b in zip(dots, of_one, strict=True)]
-                )
-                y = [row + 0.25 * number] * len(x)
-                axis.scatter(x, y, s=14, color=f"C{number}", label=label if row == 0 else None)
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    for axis, (kind, runs) in zip(
+        figure.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True
+    ):
+        for row, name in enumerate(runs):
+            axis.plot(differences(runs, name, ONE.name), [row] * len(SEEDS), "o", ms=4, color="C0")
+        axis.axvline(0, color="0.8", zorder=0)
         axis.set_yticks(range(len(runs)), list(runs))
         axis.invert_yaxis()
-        axis.set_xlabel(title)
-        if part == "teacher":
-            axis.set_xscale("log")
-        else:
-            axis.axvline(0, color="0.8", zorder=0)
-            axis.legend(frameon=False)
+        axis.set(title=kind, xlabel="loss minus one softmax's, nats")
     figure.savefig(file, metadata={"Date": None})
 
 
-PARTS = {"teacher": (teacher_part, teacher_report), "language": (language_part, language_report)}
+PARTS = {"teacher": teacher_part, "language": language_part}
 
 
 def main() -> None:
-    """Run what is asked for and not there yet; write what is there."""
+    """Run what is asked for and not there yet; write what came out."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and results")
     parser.add_argument("--part", choices=PARTS, action="append", help="one alone; else both")
@@ -569,26 +530,26 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # CPU time is what a step costs then
-    sizes, found = QUICK if options.quick else FULL, {}
-    with Progress() as progress:
-        for part in options.part or PARTS:
-            bar = progress.add_task(part, total=None)
-            run, _ = PARTS[part]
-            found[part] = run(
-                sizes[part],
-                options.out,
-                lambda what, bar=bar: progress.update(bar, description=what),
-            )
-            write_atomically(options.out / f"{part}.json", json.dumps(found[part]).encode())
+    kinds: dict[str, Results] = {}
     lines = [
-        "# Does a mixture help?", "",
-        f"`python benchmarks/mixture_trial.py{' --quick' * options.quick} --out DIR`: "
-        f"{cpu_model()}, one thread, Python {platform.python_version()}, torch {torch.__version__}. "
-        f"Seeds {', '.join(map(str, SEEDS))}; differences are paired, with 95 % bootstrap intervals.",
-        "", *(line for part in found for line in PARTS[part][1](found[part])),
-    ]  # fmt: skip
-    write_atomically(options.out / "results.md", "\n".join(lines).encode())
-    draw(found, options.out / "mixture_trial.svg")
+        "# Does a mixture help?",
+        "",
+        f"`python benchmarks/mixture_trial.py{' --quick' * options.quick} --out DIR`, "
+        f"{cpu_model()}, one thread, torch {torch.__version__}. Seeds "
+        f"{', '.join(map(str, SEEDS))}; differences are paired, with 95 % bootstrap intervals.",
+    ]
+    for part in options.part or PARTS:
+        note, found = PARTS[part]((QUICK if options.quick else FULL)[part], options.out)
+        lines += ["", f"## {part.capitalize()}", "", note, ""]
+        for kind, runs in found.items():
+            seconds = sum(r["curve"][-1][1] for results in runs.values() for r in results)
+            lines += [f"{kind.capitalize()}: {seconds / 60:.0f} CPU minutes.", ""]
+            lines += score_table(runs)
+        lines += usage_table(next(iter(found.values())))[:-1]
+        kinds |= found
+    draw(kinds, options.out / "mixture_trial.svg")
+    write_atomically(options.out / "results.json", json.dumps(kinds).encode())
+    write_atomically(options.out / "results.md", "\n".join([*lines, ""]).encode())
     print("\n".join(lines))
 
 
