@@ -39,20 +39,7 @@ def expression(draw: random.Random, depth: int) -> str:
     # Of a tensor: PyTorch's plain operations do not take a number alone.
     tensor = lambda: f"(x + {part()})" if draw.random() < 0.3 else f"(x * {part()})"
     number = lambda: str(draw.choice(NUMBERS))
-    kinds = [
-        "+",
-        "-",
-        "*",
-        "*",
-        "/",
-        "unary",
-        "unary",
-        "unary",
-        "power",
-        "choice",
-        "sign",
-        "binary",
-    ]
+    kinds = [*"+-**/", "unary", "unary", "unary", "power", "choice", "sign", "binary"]
     kind = draw.choice(kinds)
     if kind in ("+", "-", "*", "/"):
         return f"({part()} {kind} {part()})"
