@@ -48,8 +48,9 @@ def by_scalars(f):
 @pytest.mark.parametrize("primitive", sorted(set(zm.__all__) - {"piecewise"}))
 def test_primitives_agree_with_mpmath(primitive):
     function = getattr(zm, primitive)
-    further = {"clip": (-0.5, 0.5), "minimum": (0.25,), "maximum": (0.25,)}.get(primitive, ())
-    points = [0.3, 1.7, 4.2] if primitive in ("log", "sqrt") else [-0.9, 0.3, 1.7]
+    of_two = ("hypot", "logaddexp", "maximum", "minimum", "remainder", "with_gradient")
+    further = (-0.5, 0.5) if primitive == "clip" else (0.25,) * (primitive in of_two)
+    points = [0.3, 1.7, 4.2] if primitive in ("log", "rsqrt", "sqrt") else [-0.9, 0.3, 1.7]
     expected = [float(function(mpmath.mpf(x), *further)) for x in points]
     y = function(ops.convert_to_tensor(np.array(points, np.float32)), *further)
     assert ops.convert_to_numpy(y).tolist() == pytest.approx(expected, rel=1e-6)
