@@ -36,7 +36,8 @@ nitpick_ignore_regex = [
         r"|logging|concurrent|enum|nn|matplotlib)\..*",
     ),
     ("py:.*", r"Any|Array|ArrayLike|Axes|Callable|DeviceMesh|Figure|Iterator|Layer|Mapping|Path"),
-    ("py:.*", r"zeta\.(math|_formula)\.Array|zeta\.nn\.module\.Module|zeta\.(nn|flax|keras)\.head\.Head"),
+    ("py:.*", r"zeta\.(math|_formula)\.(Array|T)|zeta\.nn\.module\.Module"),
+    ("py:.*", r"zeta\.(nn|flax|keras)\.head\.Head"),
     ("py:.*", r"zeta\.ops\.mixture\.shard\.Shard|zeta\.distributed\.vocab_parallel\._Part"),
     ("py:.*", r"TypeAliasForwardRef|Self|Sequence|What|Tensor|TypeVar|mpf|ndarray|optional"),
 ]
