@@ -1,5 +1,6 @@
 """The catalogue on Keras tensors, run by test_backends.py on each backend."""
 
+import functools
 import math
 import pickle
 
@@ -39,6 +40,7 @@ def run(f, x, dtype):
     return {"value": value} | dict(zip(["x", *f.scalars], gradients, strict=True))
 
 
+@functools.cache  # one function for each: programs are compiled for a function
 def by_scalars(f):
     """The function of x and of all numbers, a vector's one by one."""
     function = getattr(zeta.keras, f.name)
