@@ -22,6 +22,15 @@ from zeta import activations, formula
 from zeta._formula import Formula
 
 FORMULAS = list(activations.CATALOGUE.values())
+# For what follows from a formula's structure, not from its numbers, and takes long: one or two of
+# each kind, with parameters and without, smooth and not, of every branch and primitive that counts.
+SHARE = [
+    activations.get(name)
+    for name in (
+        *("exo", "learnable_selu_variation", "laplace", "relu", "leaky_relu", "selu", "gelu"),
+        *("gelu_tanh", "mish", "softplus", "tanh", "hardswish"),
+    )
+]
 HALF_DTYPES = [torch.float16, torch.bfloat16]
 FULL_DTYPES = [torch.float32, torch.float64]
 DTYPES = HALF_DTYPES + FULL_DTYPES

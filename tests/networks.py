@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cases import FORMULAS
+from cases import SHARE
 from zeta.activations import GATES
 from zeta.nn import ActivatedLinear, GatedUnit, MixtureOfSoftmaxes
 from zeta.ops import selu_softmax
@@ -16,10 +16,10 @@ class EveryActivation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        fixed = {f.name: f.module() for f in FORMULAS}
+        fixed = {f.name: f.module() for f in SHARE}
         learned = {
             f"{f.name}_per_channel": f.module(learnable=True, num_parameters=CHANNELS)
-            for f in FORMULAS
+            for f in SHARE
             if f.parameters
         }
         self.activations = nn.ModuleDict(fixed | learned)
@@ -82,7 +82,7 @@ class GatedBlock(nn.Sequential):
 
     def __init__(self) -> None:
         gated = ActivatedLinear(10, CHANNELS, GATES["swiglu"], bias=False)
-        plain = ActivatedLinear(12, CHANNELS, FORMULAS[0], learnable=True)
+        plain = ActivatedLinear(12, CHANNELS, SHARE[0], learnable=True)
         super().__init__(nn.Linear(CHANNELS, 20), gated, nn.Linear(CHANNELS, 12), plain)
 
 
@@ -91,7 +91,7 @@ class Classifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        activations = [f.module(learnable=True, num_parameters=16) for f in FORMULAS[:3]]
+        activations = [f.module(learnable=True, num_parameters=16) for f in SHARE[:3]]
         layers = [layer for a in activations for layer in (nn.Linear(16, 16), a)]
         self.body = nn.Sequential(*layers)
         self.head = MixtureOfSoftmaxes(3, 16, 10, decoder="shared")

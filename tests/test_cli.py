@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from answering import noise, study
-from command import command, here
-from command import in_a_process as zeta
+from command import command, here, in_a_process as zeta
 from zeta.evaluate import Settings
 
 # Small enough that a run is mostly imports.
@@ -64,10 +63,11 @@ def test_help_version_and_list_are_fast_and_import_no_framework() -> None:
 
 
 def test_list_names_every_activation() -> None:
-    from zeta.activations import CATALOGUE
+    from zeta.activations import CATALOGUE, GATES, LOGITS
 
     lines = zeta("list").stdout.splitlines()
-    assert [line.partition("(")[0] for line in lines] == list(CATALOGUE)
+    names = [*CATALOGUE, *GATES, *LOGITS]
+    assert [line.partition("(")[0] for line in lines] == names
     assert "sigmoid gate" in lines[0]
 
 
@@ -212,7 +212,7 @@ def test_missing_extra_is_named(
 
 
 def test_unexpected_exceptions_are_one_line_unless_debugging(files: Path) -> None:
-    code = "import zeta.cli, zeta.activations\ndel zeta.activations.CATALOGUE\nzeta.cli.main()\n"
+    code = "import zeta.cli, zeta.activations\ndel zeta.activations.FAMILIES\nzeta.cli.main()\n"
     for debug in ("", "1"):
         run = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True,
                              env={**os.environ, "ZETA_DEBUG": debug})  # fmt: skip

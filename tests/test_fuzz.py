@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from cases import DTYPES, FORMULAS, name
+from cases import DTYPES, SHARE, name
 from zeta._backends.torch_plain import compute_dtype, evaluate_plain
 from zeta.nn import MixtureOfSoftmaxes
 from zeta.ops import selu_softmax
@@ -112,7 +112,7 @@ def check(formula, x, values, got, flushed: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
 def test_pytorch(f, dtype, data):
@@ -131,7 +131,7 @@ def test_pytorch(f, dtype, data):
         assert not gradient.isnan().any()
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
 def test_parameters_far_from_the_documented_ones(f, data):
@@ -143,7 +143,7 @@ def test_parameters_far_from_the_documented_ones(f, data):
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(data=st.data())
 def test_numpy(f, data):
@@ -160,7 +160,7 @@ def jax_function(formula):
     return lambda x, values: np.asarray(formula(jax.numpy.asarray(x), **values))
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 @hypothesis.settings(max_examples=4)  # each shape is compiled
 @hypothesis.given(data=st.data())
 def test_jax(f, data):

@@ -57,16 +57,17 @@ def cli(context: click.Context) -> None:
 @cli.command("list")
 @click.option(
     "--family",
-    type=click.Choice(["elementwise", "gated"]),
-    default="elementwise",
-    show_default=True,
-    help="Activations of one input, or gates of two.",
+    type=click.Choice(["elementwise", "learnable", "gated", "logits"]),
+    help="One of four; all if left out.",
 )
-def list_command(family: str) -> None:
-    """List the activations or the gates of the catalogue, with their parameters."""
-    from zeta.activations import CATALOGUE, GATES
+def list_command(family: str | None) -> None:
+    """List the formulas of the catalogue, with their parameters."""
+    from zeta.activations import FAMILIES, load_entry_points
 
-    formulas = GATES if family == "gated" else CATALOGUE
+    load_entry_points()
+    formulas = (
+        FAMILIES[family] if family else {n: f for m in FAMILIES.values() for n, f in m.items()}
+    )
     signatures = {name: repr(formula) for name, formula in formulas.items()}
     width = min(40, max(map(len, signatures.values())))
     for name, signature in signatures.items():

@@ -5,7 +5,7 @@ import scipy.stats
 import torch
 from torch import nn
 
-from cases import FORMULAS, name
+from cases import SHARE, name
 from networks import (
     CHANNELS,
     Classifier,
@@ -38,7 +38,7 @@ def test_exported_programs_take_any_batch(make, tmp_path):
         torch.testing.assert_close(loaded(x), module(x), **TOLERANCE)
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 def test_no_graph_break(f):
     """Forward and backward, of a learnable module and of the function."""
     torch._dynamo.reset()

@@ -11,7 +11,7 @@ from flax import nnx
 
 import zeta.jax
 import zeta.nn
-from cases import FORMULAS, name, rational
+from cases import SHARE, name, rational
 from zeta import activations, formula
 from zeta.flax import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation, SELUSoftmax
 
@@ -78,7 +78,7 @@ def test_fixed_parameters_are_not_trained():
     np.testing.assert_array_equal(module(X), zeta.jax.exo(X, 0.5))
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 def test_every_formula_is_a_module(f):
     np.testing.assert_array_equal(FormulaModule(f)(X), getattr(zeta.jax, f.name)(X))
 

@@ -7,12 +7,12 @@ from captum.attr._core import deep_lift
 from torch import nn
 
 import zeta
-from cases import FORMULAS
+from cases import SHARE
 from zeta.integrations import register_captum
 from zeta.integrations.pytorch import Matched
 from zeta.nn import Exo, LaplaceActivation, LearnableSELUVariation
 
-ACTIVATIONS = {f.name: lambda f=f: f.module(learnable=bool(f.parameters)) for f in FORMULAS}
+ACTIVATIONS = {f.name: lambda f=f: f.module(learnable=bool(f.parameters)) for f in SHARE}
 ACTIVATIONS |= {k.__name__: k for k in (Exo, LearnableSELUVariation, LaplaceActivation)}
 ACTIVATIONS["per channel"] = lambda: Exo(num_parameters=16, learnable=True)
 ACTIVATIONS["matched"] = lambda: Matched(Exo(), torch.tensor(0.7), torch.tensor(0.2))

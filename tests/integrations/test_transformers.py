@@ -25,8 +25,8 @@ from transformers import (
     PreTrainedModel,
     ViTConfig,
     ViTForImageClassification,
+    activations as theirs,
 )
-from transformers import activations as theirs
 from transformers.generation import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,

@@ -11,8 +11,7 @@ import torch
 from jax.sharding import Mesh, PartitionSpec
 
 import zeta.ops
-from zeta import activations, formula
-from zeta import math as zm
+from zeta import activations, formula, math as zm
 from zeta.jax import linear_cross_entropy, linear_log_prob, mixture_cross_entropy
 from zeta.ops import LossOptions
 

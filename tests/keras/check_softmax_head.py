@@ -12,8 +12,7 @@ from keras import ops
 
 import zeta.nn
 import zeta.ops
-from zeta import activations, convert, formula
-from zeta import math as zm
+from zeta import activations, convert, formula, math as zm
 from zeta.keras import FormulaLayer, MixtureOfSoftmaxes, SoftmaxHead, mixture_cross_entropy
 
 DRAW = np.random.default_rng(1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cases import DTYPES, FORMULAS, name, rational
+from cases import DTYPES, SHARE, name, rational
 from zeta import activations
 from zeta._backends.torch_plain import evaluate_plain
 from zeta.kernels.operands import find_layout
@@ -145,7 +145,7 @@ def test_parameter_gradients_are_nearer_the_truth_than_plain_ones(f):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 def test_tails_of_every_length(f, dtype):
     whole = torch.randn(70).to(dtype)
     expected = f(whole)

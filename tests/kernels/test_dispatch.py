@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from cases import DTYPES, FORMULAS, name, rational
+from cases import DTYPES, SHARE, name, rational
 from zeta import activations, formula
 from zeta._backends.torch_plain import evaluate_plain
 from zeta._formula import Formula
@@ -48,7 +48,7 @@ def launches(launcher, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 def test_eager_tensors_run_as_a_kernel(f, dtype):
     x = torch.randn(50).to(dtype).requires_grad_()
     assert is_fused(f(x))
@@ -148,7 +148,7 @@ def test_a_tensor_given_twice_gets_both_gradients():
     torch.testing.assert_close(*second)
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 def test_every_formula_is_fused(f):
     """So that what `tests/test_activations.py` differentiates twice is the kernel."""
     x = torch.randn(8, dtype=torch.float64, requires_grad=True)

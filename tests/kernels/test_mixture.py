@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from zeta import activations, formula
-from zeta import math as zm
+from zeta import activations, formula, math as zm
 from zeta.kernels import compiler, mixture, mixture_cpu
 from zeta.kernels.mixture import Joint, Rows, Scales
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from cases import DTYPES, FORMULAS, name, rational
+from cases import DTYPES, SHARE, name, rational
 from zeta.activations import GATES, exo, laplace, learnable_selu_variation, swiglu
 from zeta.kernels import compiler, cpu, dispatch, native
 from zeta.ops import gated
@@ -59,7 +59,7 @@ def differentiated(call, tensors, upstream=None):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 def test_a_formula_and_all_its_gradients(f, dtype, by_python):
     x = torch.randn(3, 341).to(dtype).requires_grad_()
     wide = torch.float64 if dtype == torch.float64 else torch.float32

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cases import FORMULAS, name, rational
+from cases import SHARE, name, rational
 from zeta import activations, formula, ops
 from zeta.nn import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation
 
@@ -227,7 +227,7 @@ def test_device_dtype_copies_and_state(cls):
     assert module.half()(x.half()).dtype == torch.float16
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 def test_every_formula_is_a_module(f):
     x = torch.randn(2, 3)
     module = f.module()

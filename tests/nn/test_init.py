@@ -6,7 +6,7 @@ import mpmath
 import pytest
 import torch
 
-from cases import FORMULAS, name
+from cases import SHARE, name
 from zeta import activations, formula
 from zeta.math import clip, exp, sin
 from zeta.nn import Exo, init
@@ -19,7 +19,7 @@ def by_mpmath(f, points=(-38, -8, -3, -1, 0, 1, 3, 8, 38), **parameters):
         return float(1 / mpmath.sqrt(mpmath.quad(weighted, points, maxdegree=7)))
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 def test_the_catalogues_gains(f):
     assert init.calculate_gain(f) == pytest.approx(by_mpmath(f), rel=1e-10)
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zeta import activations, formula
-from zeta import math as zm
+from zeta import activations, formula, math as zm
 from zeta.ops import linear_cross_entropy, linear_log_prob, mixture_cross_entropy
 
 

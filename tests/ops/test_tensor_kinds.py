@@ -6,7 +6,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, init_device_mesh
 from torch.masked import MaskedTensor
 
-from cases import FORMULAS, name
+from cases import SHARE, name
 from zeta import formula
 from zeta.math import maximum, minimum
 from zeta.nn import MixtureOfSoftmaxes
@@ -49,7 +49,7 @@ def expected(f, x):
 
 
 @pytest.mark.parametrize("placement", [Shard(0), Replicate(), Partial()], ids=str)
-@pytest.mark.parametrize("f", [*FORMULAS, bounded], ids=name)
+@pytest.mark.parametrize("f", [*SHARE, bounded], ids=name)
 def test_dtensor(f, placement, mesh):
     whole = torch.randn(4, 6) * 3
     value, (slope, *slopes) = expected(f, whole)
@@ -62,7 +62,7 @@ def test_dtensor(f, placement, mesh):
     torch.testing.assert_close(f(x).full_tensor(), value)  # with its defaults, plain numbers
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 def test_jagged(f):
     parts = [torch.randn(2, 6) * 3, torch.randn(3, 6) * 3]
     value, slopes = expected(f, torch.cat(parts))
@@ -76,7 +76,7 @@ def test_jagged(f):
     torch.testing.assert_close(got, slopes)
 
 
-@pytest.mark.parametrize("f", [f for f in FORMULAS if f.parameters], ids=name)
+@pytest.mark.parametrize("f", [f for f in SHARE if f.parameters], ids=name)
 def test_jagged_with_a_value_per_channel(f):
     parts = [torch.randn(2, 6) * 3, torch.randn(3, 6) * 3]
     module = f.module(learnable=True, num_parameters=6, channel_dim=-1)
@@ -84,7 +84,7 @@ def test_jagged_with_a_value_per_channel(f):
     torch.testing.assert_close(y.values(), module(torch.cat(parts)))
 
 
-@pytest.mark.parametrize("f", [*FORMULAS, bounded], ids=name)
+@pytest.mark.parametrize("f", [*SHARE, bounded], ids=name)
 def test_masked(f):
     data, mask = torch.randn(4, 6) * 3, torch.rand(4, 6) > 0.3
     value, slopes = expected(f, data[mask])

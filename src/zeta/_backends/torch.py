@@ -15,8 +15,7 @@ from zeta._backends import constant_while_compiling, torch_onnx
 from zeta._backends.composed import Composed
 from zeta._backends.torch_plain import ARRAYS, joined
 from zeta._formula import Formula
-from zeta.kernels import dispatch, operator
-from zeta.kernels import softmax as _softmax
+from zeta.kernels import dispatch, operator, softmax as _softmax
 
 Primitive = Callable[[Tensor], Tensor]
 

@@ -35,8 +35,7 @@ from zeta._mixture import (
     warped_logits,
 )
 from zeta.flax.activations import FormulaModule
-from zeta.jax.head_loss import Head as LossHead
-from zeta.jax.head_loss import activated, cross_entropy
+from zeta.jax.head_loss import Head as LossHead, activated, cross_entropy
 from zeta.jax.mixture import mixture_log_prob
 
 

@@ -7,12 +7,8 @@ from zeta import activations
 from zeta._formula import Formula
 from zeta._modules import IsMatched
 
-# What torch.nn, jax.nn and keras.activations have beside the catalogue.
-_FURTHER = (
-    *("celu", "glu", "hardshrink", "hardsigmoid", "hardtanh", "logsigmoid", "prelu", "relu6"),
-    *("rrelu", "softshrink", "softsign", "sparse_plus", "sparse_sigmoid", "squareplus"),
-    *("tanhshrink", "threshold"),
-)
+# What torch.nn has beside the catalogue's activations.
+_FURTHER = ("glu", "rrelu")
 
 # What a library calls one of these, in the spelling that `_spelling` makes.
 _ALIASES = {
@@ -35,9 +31,19 @@ def _spelling(name: str) -> str:
     return name.removesuffix("Activation").removesuffix("Me").replace("_", "").lower()
 
 
-NAMES = (*activations.CATALOGUE, *_FURTHER)
-_NAMES = {_spelling(name): name for name in NAMES}
-_NAMES |= {alias: name for name, aliases in _ALIASES.items() for alias in aliases}
+#: The names of activations, those that users register with them.
+NAMES = set(_FURTHER)
+_BY_SPELLING = {_spelling(name): name for name in _FURTHER}
+_BY_SPELLING |= {alias: name for name, aliases in _ALIASES.items() for alias in aliases}
+
+
+def _add(formula: Formula) -> None:
+    if len(formula.inputs) == 1:
+        NAMES.add(formula.name)
+        _BY_SPELLING.setdefault(_spelling(formula.name), formula.name)
+
+
+activations.follow(_add)
 
 
 def unmatched(value: Any) -> Any:
@@ -55,7 +61,7 @@ def named(name: str) -> str | None:
         >>> named("SiLUActivation"), named("hard_sigmoid"), named("Linear")
         ('silu', 'hardsigmoid', None)
     """
-    return _NAMES.get(_spelling(name))
+    return _BY_SPELLING.get(_spelling(name))
 
 
 def activation_name(value: Any) -> str | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 from zeta import activations
 from zeta._errors import missing_extra
@@ -23,7 +23,8 @@ def register_transformers(*, replace: str | Collection[str] = ("laplace",)) -> t
     """Make ``hidden_act="exo"`` and the catalogue's other names work in configurations.
 
     Every name goes into ``transformers.activations.ACT2FN``, which builds a new module at every
-    look-up, so that each layer has parameters of its own. A name that transformers already has
+    look-up, so that each layer has parameters of its own. What is registered later
+    (:func:`zeta.activations.register`) is entered by itself. A name that transformers already has
     keeps its meaning there, unless it is in ``replace``. By default that is "laplace" alone, where
     Zeta's keeps the digits of the lower tail that ``1 + erf`` loses.
 
@@ -65,15 +66,36 @@ def register_transformers(*, replace: str | Collection[str] = ("laplace",)) -> t
     from zeta.integrations.pytorch import MAKER
 
     names = (replace,) if isinstance(replace, str) else replace
-    taken_over = {_activation(name).name for name in names}
-    ours = {name: MAKER.of_formula(formula) for name, formula in activations.CATALOGUE.items()}
-    for name, entry in ours.items():
-        if name not in ACT2FN or name in taken_over:
-            ACT2FN[name] = entry
-    for name in activations.GATES.keys() - ACT2FN.keys():
-        ACT2FN[name] = _activation, {"name": name}  # what a look-up calls, and raises
+    for formula in [_activation(name) for name in names]:
+        ACT2FN[formula.name] = _ENTERED[formula.name] = MAKER.of_formula(formula)
+    activations.load_entry_points()
+    activations.follow(_enter)
+    return tuple(name for name in activations.CATALOGUE if _is_ours(name))
+
+
+# What this module has put into ACT2FN.
+_ENTERED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {}
+
+
+def _enter(formula: Formula) -> None:
+    """Put a formula into ACT2FN, unless transformers has one of its name."""
+    from transformers.activations import ACT2FN
+
+    from zeta.integrations.pytorch import MAKER
+
+    name = formula.name
+    if name not in ACT2FN or _is_ours(name):
+        is_gate = name in activations.GATES
+        # What a look-up calls: of a gate, what raises.
+        entry = (_activation, {"name": name}) if is_gate else MAKER.of_formula(formula)
+        ACT2FN[name] = _ENTERED[name] = entry
+
+
+def _is_ours(name: str) -> bool:
+    from transformers.activations import ACT2FN
+
     # `ACT2FN[name]` would build a module.
-    return tuple(name for name, entry in ours.items() if dict.get(ACT2FN, name) == entry)
+    return name in _ENTERED and dict.get(ACT2FN, name) == _ENTERED[name]
 
 
 def _activation(name: str) -> Formula:

@@ -15,6 +15,7 @@ Every activation and gate of the catalogue under its name, ``zeta.jax.mish(x)`` 
 =============================  ==============================================================
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,14 +26,14 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("zeta.jax", "JAX", extra="jax") from error
 
-from zeta.activations import CATALOGUE, GATES, SELU_ALPHA, SELU_SCALE
+from zeta.activations import CATALOGUE, GATES, SELU_ALPHA, SELU_SCALE, find
 from zeta.jax.activations import gated, on_arrays
 from zeta.jax.linear_cross_entropy import linear_cross_entropy, linear_log_prob
 from zeta.jax.mixture import mixture_cross_entropy
 from zeta.jax.selu_softmax import selu_softmax
 from zeta.jax.sparse_softmax import entmax15, entmax15_loss, sparsemax, sparsemax_loss
 
-_FUNCTIONS = {name: on_arrays(formula) for name, formula in (CATALOGUE | GATES).items()}
+_on_arrays = functools.cache(on_arrays)  # one function of each, that a pickle finds again
 
 __all__ = [
     "SELU_ALPHA",
@@ -52,10 +53,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    if name in _FUNCTIONS:
-        return _FUNCTIONS[name]
+    if not name.startswith("_") and (formula := find(name)):
+        return _on_arrays(formula)
     raise AttributeError(f"module 'zeta.jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *CATALOGUE, *GATES})

@@ -29,7 +29,15 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("zeta.keras", "Keras", extra="keras") from error
 
-from zeta.activations import CATALOGUE, GATES, SELU_ALPHA, SELU_SCALE
+from zeta._formula import Formula
+from zeta.activations import (
+    CATALOGUE,
+    GATES,
+    SELU_ALPHA,
+    SELU_SCALE,
+    follow,
+    load_entry_points,
+)
 from zeta.keras.activations import (
     Exo,
     FormulaLayer,
@@ -44,10 +52,16 @@ from zeta.keras.matched import Matched as _Matched  # noqa: F401, so that it can
 from zeta.keras.mixture import MixtureOfSoftmaxes
 from zeta.keras.softmax_head import SoftmaxHead
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    name: keras.saving.register_keras_serializable(package=PACKAGE)(on_tensors(formula))
-    for name, formula in (CATALOGUE | GATES).items()
-}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {}
+
+
+def _add(formula: Formula) -> None:
+    register = keras.saving.register_keras_serializable(package=PACKAGE)
+    _FUNCTIONS[formula.name] = register(on_tensors(formula))
+
+
+load_entry_points()  # a saved model may hold one
+follow(_add)
 
 __all__ = [
     "SELU_ALPHA",
@@ -75,4 +89,4 @@ def __getattr__(name: str) -> Callable[..., Any]:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_FUNCTIONS})

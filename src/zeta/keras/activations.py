@@ -165,13 +165,12 @@ class FormulaLayer(keras.Layer):
         return super().get_config() | self._arguments()
 
     def _arguments(self) -> dict[str, Any]:
-        catalogue = activations.CATALOGUE | activations.GATES | activations.LOGITS
-        known = catalogue.get(self.formula.name)
+        known = activations.find(self.formula.name)
         if known is not (self.formula._origin or self.formula):
             kind = "FormulaLayer" if self._inputs == 1 else "GatedUnit"
             raise ValueError(
                 f"{self.formula!r} is not in zeta's catalogue, so a {kind} of it cannot be "
-                f"saved; derive a layer from {kind} that passes the formula on"
+                f"saved; register it, with zeta.activations.register"
             )
         others = {} if known is self.formula else {"defaults": dict(self.formula.parameters)}
         return {

@@ -13,8 +13,7 @@ from zeta.evaluate.tasks.photograph import photograph
 from zeta.evaluate.tasks.see_and_hear import see_and_hear
 from zeta.evaluate.tasks.shuttle import shuttle_stream
 from zeta.evaluate.tasks.spoken_digits import spoken_digits
-from zeta.evaluate.tasks.task import METRICS as METRICS
-from zeta.evaluate.tasks.task import Budget, Shape, Split, Task
+from zeta.evaluate.tasks.task import METRICS as METRICS, Budget, Shape, Split, Task
 from zeta.evaluate.tasks.transfer import transfer
 from zeta.evaluate.tasks.words import (
     words_mixture,
