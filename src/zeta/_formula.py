@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import mpmath
     import sympy
 
+    from zeta._facts import Facts
     from zeta.nn import FormulaModule
 
 Array = TypeVar("Array")
@@ -421,6 +422,27 @@ class Formula:
 
         for label, finding in explain(self).items():
             print(f"{label:<18}  {finding}")
+
+    def facts(self) -> Facts:
+        """Limits, bounds, shape, moments over N(0, 1) and cost, from the formula; year and use.
+
+        All but the last two is computed in float64 on points that reach to ±1e6, a two-thousandth
+        apart within ±12: what happens between two of them is not seen.
+
+        Raises:
+            TypeError: a formula of several inputs.
+
+        Example:
+            >>> from zeta.activations import elu
+            >>> found = elu.facts()
+            >>> found.below, found.monotone, found.smoothness, found.bounded
+            (-1.0, 'rising', 'smooth', False)
+            >>> round(found.gain, 4), found.year
+            (1.2452, 2016)
+        """
+        from zeta._facts import facts
+
+        return facts(self)
 
     def __repr__(self) -> str:
         defaults = (f"{name}={shown(value)}" for name, value in self.parameters.items())

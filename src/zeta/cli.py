@@ -61,18 +61,19 @@ def cli(context: click.Context) -> None:
     help="One of four; all if left out.",
 )
 def list_command(family: str | None) -> None:
-    """List the formulas of the catalogue, with their parameters."""
+    """List the catalogue by family: limits, range, shape, moments, cost, year, who uses it."""
+    from rich.console import Console
+
+    from zeta import _listing
     from zeta.activations import FAMILIES, load_entry_points
 
     load_entry_points()
-    formulas = (
-        FAMILIES[family] if family else {n: f for m in FAMILIES.values() for n, f in m.items()}
-    )
-    signatures = {name: repr(formula) for name, formula in formulas.items()}
-    width = min(40, max(map(len, signatures.values())))
-    for name, signature in signatures.items():
-        summary = (formulas[name].__doc__ or "").strip().partition("\n")[0]
-        click.echo(f"{signature:<{width}}  {summary}")
+    console = Console()
+    # Narrower, Rich would cut the numbers off.
+    console = Console(width=max(console.width, _listing.WIDTH))
+    for one in [family] if family else FAMILIES:
+        console.print(_listing.table(one), "")
+    console.print(_listing.NOTE, markup=False)
 
 
 @cli.command("plot")
