@@ -51,7 +51,9 @@ def _backend_name(cls: type) -> str:
     name = _NAME_OF_TYPE.get(cls)
     if name is None:
         name = _find_backend_name(cls)
-        _BACKENDS[name] = importlib.import_module(f"{__name__}.{name}")
+        # Numbers with the first, as a compiler sees the dictionary as it was when first read.
+        for each in {name, "number"} - _BACKENDS.keys():
+            _BACKENDS[each] = importlib.import_module(f"{__name__}.{each}")
         _NAME_OF_TYPE[cls] = name
     return name
 

@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from zeta._backends import numpy
+from zeta._backends import constant_while_compiling, numpy
 from zeta._backends.evaluate import applied
 from zeta._formula import Formula
 
 
 def _on_numbers(function: Callable[..., Any]) -> Callable[..., float]:
-    @np.errstate(all="ignore")
+    @constant_while_compiling
     def call(*values: float) -> float:
-        return float(function(*map(np.float64, values)))
+        with np.errstate(all="ignore"):
+            return float(function(*map(np.float64, values)))
 
     return call
 
