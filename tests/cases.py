@@ -9,16 +9,21 @@ import json
 import math
 import os
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import mpmath
 import numpy as np
+import pytest
 import torch
 from mpmath.libmp import from_pickable, to_pickable
 
+import zeta
 from zeta import activations, formula
+from zeta._backends import mpmath as mpmath_backend
 from zeta._formula import Formula
 
 FORMULAS = list(activations.CATALOGUE.values())
@@ -28,12 +33,26 @@ SHARE = [
     activations.get(name)
     for name in (
         *("exo", "learnable_selu_variation", "laplace", "relu", "leaky_relu", "selu", "gelu"),
-        *("gelu_tanh", "mish", "softplus", "tanh", "hardswish"),
+        *("gelu_tanh", "mish", "softplus", "tanh", "hardswish", "tanhshrink", "sign_ste"),
+        *("snake", "srelu", "rational"),
     )
 ]
 HALF_DTYPES = [torch.float16, torch.bfloat16]
 FULL_DTYPES = [torch.float32, torch.float64]
 DTYPES = HALF_DTYPES + FULL_DTYPES
+
+GATE_SHARE = [
+    activations.get(name)
+    for name in (
+        *("bilinear", "glu", "gtu", "drelu", "swiglu", "swiglu_oai", "swiglu_step", "situ_glu"),
+        *("swish_glu", "powlu_glu"),
+    )
+]
+# The share, and of `make studies` all.
+SHARE_OR_ALL = [f if f in SHARE else pytest.param(f, marks=pytest.mark.slow) for f in FORMULAS]
+# Every formula in the dtypes that computations run in, and of a share the half types too, which
+# differ in how numbers are stored, whatever the formula; with the compilation of each kernel.
+IN_ALL_DTYPES = [(f, dtype) for f in FORMULAS for dtype in (DTYPES if f in SHARE else FULL_DTYPES)]
 
 TRUTHS = Path(__file__).parent / ".truths"
 
@@ -55,6 +74,97 @@ LIMITS = {
     "sigmoid": (0.0, 1.0),
     "hardswish": (0.0, math.inf),
     "squared_relu": (0.0, math.inf),
+    "relu6": (0.0, 6.0),
+    "hardsigmoid": (0.0, 1.0),
+    "hardtanh": (-1.0, 1.0),
+    "softshrink": (-math.inf, math.inf),
+    "hardshrink": (-math.inf, math.inf),
+    "threshold": (0.0, math.inf),
+    "fatrelu": (0.0, math.inf),
+    "sparse_plus": (0.0, math.inf),
+    "sparse_sigmoid": (0.0, 1.0),
+    "smelu": (0.0, math.inf),
+    "star_relu": (-0.4472, math.inf),
+    "sqnl": (-1.0, 1.0),
+    "plu": (-math.inf, math.inf),
+    "hard_mish": (0.0, math.inf),
+    "modulus": (math.inf, math.inf),
+    "soft_modulus_q": (math.inf, math.inf),
+    "cube": (-math.inf, math.inf),
+    "celu": (-1.0, math.inf),
+    "squareplus": (0.0, math.inf),
+    "isru": (-1.0, 1.0),
+    "isrlu": (-1.0, math.inf),
+    "bent_identity": (-math.inf, math.inf),
+    "nlrelu": (0.0, math.inf),
+    "softsign": (-1.0, 1.0),
+    "elliott": (0.0, 1.0),
+    "arctan": (-1.5707963267948966, 1.5707963267948966),
+    "lecun_tanh": (-1.7159, 1.7159),
+    "penalized_tanh": (-0.25, 1.0),
+    "logsigmoid": (-math.inf, 0.0),
+    "tanhshrink": (-math.inf, math.inf),
+    "exponential": (0.0, math.inf),
+    "gaussian": (0.0, 0.0),
+    "shifted_softplus": (-0.6931471805599453, math.inf),
+    "sqrtsoftplus": (0.0, math.inf),
+    "quick_gelu": (0.0, math.inf),
+    "gelu_10": (0.0, 10.0),
+    "gelu_sine": (None, math.inf),
+    "e_swish": (0.0, math.inf),
+    "dsilu": (0.0, 1.0),
+    "bsilu": (-0.835, math.inf),
+    "flatten_t_swish": (-0.2, math.inf),
+    "elish": (0.0, math.inf),
+    "hard_elish": (0.0, math.inf),
+    "lisht": (math.inf, math.inf),
+    "telu": (0.0, math.inf),
+    "serf": (0.0, math.inf),
+    "logish": (0.0, math.inf),
+    "smish": (0.0, math.inf),
+    "phish": (0.0, math.inf),
+    "mila": (0.0, math.inf),
+    "atlu": (-0.3183098861837907, math.inf),
+    "colu": (0.0, math.inf),
+    "powlu": (0.0, math.inf),
+    "sine": (None, None),
+    "gcu": (None, None),
+    "spike_sigmoid": (0.0, 1.0),
+    "spike_fast_sigmoid": (0.0, 1.0),
+    "spike_atan": (0.0, 1.0),
+    "spike_triangle": (0.0, 1.0),
+    "sign_ste": (-1.0, 1.0),
+    "approx_sign": (-1.0, 1.0),
+    "sugar_bsilu": (0.0, math.inf),
+    "prelu": (-math.inf, math.inf),
+    "rprelu": (-math.inf, math.inf),
+    "flexible_relu": (0.0, math.inf),
+    "arelu": (-math.inf, math.inf),
+    "srelu": (-math.inf, math.inf),
+    "apl": (math.inf, math.inf),
+    "pact": (0.0, 10.0),
+    "poly_relu": (0.0, math.inf),
+    "pelu": (-1.0, math.inf),
+    "mpelu": (-0.25, math.inf),
+    "xielu": (math.inf, math.inf),
+    "swish": (0.0, math.inf),
+    "xsilu": (0.0, math.inf),
+    "xgelu": (0.0, math.inf),
+    "xatlu": (-0.3183098861837907, math.inf),
+    "acon_c": (0.0, math.inf),
+    "smu": (-math.inf, math.inf),
+    "smu1": (-math.inf, math.inf),
+    "aptx": (0.0, math.inf),
+    "snake": (-math.inf, math.inf),
+    "snakebeta": (-math.inf, math.inf),
+    "sinlu": (0.0, math.inf),
+    "coslu": (0.0, math.inf),
+    "laaf_tanh": (-1.0, 1.0),
+    "stan": (math.inf, math.inf),
+    "tanhlu": (-1.0, 1.0),
+    "dyt": (-1.0, 1.0),
+    "derf": (-1.0, 1.0),
+    "rational": (-math.inf, math.inf),
 }
 
 
@@ -153,8 +263,9 @@ def _unpacked(formula: Formula, entry: list[Any]) -> Truth:
 @functools.cache
 def _sources() -> str:
     """A digest of what the truths follow from."""
-    package = Path(activations.__file__).parent
-    files = [Path(__file__), *package.glob("*.py"), *(package / "_backends").glob("*.py")]
+    package = Path(zeta.__file__).parent
+    folders = (package, package / "activations", package / "_backends")
+    files = [Path(__file__), *(file for folder in folders for file in folder.glob("*.py"))]
     content = b"".join(file.read_bytes() for file in sorted(files))
     return hashlib.sha256(content + mpmath.__version__.encode()).hexdigest()[:16]
 
@@ -184,10 +295,16 @@ def _value(formula: Formula, at: dict[str, mpmath.mpf]) -> mpmath.mpf:
 def _slope(formula: Formula, at: dict[str, mpmath.mpf], key: str) -> tuple[mpmath.mpf, bool]:
     """The central difference, and whether the two sides' slopes differ."""
     step = mpmath.ldexp(1, -60) * (abs(at[key]) or mpmath.mpf(1))
-    above, here, below = (
-        _value(formula, at | {key: at[key] + shift}) for shift in (step, 0, -step)
-    )
+    with surrogates():
+        above, here, below = (
+            _value(formula, at | {key: at[key] + shift}) for shift in (step, 0, -step)
+        )
     return (above - below) / (2 * step), abs(above - 2 * here + below) > step / 1000
+
+
+def surrogates() -> AbstractContextManager[Any]:
+    """While mpmath's functions are those of which the derivatives are."""
+    return mock.patch.object(mpmath_backend, "with_gradient", lambda value, surrogate: surrogate)
 
 
 def ulps(error: mpmath.mpf, at: mpmath.mpf, dtype: torch.dtype) -> float:

@@ -1,9 +1,12 @@
 """Networks that hold everything there is: what exporters, compilers and savers are tested with."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from cases import SHARE
+from cases import GATE_SHARE, SHARE
+from zeta._formula import Formula
 from zeta.activations import GATES
 from zeta.nn import ActivatedLinear, GatedUnit, MixtureOfSoftmaxes
 from zeta.ops import selu_softmax
@@ -12,14 +15,14 @@ CHANNELS = 6
 
 
 class EveryActivation(nn.Module):
-    """The catalogue: every formula with fixed parameters, and with learned ones per channel."""
+    """Formulas of the catalogue: each with fixed parameters, and with learned ones per channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, formulas: Sequence[Formula] = SHARE) -> None:
         super().__init__()
-        fixed = {f.name: f.module() for f in SHARE}
+        fixed = {f.name: f.module(learnable=False) for f in formulas}
         learned = {
             f"{f.name}_per_channel": f.module(learnable=True, num_parameters=CHANNELS)
-            for f in SHARE
+            for f in formulas
             if f.parameters
         }
         self.activations = nn.ModuleDict(fixed | learned)
@@ -35,14 +38,14 @@ class EveryActivation(nn.Module):
 
 
 class EveryGate(nn.Module):
-    """The catalogue's gates on one packed tensor: fixed, and in turn with what is learned."""
+    """Gates of the catalogue on one packed tensor: fixed, and in turn with what is learned."""
 
     def __init__(self) -> None:
         super().__init__()
-        fixed = {f.name: GatedUnit(f) for f in GATES.values()}
+        fixed = {f.name: GatedUnit(f) for f in GATE_SHARE}
         learned = {
             f"{f.name}_learned": GatedUnit(f, layout="interleaved", learnable=True)
-            for f in GATES.values()
+            for f in GATE_SHARE
         }
         self.gates = nn.ModuleDict(fixed | learned)
 

@@ -11,6 +11,7 @@ from zeta import activations
 LIMITS = {
     "temperature": (-math.inf, math.inf),
     "softcap": (-30.0, 30.0),
+    "softcap_rsqrt": (-15.0, 15.0),
     "sigsoftmax": (-math.inf, math.inf),
     "taylor_softmax": (math.inf, math.inf),
     "stablemax": (-math.inf, math.inf),

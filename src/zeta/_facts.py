@@ -22,8 +22,8 @@ _FAR: Array = np.geomspace(1e6, 1e9, 14)
 # Off the round numbers that knots stand at, and dense where formulas bend.
 _REACH = 12.0
 _POINTS: Array = np.linspace(-_REACH, _REACH, 48_002)
-_WIDE: Array = np.concatenate(
-    [-np.geomspace(1e6, _REACH, 400), _POINTS, np.geomspace(_REACH, 1e6, 400)]
+_WIDE: Array = np.sort(
+    np.concatenate([_POINTS, [0.0], *(s * np.geomspace(_REACH, 1e6, 400) for s in (-1, 1))])
 )
 _ULPS = 64 * np.finfo(np.float64).eps
 # What an operation costs in a vectorised kernel, in additions; any other function of one or two
@@ -127,7 +127,7 @@ def _limit(formula: Formula, sign: int) -> float | None:
     end = float(formula(sign * math.inf)) + 0.0
     y = formula(sign * _FAR)
     if math.isinf(end):
-        return end if _monotone(np.abs(y)) == "rising" else None
+        return end if (y == end).all() or _monotone(np.abs(y)) == "rising" else None
     return end if np.ptp(y) < 1e-5 else None
 
 

@@ -48,7 +48,7 @@ def numbers(facts: Facts) -> tuple[str, ...]:
         >>> from zeta._listing import numbers
         >>> from zeta.activations import relu
         >>> numbers(relu.facts())
-        ('0', '∞', '[0, ∞)', '0.399', '1.414', '0.3')
+        ('0', '∞', '[0, ∞)', '0.399', '1.414', '0.2')
     """
     left, right = (
         ("(" if math.isinf(facts.least) else "["),
@@ -74,7 +74,7 @@ def number(value: float | None) -> str:
     """
     if value is None:
         return "none"
-    return f"{value:.3g}".replace("inf", "∞").replace("-", "−")
+    return f"{value + 0.0:.3g}".replace("inf", "∞").replace("-", "−")
 
 
 def shape(facts: Facts) -> str:

@@ -17,7 +17,7 @@ DTYPES = ["float16", "bfloat16", "float32", "float64"]
 
 @pytest.mark.parametrize("f", FORMULAS, ids=name)
 def test_source_names_no_unknown_function(f):
-    text = cpp.source(gradient_program(f, {}, ("x", *f.parameters)), "float32", False)
+    text = cpp.source(gradient_program(f, {}, ("x", *f.scalars)), "float32", False)
     assert text.count("{") == text.count("}")
 
 

@@ -10,7 +10,7 @@ from zeta.codegen import trace, triton
 def test_sources_are_python_and_name_every_parameter(f):
     for program in (
         trace.value_program(f, {}),
-        trace.gradient_program(f, {}, ("x", *f.parameters)),
+        trace.gradient_program(f, {}, ("x", *f.scalars)),
     ):
         source = triton.source(program)
         compile(source, f.name, "exec")

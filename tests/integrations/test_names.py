@@ -32,7 +32,7 @@ def functions(module):
 def test_every_class_of_pytorch_has_the_name_of_its_function(kind):
     name = SPELLED_OTHERWISE.get(kind, kind.lower())
     module = getattr(nn, kind)(*ARGUMENTS.get(kind, ()))
-    assert activation_name(module) == activation_name(getattr(F, name)) == known(name) == name
+    assert activation_name(module) == activation_name(getattr(F, name)) == name in known(name)
 
 
 def test_every_activation_of_keras_and_jax_is_known():
@@ -41,12 +41,12 @@ def test_every_activation_of_keras_and_jax_is_known():
     of_jax = {n: f for n, f in functions(jax.nn).items() if n in of_keras or n == "soft_sign"}
     assert len(of_jax) > 15
     for name, function in (*of_keras.items(), *of_jax.items()):
-        assert activation_name(function) == known(name) is not None, name
+        assert activation_name(function) in known(name), name
 
 
 @pytest.mark.parametrize("name", sorted(set(ACT2CLS) - OTHERS))
 def test_the_words_of_transformers_configurations_name_their_classes(name):
-    assert activation_name(ACT2FN[name]) == known(name) is not None
+    assert activation_name(ACT2FN[name]) in known(name)
 
 
 @pytest.mark.parametrize("value", [nn.Linear(1, 1), nn.ReLU, "relu", lambda x: x, nn.Softmax()])
@@ -61,4 +61,4 @@ def test_a_partial_is_its_function():
 
 @pytest.mark.parametrize("pattern", ["ReLU", "encoder.*", "relu_", "_relu", "*relu"])
 def test_patterns_are_no_names(pattern):
-    assert known(pattern) is None
+    assert not known(pattern)

@@ -1,5 +1,6 @@
 """The catalogue on JAX arrays: mpmath's numbers, every transformation, PyTorch's errors."""
 
+import functools
 import inspect
 import math
 import pickle
@@ -15,7 +16,7 @@ from jax.test_util import check_grads
 import parity
 import zeta.jax
 import zeta.math as zm
-from cases import FORMULAS, LIMITS, name
+from cases import FORMULAS, LIMITS, SHARE, name
 from zeta import activations, formula
 
 # XLA takes subnormal numbers for 0 on processors.
@@ -28,50 +29,55 @@ def public(f):
 
 @jax.jit
 def values_and_gradients(x, parameters):
-    """Of every formula, compiled as one program: XLA takes a tenth of a second for any."""
+    """Of every formula that has parameters here, even none: XLA takes long for any program."""
 
     def one(f):
         value, pull_back = jax.vjp(lambda x, p: public(f)(x, **f.grouped(p)), x, parameters[f.name])
         dx, d_parameters = pull_back(jnp.ones_like(value))
         return {"value": value, "x": dx, **d_parameters}
 
-    return {f.name: one(f) for f in FORMULAS}
+    return {name: one(activations.get(name)) for name in parameters}
 
 
 def run(f, x, dtype):
     """A formula's value and gradients, the parameters in float32."""
+    together = SHARE if f in SHARE else FORMULAS
     parameters = {
         f.name: {k: jnp.full(x.shape, v, jnp.float32) for k, v in f.flat(f.parameters).items()}
-        for f in FORMULAS
+        for f in together
     }
     answers = values_and_gradients(jnp.asarray(x, dtype), parameters)[f.name]
     assert answers["value"].dtype == answers["x"].dtype == dtype
     return {k: np.asarray(v, np.float64) for k, v in answers.items()}
 
 
-@pytest.mark.parametrize("dtype", parity.DTYPES)
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize(
+    ("f", "dtype"), [(f, d) for f in FORMULAS for d in parity.DTYPES[: 1 + (f in SHARE)]], ids=name
+)
 def test_values_and_gradients_match_mpmath(f, dtype):
     parity.check_grid(run, f, dtype, FLUSHED)
 
 
 @pytest.mark.parametrize("dtype", parity.DTYPES)
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 @hypothesis.settings(max_examples=20)
 @hypothesis.given(data=st.data())
 def test_drawn_inputs(f, dtype, data):
     parity.check_drawn(run, f, data.draw(parity.drawn_points(dtype)), dtype, FLUSHED)
 
 
+@functools.cache
+def at_the_ends():
+    ends = jnp.array([-math.inf, math.inf, math.nan])
+    return jax.jit(lambda x: {f.name: public(f)(x) for f in FORMULAS})(ends)
+
+
 @pytest.mark.parametrize("f", FORMULAS, ids=name)
 def test_limits_and_nan(f):
-    function = getattr(zeta.jax, f.name)
-    at_minus, at_plus, at_nan = function(jnp.array([-math.inf, math.inf, math.nan])).tolist()
+    *ends, at_nan = at_the_ends()[f.name].tolist()
     assert math.isnan(at_nan)
-    lower, upper = LIMITS[f.name]
-    if lower is not None:
-        assert at_minus == pytest.approx(lower, rel=1e-6)
-    assert at_plus == pytest.approx(upper, rel=1e-6)
+    for end, limit in zip(ends, LIMITS[f.name], strict=True):
+        assert limit is None or end == pytest.approx(limit, rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -79,8 +85,7 @@ def test_the_largest_numbers_do_not_spoil_shared_parameters(dtype):
     largest = float(jnp.finfo(dtype).max)
     x = jnp.array([-largest, -1.0, 0.0, 1.0, largest], dtype)
     parameters = {
-        f.name: {k: jnp.asarray(v, dtype) for k, v in f.flat(f.parameters).items()}
-        for f in FORMULAS
+        f.name: {k: jnp.asarray(v, dtype) for k, v in f.flat(f.parameters).items()} for f in SHARE
     }
     for f, answers in values_and_gradients(x, parameters).items():
         del answers["value"]
@@ -91,20 +96,18 @@ def test_every_derivative_of_second_order():
     """In float64, whose results are those of PyTorch to the last digits."""
     with jax.enable_x64(True):
         x = jnp.array([[-7.3, -2.1, -0.9, -0.2], [0.3, 0.8, 1.7, 4.2]])
-        xs = {f.name: x for f in FORMULAS}
+        xs = {f.name: x for f in SHARE}
         parameters = {
             f.name: {k: jnp.array([[v], [1.1 * v]]) for k, v in f.flat(f.parameters).items()}
-            for f in FORMULAS
+            for f in SHARE
         }
 
         @jax.jit
         def values(xs, parameters):
-            return {
-                f.name: public(f)(xs[f.name], **f.grouped(parameters[f.name])) for f in FORMULAS
-            }
+            return {f.name: public(f)(xs[f.name], **f.grouped(parameters[f.name])) for f in SHARE}
 
         check_grads(values, (xs, parameters), order=2, modes=("fwd", "rev"))
-        for f in FORMULAS:
+        for f in SHARE:
             y = public(f)(x)
             assert y.dtype == jnp.float64
             np.testing.assert_allclose(y, f(np.asarray(x)), rtol=1e-14, err_msg=f.name)
@@ -126,7 +129,7 @@ def test_transformations_agree():
             }
             return slopes, (function(x), jax.vmap(function)(x.reshape(3, 4)).ravel())
 
-        return {f.name: one(public(f)) for f in FORMULAS}
+        return {f.name: one(public(f)) for f in SHARE}
 
     # XLA may fuse a multiplication and an addition in one place and not in the other.
     equal = {"rtol": 1e-5, "atol": 1e-6}

@@ -76,7 +76,8 @@ def test_jagged(f):
     torch.testing.assert_close(got, slopes)
 
 
-@pytest.mark.parametrize("f", [f for f in SHARE if f.parameters], ids=name)
+# PyTorch compares no jagged tensor with another one, as srelu's thresholds would be.
+@pytest.mark.parametrize("f", [f for f in SHARE if f.parameters and f.name != "srelu"], ids=name)
 def test_jagged_with_a_value_per_channel(f):
     parts = [torch.randn(2, 6) * 3, torch.randn(3, 6) * 3]
     module = f.module(learnable=True, num_parameters=6, channel_dim=-1)

@@ -7,7 +7,7 @@ import math
 
 from zeta import math as zm
 from zeta._formula import Formula, formula
-from zeta.math import clip, piecewise
+from zeta.math import clip, hypot, piecewise
 
 
 @formula(tau=1.0)
@@ -18,7 +18,7 @@ def temperature(x, tau):
 
 @formula(cap=30.0)
 def softcap(x, cap):
-    """A smooth bound, cap·tanh(x / cap); Gemma 2's. Source: Bello et al. 2016; Gemma Team 2024."""
+    """A smooth bound, cap·tanh(x / cap). Used by: Gemma 2. Source: Bello et al. 2016."""
     return cap * zm.tanh(x * (1 / cap))
 
 
@@ -47,8 +47,23 @@ def stablemax(x):
 
 @formula(scale=23.0, shift=5.0, width=7.5)
 def shifted_sigmoid(x, scale, shift, width):
-    """scale·σ((x + shift) / width), a smooth bound. Source: Jordan et al. 2024, modded-nanogpt."""
+    """scale·σ((x + shift) / width), a smooth bound.
+
+    Used by: modded-nanogpt.
+    Source: Jordan et al. 2024, modded-nanogpt.
+    """
     return scale * zm.sigmoid((x + shift) * (1 / width))
+
+
+@formula(cap=15.0)
+def softcap_rsqrt(x, cap):
+    """A smooth bound without tanh, cap·x / √(x² + cap²).
+
+    Used by: modded-nanogpt.
+
+    Source: Jordan et al. 2024, modded-nanogpt.
+    """
+    return cap * (x / hypot(x, cap))
 
 
 __all__ = [name for name, value in globals().items() if isinstance(value, Formula)]

@@ -267,8 +267,8 @@ def describe_protocol(settings: Settings) -> tuple[str, ...]:
         "the rest.",
         "Network: each task's own, two hidden layers where its description says nothing else; "
         "PyTorch's default initialisation for every activation, Adam with a constant learning "
-        "rate, float32. Only learnable_selu_variation trains parameters "
-        "of its own, starting from the documented values; all others keep theirs.",
+        "rate, float32. Activations of the learnable family train their parameters, from the "
+        "documented values on; all others keep theirs.",
         f"Tuning: every learning rate of the grid with {tuning}, scored on validation data "
         f"({percent(VALIDATION_FRACTION)} of the development data, drawn by seed); the same grid "
         "and budget for every activation. The best mean wins, ties go to the rate nearest the "

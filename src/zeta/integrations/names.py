@@ -19,6 +19,9 @@ _ALIASES = {
     "squared_relu": {"relu2", "relusquared"},
 }
 
+# Words of other libraries for their own modules, which are formulas of the catalogue too.
+_ALSO = {"quick_gelu": "gelu", "swish": "silu"}
+
 # What halves a dimension, so that nothing elementwise can take its place.
 GATES = frozenset({"glu"})
 
@@ -88,8 +91,9 @@ def own_name(value: Any) -> str:
     return name if isinstance(name, str) else type(value).__name__
 
 
-def known(what: str) -> str | None:
-    """The activation that a user's word names; None of what is rather a pattern."""
+def known(what: str) -> frozenset[str]:
+    """The activations that a user's word stands for; none for what is rather a pattern."""
     if what in NAMES:
-        return what
-    return named(what) if what.islower() and what == what.strip("_") else None
+        return frozenset({what, _ALSO.get(what, what)})
+    name = named(what) if what.islower() and what == what.strip("_") else None
+    return frozenset({name} if name else ())

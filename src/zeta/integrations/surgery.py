@@ -168,8 +168,8 @@ def _predicate(what: What) -> Callable[[str, Any], bool]:
         return lambda _, value: isinstance(value, what)
     if isinstance(what, tuple) and what and all(isinstance(each, type) for each in what):
         return lambda _, value: isinstance(value, what)
-    if isinstance(what, str) and (name := known(what)):
-        return lambda _, value: activation_name(value) == name
+    if isinstance(what, str) and (names := known(what)):
+        return lambda _, value: activation_name(value) in names
     if isinstance(what, str):
         return lambda name, _: bool(name) and fnmatchcase(name, what)  # not the model itself
     if callable(what) and (name := activation_name(what)):

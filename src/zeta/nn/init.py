@@ -6,7 +6,7 @@ import numpy as np
 
 from zeta import activations
 from zeta._formula import Formula
-from zeta._modules import check_one_input
+from zeta._modules import check_one_input, starting_values
 
 __all__ = ["calculate_gain"]
 
@@ -58,7 +58,7 @@ def calculate_gain(formula: Formula | str, **parameters: float) -> float:
             f"{type(found).__name__}"
         )
     check_one_input(found, "calculate_gain")
-    values = {name: float(value) for name, value in found.bind(**parameters).items()}
+    values = starting_values(found, parameters)
 
     def weighted(z: float) -> float:
         with np.errstate(over="ignore"):
