@@ -1,6 +1,6 @@
 """The API reference: a page for each public module, and a check that no public name is missing.
 
-A public module is one that has ``__all__``.
+A public module is one that has ``__all__``, but for those of formulas alone, which have pages.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.domains.python import PythonDomain
@@ -18,7 +19,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 import zeta
-from pages import write_pages
+from pages import bars_escaped, write_pages
 from zeta._formula import Formula
 
 _logger = logging.getLogger(__name__)
@@ -50,10 +51,15 @@ Every public name of every public module, from its docstring.
 
 @functools.cache
 def public_modules() -> list[ModuleType]:
-    """``zeta`` and each of its modules that has ``__all__``, by name."""
+    """``zeta`` and each of its public modules, by name."""
     names = [found.name for found in pkgutil.walk_packages(zeta.__path__, "zeta.")]
     public = [name for name in names if "._" not in name and _has_all(name)]
-    return [zeta, *map(importlib.import_module, sorted(public))]
+    modules = [zeta, *map(importlib.import_module, sorted(public))]
+    return [module for module in modules if not _is_of_formulas(module)]
+
+
+def _is_of_formulas(module: ModuleType) -> bool:
+    return all(isinstance(getattr(module, name), Formula) for name in module.__all__)
 
 
 def _has_all(name: str) -> bool:
@@ -61,7 +67,8 @@ def _has_all(name: str) -> bool:
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.origin is not None
-    return "\n__all__ =" in Path(spec.origin).read_text(encoding="utf-8")
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    return "\n__all__ =" in text or '"__all__"' in text
 
 
 def _write(app: Sphinx) -> None:
@@ -110,6 +117,11 @@ def _homes() -> dict[int, str]:
     return homes
 
 
+def _escape_bars(_app: Sphinx, _kind: str, _name: str, *rest: Any) -> None:
+    lines = rest[-1]
+    lines[:] = [line if line.lstrip().startswith(">>>") else bars_escaped(line) for line in lines]
+
+
 def _check(app: Sphinx, env: BuildEnvironment) -> None:
     """Complain of every public name that the site does not document."""
     domain = env.domains["py"]
@@ -129,5 +141,6 @@ def _check(app: Sphinx, env: BuildEnvironment) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages before Sphinx looks for sources; check once all are read."""
     app.connect("builder-inited", _write)
+    app.connect("autodoc-process-docstring", _escape_bars)
     app.connect("env-check-consistency", _check)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -21,7 +21,7 @@ FONT = package_file("ziamath", "fonts/STIXTwoMath-Regular.ttf")
 # Browsers show <mi>x</mi> by the letter 𝑥 of the block "mathematical italic".
 ITALICS = "".join(map(chr, [*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C)])) + "ℎ"
 GREEK = "".join(map(chr, range(0x391, 0x3CA)))
-CHARACTERS = string.printable + ITALICS + GREEK + "−±·×√∞∑∫∂≤≥≠→∈∨∧′\u2061"
+CHARACTERS = string.printable + ITALICS + GREEK + "−±·⋅×√∞∑∫∂≤≥≠→∈∨∧′\u2061"
 
 _logger = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
-"""Generated pages: written when they change, removed when they are no longer made."""
+"""Generated pages: written when they change, removed when they are no longer made; their text."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,3 +17,8 @@ def write_pages(folder: Path, pages: Mapping[str, str]) -> None:
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != content:
             path.write_text(content, encoding="utf-8")
+
+
+def bars_escaped(text: str) -> str:
+    """reStructuredText in which |x| is no substitution, but for what is in backticks."""
+    return re.sub(r"(`+[^`]+`+)|\|(?=\S)", lambda found: found[1] or r"\|", text)

@@ -26,6 +26,7 @@ from zeta._formula import Formula, formula
 refuse_upstream_beside()
 
 __all__ = [
+    "Facts",
     "Formula",
     "UnknownNameError",
     "UserError",
@@ -47,7 +48,7 @@ __all__ = [
 
 _INTEGRATIONS = frozenset({"register_transformers", "replace_activations", "replace_gates"})
 _HERE = frozenset({"Formula", "UnknownNameError", "UserError", "formula"})
-_SUBMODULES = frozenset(__all__) - _HERE - _INTEGRATIONS
+_SUBMODULES = frozenset(__all__) - _HERE - _INTEGRATIONS - {"Facts"}
 
 
 def __getattr__(name: str) -> Any:
@@ -55,6 +56,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"zeta.{name}")
     if name in _INTEGRATIONS:
         return getattr(importlib.import_module("zeta.integrations"), name)
+    if name == "Facts":
+        return importlib.import_module("zeta._facts").Facts
     if name == "__version__":
         from importlib.metadata import version
 

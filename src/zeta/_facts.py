@@ -94,7 +94,7 @@ def facts(formula: Formula) -> Facts:
             smoothness=_smoothness(formula),
             mean=0.0 if abs(mean) < 1e-6 else mean,  # the grid's error at a kink
             gain=1 / math.sqrt(square),
-            cost=cost(formula) / _gelus_cost(),
+            cost=relative_cost(formula),
             learnable=formula.learnable,
             year=year(formula),
             used_by=used_by(formula),
@@ -103,8 +103,13 @@ def facts(formula: Formula) -> Facts:
 
 def year(formula: Formula) -> int | None:
     """The year in the docstring's last sentence, its source."""
-    found = re.findall(r"\b(?:19|20)\d\d\b", _after("Source:", formula))
+    found = re.findall(r"\b(?:19|20)\d\d\b", published(formula))
     return int(found[0]) if found else None
+
+
+def published(formula: Formula) -> str:
+    """What the docstring says after "Source:"."""
+    return _after("Source:", formula).removesuffix(".")
 
 
 def used_by(formula: Formula) -> str:
@@ -182,6 +187,11 @@ def cost(formula: Formula) -> float:
     except NoKernelError:
         return math.nan
     return sum(_operations(program.stores) for program in programs)
+
+
+def relative_cost(formula: Formula) -> float:
+    """The same over GELU's."""
+    return cost(formula) / _gelus_cost()
 
 
 @cache

@@ -1,6 +1,8 @@
 """Generated files: stale ones go, unchanged ones stay untouched."""
 
-from pages import write_pages
+import pytest
+
+from pages import bars_escaped, write_pages
 
 
 def test_write_pages(tmp_path):
@@ -13,3 +15,15 @@ def test_write_pages(tmp_path):
     assert (folder / "a.md").stat().st_mtime_ns == before
     write_pages(folder, {"a.md": "other"})
     assert (folder / "a.md").read_text() == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("x where |x| > 1", r"x where \|x| > 1"),
+        ("``|x|`` or `|x|`, |c - |x||", r"``|x|`` or `|x|`, \|c - \|x\||"),
+        ("int | None", "int | None"),
+    ],
+)
+def test_bars(text, escaped):
+    assert bars_escaped(text) == escaped

@@ -18,16 +18,13 @@ already exactly 0 or 1 before it is cubed.
 """
 
 from zeta._formula import Formula, formula
+from zeta.activations import registry
 from zeta.activations.elementwise import *  # noqa: F403
 from zeta.activations.elementwise import SELU_ALPHA as SELU_ALPHA, SELU_SCALE as SELU_SCALE
 from zeta.activations.gated import *  # noqa: F403
 from zeta.activations.learnable import *  # noqa: F403
 from zeta.activations.logits import *  # noqa: F403
 from zeta.activations.registry import (
-    CATALOGUE as CATALOGUE,
-    FAMILIES as FAMILIES,
-    GATES as GATES,
-    LOGITS as LOGITS,
     family as family,
     find as find,
     follow as follow,
@@ -35,6 +32,15 @@ from zeta.activations.registry import (
     load_entry_points as load_entry_points,
     register as register,
 )
+
+#: The families elementwise, learnable, gated and logits, each of formulas by name.
+FAMILIES: dict[str, dict[str, Formula]] = registry.FAMILIES
+#: Every elementwise and learnable formula, an activation of one input, by name.
+CATALOGUE: dict[str, Formula] = registry.CATALOGUE
+#: Every gate, a formula of the inputs ``gate`` and ``value``, by name.
+GATES: dict[str, Formula] = registry.GATES
+#: Every formula made for logits, which has one input, by name.
+LOGITS: dict[str, Formula] = registry.LOGITS
 
 
 @formula

@@ -88,10 +88,11 @@ def register(formula: Formula, *, family: str | None = None) -> Formula:
 
     From then on its name stands wherever a name of the catalogue does: in :func:`get`,
     ``zeta.activations.NAME``, ``hidden_act=`` of transformers after
-    :func:`zeta.register_transformers`, ``replace_activations``, ``act_layer``, ``zeta.jax`` and
-    ``zeta.keras`` with saving and loading, plots and evaluations. Also a decorator, above
-    ``@formula``. Another process knows the name once it has imported the module that registers it;
-    an installed package is found by itself if it names its formulas as entry points:
+    :func:`zeta.integrations.register_transformers`, ``replace_activations``, ``act_layer``,
+    ``zeta.jax`` and ``zeta.keras`` with saving and loading, plots and evaluations. Also a
+    decorator, above ``@formula``. Another process knows the name once it has imported the module
+    that registers it; an installed package is found by itself if it names its formulas as entry
+    points:
 
     .. code-block:: toml
 
