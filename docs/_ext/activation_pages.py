@@ -1,8 +1,8 @@
 """A page for each activation of the catalogue, from its formula alone.
 
 A new formula has its page at the next build. What a page states is computed or measured here:
-LaTeX and slopes by SymPy, limits and errors against mpmath, shapes drawn; costs come from
-the files of ``zeta bench`` in ``benchmarks/results``.
+LaTeX and slopes by SymPy, facts by :meth:`zeta.Formula.facts`, errors against mpmath, shapes drawn;
+measured costs come from the files of ``zeta bench`` in ``benchmarks/results``.
 """
 
 import ast
@@ -10,8 +10,8 @@ import inspect
 import io
 import json
 import math
+import re
 import textwrap
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +22,48 @@ from cycler import cycler
 from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 
+import gallery
+import overview
 from cases import grid, truths, ulps
-from pages import write_pages
+from pages import bars_escaped, write_pages
 from zeta import flax, jax, keras, ops
+from zeta._facts import published, relative_cost, used_by
 from zeta._formula import Formula, shown
+from zeta._listing import numbers
 from zeta._modules import CLASSES
 from zeta.activations import CATALOGUE, GATES, LOGITS
 from zeta.plot import panels
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "results"
-# Colours of the site's two looks; furo shows an image of the class only-light or only-dark.
-# Lines that the colour-blind tell apart too, on white and on black (after Okabe and Ito 2008).
-LOOKS: dict[str, dict[str, Any]] = {
-    "light": {"axes.prop_cycle": cycler(color=["#0072b2", "#d55e00", "#009e73"])},
-    "dark": mpl.style.library["dark_background"]
-    | {"axes.prop_cycle": cycler(color=["#56b4e9", "#e69f00", "#2bd9a8"])},
+# The site's two looks; furo shows an image of the class only-light or only-dark. Lines that the
+# colour-blind tell apart too, on white and on black (after Okabe and Ito 2008). A picture is drawn
+# once, in the dark look's colours, and these are exchanged for the light one's.
+LOOKS = ("light", "dark")
+TO_LIGHT = {
+    **{"#56b4e9": "#0072b2", "#e69f00": "#d55e00", "#2bd9a8": "#009e73"},
+    **{"#ffffff": "#000000", "#131416": "#ffffff"},
 }
-# The same bytes at every build, and letters as paths: an image has no fonts of its own.
-COMMON: dict[str, Any] = {"svg.hashsalt": "zeta", "svg.fonttype": "path"}
+STYLE: dict[str, Any] = mpl.style.library["dark_background"] | {
+    "axes.prop_cycle": cycler(color=list(TO_LIGHT)[:3]),
+    "legend.facecolor": "#131416",
+    "axes.titley": 1.0,  # else sought, by measuring all there is
+    # The same bytes at every build, and letters as paths: an image has no fonts of its own.
+    "svg.hashsalt": "zeta",
+    "svg.fonttype": "path",
+}
+# As parts of the picture: to find them for each picture takes as long as to draw it three times.
+MARGINS = {"left": 0.13, "right": 0.97, "bottom": 0.14}
+MOST_PICTURES = 7  # f and six parameters
 FLOAT_MAX = torch.finfo(torch.float32).max
-# Far out, and no multiples of each other: an oscillation shows.
-FAR = (1.0e6, 1.37e6, 1.81e6, 2.93e6)
-
+# No page is in the menu, which would be long on every one of them; the gallery links to all.
 HEAD = """\
+---
+orphan: true
+---
+
 # {name}
+
+[All activations](index.md)
 
 ```{{eval-rst}}
 .. py:data:: zeta.activations.{name}
@@ -76,15 +94,7 @@ In Zeta's catalogue, and nowhere else, it is written as
 {source}
 ```
 
-## Limits
-
-| x | f(x) |
-|---|---|
-| −∞ | {below} |
-| 0 | {at_zero} |
-| +∞ | {above} |
-
-At the parameters' defaults; NaN gives NaN.
+{facts}
 
 ## In each framework
 
@@ -103,8 +113,18 @@ At the parameters' defaults; NaN gives NaN.
 {cost}
 """
 
+FACTS = """\
+## Facts
+
+| | |
+|---|---|"""
+DEFAULTS = "At the parameters' defaults; NaN gives NaN."
+SMOOTHNESS = {"smooth": "yes", "kinks": "continuous, with kinks", "jumps": "no, it jumps"}
+
 LOGIT_PAGE = """\
 {head}
+## Formula
+
 $$
 {latex}
 $$
@@ -118,6 +138,10 @@ In Zeta's catalogue, and nowhere else, it is written as
 ```{{code-block}} python
 {source}
 ```
+
+{facts}
+
+## Between logits and a loss
 
 It stands between logits and a loss; [how](../guides/heads.md).
 
@@ -134,6 +158,8 @@ activations.{name}.softmax(torch.randn(4, 10))
 
 GATE_PAGE = """\
 {head}
+## Formula
+
 $$
 f = {latex}
 $$
@@ -152,6 +178,10 @@ In Zeta's catalogue, and nowhere else, it is written as
 {source}
 ```
 
+{facts}
+
+## In use
+
 ```python
 import torch
 from zeta import activations
@@ -165,54 +195,19 @@ GatedUnit(activations.{name})(torch.randn(4, 16))
 ```
 """
 
-INDEX = """\
-# Activations
-
-Every activation of the catalogue. Each page is made from the formula when this site is built.
-
-| | | from −∞ | to +∞ |
-|---|---|---|---|
-{rows}
-
-## Gates
-
-Formulas of two inputs; [how they are used](../guides/formula.md#several-inputs-gates).
-
-| | |
-|---|---|
-{gates}
-
-## Between logits and a loss
-
-Formulas of one input, for a softmax; [how they are used](../guides/heads.md).
-
-| | |
-|---|---|
-{logits}
-
-```{{toctree}}
-:hidden:
-
-{names}
-```
-"""
-
 
 def page(formula: Formula) -> str:
     """The whole page, in Markdown."""
-    name, below, above = formula.name, *limits(formula)
     return PAGE.format(
         head=_head(formula, shapes(formula)),
         latex=f"f(x) = {formula.latex()}",
         slope=f"f'(x) = {formula.latex(derivative=True)}",
         source=source(formula),
-        below=below,
-        at_zero=number(float(formula(0.0))),
-        above=above,
+        facts=facts(formula),
         frameworks=frameworks(formula),
         example=example(formula),
         accuracy=accuracy(formula),
-        cost=cost(name),
+        cost=cost(formula.name),
     )
 
 
@@ -225,6 +220,7 @@ def gate_page(formula: Formula) -> str:
         by_gate=formula.latex(derivative="gate"),
         by_value=formula.latex(derivative="value"),
         source=source(formula),
+        facts=facts(formula),
     )
 
 
@@ -235,32 +231,16 @@ def logit_page(formula: Formula) -> str:
         latex=f"f(x) = {formula.latex()}",
         slope=f"f'(x) = {formula.latex(derivative=True)}",
         source=source(formula),
+        facts=facts(formula),
         name=formula.name,
     )
 
 
 def _head(formula: Formula, pictures: str) -> str:
-    docstring = textwrap.indent(inspect.getdoc(formula) or "", "   ")
-    signature = repr(formula)
+    # Who uses it and its source stand in the table.
+    text = re.split(r"Used by:|Source:", inspect.getdoc(formula) or "")[0].strip()
+    docstring, signature = textwrap.indent(bars_escaped(text), "   "), repr(formula)
     return HEAD.format(name=formula.name, signature=signature, docstring=docstring, shapes=pictures)
-
-
-def index() -> str:
-    """The table of all."""
-    rows = []
-    for formula in CATALOGUE.values():
-        ends = " | ".join(limits(formula))
-        rows.append(f"| [{formula.name}]({formula.name}.md) | {_summary(formula)} | {ends} |")
-    gates = [f"| [{f.name}]({f.name}.md) | {_summary(f)} |" for f in GATES.values()]
-    logits = [f"| [{f.name}]({f.name}.md) | {_summary(f)} |" for f in LOGITS.values()]
-    names = "\n".join([*CATALOGUE, *GATES, *LOGITS])
-    tables = {"rows": rows, "gates": gates, "logits": logits}
-    return INDEX.format(**{k: "\n".join(lines) for k, lines in tables.items()}, names=names)
-
-
-def _summary(formula: Formula) -> str:
-    text = inspect.getdoc(formula) or ""
-    return text.partition("Source:")[0].partition("\n\n")[0].strip()
 
 
 # ---- What a page shows --------------------------------------------------------------------------
@@ -277,26 +257,42 @@ def source(formula: Formula) -> str:
     return "\n".join([*lines[: docstring.lineno - 1], *lines[docstring.end_lineno :]])
 
 
-def number(value: float) -> str:
-    """To six digits, as text."""
+def facts(formula: Formula) -> str:
+    """What is computed from the formula, and what its docstring names, as a table."""
+    rows = {
+        **(_computed(formula) if len(formula.inputs) == 1 else {}),
+        "cost": f"{relative_cost(formula):.1f} times GELU's, estimated from operations both ways",
+        "trained by modules": ", ".join(f"`{name}`" for name in formula.learnable),
+        "used by": used_by(formula),
+        "source": published(formula),
+    }
+    cells = {label: text.replace("|", "\\|") for label, text in rows.items() if text}
+    lines = [f"| {label} | {text} |" for label, text in cells.items()]
+    return "\n".join([FACTS, *lines, "", DEFAULTS])
+
+
+def _computed(formula: Formula) -> dict[str, str]:
+    found = formula.facts()
+    _, _, span, mean, gain, _ = numbers(found)
+    return {
+        "from −∞": number(found.below),
+        "at 0": number(float(formula(0.0))),
+        "to +∞": number(found.above),
+        "range": span,
+        "monotone": found.monotone or "no",
+        "smooth": SMOOTHNESS[found.smoothness],
+        "mean over N(0, 1)": mean,
+        "[gain](../api/zeta.nn.init.md)": gain,
+    }
+
+
+def number(value: float | None) -> str:
+    """A value or limit to six digits, as text."""
+    if value is None:
+        return "no limit"
     if math.isinf(value):
         return "+∞" if value > 0 else "−∞"
     return f"{value + 0.0:.6g}".replace("-", "−")
-
-
-@cache
-def limits(formula: Formula) -> tuple[str, str]:
-    """What f tends to on either side."""
-    return _limit(formula, -1), _limit(formula, 1)
-
-
-def _limit(formula: Formula, sign: int) -> str:
-    values = [float(formula.reference(sign * x)) for x in FAR]
-    if min(map(abs, values)) > 1e3:
-        return number(math.copysign(math.inf, values[0]))
-    if max(values) - min(values) < 1e-6:
-        return number(float(formula(sign * math.inf)))
-    return "no limit"
 
 
 def shapes(formula: Formula) -> str:
@@ -308,7 +304,7 @@ def shapes(formula: Formula) -> str:
     titles += [f"{formula.name}, {parameter} varied" for parameter in formula.scalars]
     images = [
         f"![{title}](images/{picture(formula, position, look)}){{.only-{look}}}"
-        for position, title in enumerate(titles)
+        for position, title in enumerate(titles[:MOST_PICTURES])
         for look in LOOKS
     ]
     return "\n".join([":::{container} shapes", *images, ":::"])
@@ -320,19 +316,27 @@ def picture(formula: Formula, position: int, look: str) -> str:
 
 
 def pictures(formula: Formula) -> dict[str, str]:
-    """File -> SVG, of all panels in all looks."""
-    files = {}
-    for look, style in LOOKS.items():
-        with mpl.rc_context(COMMON | style):
-            for position, figure in enumerate(panels(formula)):
-                files[picture(formula, position, look)] = _svg(figure)
-    return files
+    """File -> SVG, of the panels in all looks."""
+    with mpl.rc_context(STYLE):
+        drawn = [_svg(figure) for figure in panels(formula)[:MOST_PICTURES]]
+    return {
+        picture(formula, position, look): svg if look == "dark" else _light(svg)
+        for position, svg in enumerate(drawn)
+        for look in LOOKS
+    }
 
 
 def _svg(figure: Figure) -> str:
     stream = io.StringIO()
+    figure.set_layout_engine(None)
+    lines = 1 + len(figure.axes[0].get_title()) // 55  # it wraps
+    figure.subplots_adjust(**MARGINS, top=0.95 - 0.045 * lines)
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     return stream.getvalue()
+
+
+def _light(svg: str) -> str:
+    return re.sub("|".join(TO_LIGHT), lambda found: TO_LIGHT[found[0]], svg)
 
 
 def frameworks(formula: Formula) -> str:
@@ -445,12 +449,18 @@ def _write(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "activations"
     kinds = ((page, CATALOGUE), (gate_page, GATES), (logit_page, LOGITS))
     pages = {f"{f.name}.md": text(f) for text, formulas in kinds for f in formulas.values()}
-    write_pages(folder, {"index.md": index()} | pages)
+    write_pages(folder, {"index.md": gallery.index(), "overview.html": overview.html()} | pages)
     drawn = [pictures(f) for _, formulas in kinds for f in formulas.values()]
     write_pages(folder / "images", {name: svg for files in drawn for name, svg in files.items()})
+
+
+def _add_script(app: Sphinx, page: str, *_: Any) -> None:
+    if page == "activations/index":
+        app.add_js_file("gallery.js", loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages before Sphinx looks for sources."""
     app.connect("builder-inited", _write)
+    app.connect("html-page-context", _add_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
