@@ -1,6 +1,7 @@
 """Checks the Triton kernels on a GPU and measures what they cost.
 
-Activations against a device copy, the mixture's loss against its three matrix products:
+Activations against a device copy, a formula's softmax against PyTorch's, the mixture's loss
+against its three matrix products:
 
     python benchmarks/gpu.py [--elements N] [--out benchmarks/results/NAME.md]
 
@@ -18,16 +19,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 import torch
+import torch.nn.functional as F
 import triton
 
 from mixture import log_space, make_call, make_inputs, make_products, zeta
 from zeta import activations
 from zeta._backends.torch_plain import evaluate_plain
 from zeta._formula import Formula
+from zeta.kernels import softmax
 
 # With gradients by their parameters where the documents learn these.
 FORMULAS = {"exo": False, "learnable_selu_variation": True, "laplace": False}
 DTYPES = (torch.float32, torch.bfloat16)
+# Distributions, classes.
+SOFTMAXES = [(2**18, 10), (2**14, 1024), (2**10, 50257)]
 # N, K, D, V of the mixture's loss, in bfloat16.
 MIXTURES = [(2048, 4, 2048, 131072), (2048, 4, 4096, 131072)]
 
@@ -55,6 +60,16 @@ def main() -> None:
             kind = str(dtype).removeprefix("torch.")
             lines.append(f"| {name} | {kind} | {error:.2f} eps | {forward:.0%} | {backward:.0%} |")
     lines += ["", "Bandwidth as a fraction of a device copy's; error relative to max(1, |y|)."]
+    lines += [
+        "",
+        "| selu.softmax, shape | dtype | time / F.softmax | error / plain operations' |",
+        "|---|---|---|---|",
+    ]
+    for shape in SOFTMAXES:
+        for dtype in DTYPES:
+            time, error = softmax_time(shape, dtype), softmax_error(shape[1], dtype)
+            kind = str(dtype).removeprefix("torch.")
+            lines.append(f"| {shape} | {kind} | {time:.2f} | {error:.2f} |")
     lines += [
         "",
         "| mixture's loss, N, K, D, V | time / three products | error / log space's |",
@@ -103,6 +118,41 @@ def bandwidths(formula: Formula, dtype: torch.dtype, elements: int) -> tuple[flo
     y, upstream = formula(*leaves), torch.randn_like(x)
     backward = 3 / seconds(lambda: torch.autograd.grad(y, leaves, upstream, retain_graph=True))
     return forward / copy, backward / copy
+
+
+def softmax_time(shape: tuple[int, int], dtype: torch.dtype) -> float:
+    """Forward and backward of selu's softmax over F.softmax."""
+    x = torch.randn(shape, device="cuda", dtype=dtype, requires_grad=True)
+    upstream = torch.randn_like(x)
+    ours, plain = (
+        seconds(lambda function=function: torch.autograd.grad(function(x), x, upstream))
+        for function in (activations.selu.softmax, lambda x: F.softmax(x, -1))
+    )
+    return ours / plain
+
+
+def softmax_error(classes: int, dtype: torch.dtype) -> float:
+    """The largest error of result and gradient over that of plain operations."""
+    x, upstream = torch.randn(2, 64, classes, device="cuda").to(dtype)
+    parameters = dict(activations.selu.parameters)
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        return softmax.plain(activations.selu, x, parameters, -1, logs=False)
+
+    ours = value_and_gradient(activations.selu.softmax, x, upstream)
+    theirs = value_and_gradient(plain, x, upstream)
+    exact = value_and_gradient(plain, x.double(), upstream.double())
+    triples = zip(ours, theirs, exact, strict=True)
+    return max(((a - c).norm() / (b - c).norm()).item() for a, b, c in triples)
+
+
+def value_and_gradient(
+    function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, upstream: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The function of x, and the gradient by x."""
+    x = x.detach().requires_grad_()
+    y = function(x)
+    return y.detach(), torch.autograd.grad(y, x, upstream)[0]
 
 
 def mixture_time(sizes: tuple[int, int, int, int]) -> float:

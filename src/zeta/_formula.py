@@ -345,8 +345,9 @@ class Formula:
     def softmax(self, x: Array, *args: Any, dim: int = -1, **kwargs: Any) -> Array:
         """The softmax of the formula: ``e^f(x) / Σ e^f(x)`` along a dimension of ``x``.
 
-        One kernel each way on PyTorch's CPU tensors, with gradients by ``x`` and by parameters that
-        are scalar tensors; plain operations elsewhere.
+        One kernel each way on PyTorch's tensors, with gradients by ``x`` and by parameters that are
+        single values: C++ on the CPU, Triton on CUDA, there not for float64 (tested in Triton's
+        interpreter, not measured on a device). Plain operations elsewhere.
 
         Args:
             x: a PyTorch or TensorFlow tensor, or a JAX or NumPy array, floating point.

@@ -18,11 +18,20 @@ import zeta.math as zm
 from codegen.random_formulas import random_formula
 from zeta import activations, formula
 from zeta.kernels import gpu
+from zeta.kernels.build import functions_triton
 from zeta.runtime.triton import mixture as mixture_triton
+from zeta.runtime.triton import softmax as softmax_triton
 
 TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
-TENSORS = ("element_", "upstream_", "out0_", "out1_", "logits_")
+TENSORS = ("element_", "upstream_", "out0_", "out1_", "logits_", "x_", "y_", "dx_")
+
+# The softmax along the last dimension, along another, and of one number: what 1 is, Triton knows.
+SOFTMAXES = [
+    (activations.selu, torch.float32, ("stride",)),
+    (activations.softcap, torch.bfloat16, ("row_stride",)),
+    (activations.softcap, torch.float16, ("classes", "rows", "row_blocks", "row_stride", "stride")),
+]
 
 
 def formulas():
@@ -81,6 +90,11 @@ def compiled(kernel, dtype, constants):
     return "" if ".entry" in made.asm["ptx"] else "no PTX"
 
 
+def functions(f):
+    """What is generated of a formula, as constants of the kernels around it."""
+    return {name.upper(): functions_triton(f)[name] for name in ("value", "slope", "term")}
+
+
 def say(name, dtype, error):
     print(f"{name} {dtype}: {error}")
 
@@ -108,10 +122,8 @@ if __name__ == "__main__":
         for ks in (1, 4)
     ]
     for f, dtype, ks in heads:
-        functions = mixture_triton.kernel(f)
-        constants = {"HAS_BIAS": True, "HAS_MASS": True, "HAS_ENTROPY": ks == 1, "BLOCK": 128}
-        constants |= {"ONE": ks == 1, "KS": ks, "PARAMETERS": len(f.parameters)}
-        constants |= {name.upper(): functions[name] for name in ("value", "slope", "term")}
+        constants = functions(f) | {"HAS_BIAS": True, "HAS_MASS": True, "HAS_ENTROPY": ks == 1}
+        constants |= {"BLOCK": 128, "ONE": ks == 1, "KS": ks, "PARAMETERS": len(f.parameters)}
         for kernel in (
             mixture_triton._statistics,
             mixture_triton._distribution,
@@ -119,3 +131,9 @@ if __name__ == "__main__":
         ):
             own = {name: constants[name] for name in kernel.arg_names if name in constants}
             say(f"{kernel.__name__} {f.name} {ks}", dtype, compiled(kernel, dtype, own))
+    for (f, dtype, ones), logs in zip(SOFTMAXES, [False, True, False], strict=True):
+        constants = functions(f) | {"LOGS": logs, "PARAMETERS": len(f.parameters)}
+        constants |= {"ROWS": 4, "BLOCK": 64} | dict.fromkeys(ones, 1)
+        for kernel in (softmax_triton._forward, softmax_triton._backward):
+            own = {name: constants[name] for name in kernel.arg_names if name in constants}
+            say(f"{kernel.__name__} {f.name} {ones}", dtype, compiled(kernel, dtype, own))

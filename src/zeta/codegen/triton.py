@@ -64,7 +64,7 @@ def source(program: Program, pairs: bool = False) -> str:
     )
 
 
-# One formula for a kernel's tiles; what is not asked for, the compiler leaves out.
+# One formula for the tiles of hand-written kernels; what is not asked for, the compiler leaves out.
 _FUNCTIONS = """\
 import triton
 import triton.language as tl
@@ -95,11 +95,11 @@ def term({element}, parameters_ptr, WHICH: tl.constexpr):
 
 
 @refusals()
-def mixture_source(value: Program, slope: Program) -> str:
+def functions_source(value: Program, slope: Program) -> str:
     """The Python source of a module with ``value``, ``slope`` and ``term`` of a formula.
 
     Args:
-        value, slope: as in `zeta.codegen.cpp.mixture_source`.
+        value, slope: as in `zeta.codegen.cpp.softmax_source`.
     """
     read = [
         f"{identifier('parameter', name)} = tl.load(parameters_ptr + {i})"

@@ -117,15 +117,18 @@ def mixture_cpp(formula: Formula, dtype: torch.dtype) -> Run | None:
     return _kept(formula, key, lambda: _library(formula, key, source))
 
 
-def mixture_triton(formula: Formula) -> Run | None:
-    """As :func:`mixture_cpp`: the kernels by name; these serve all dtypes."""
+def functions_triton(formula: Formula) -> Run | None:
+    """What the Triton kernels around a formula are told of it: functions by name, for all dtypes.
+
+    As :func:`mixture_cpp` and :func:`softmax_cpp`, None if there are none.
+    """
 
     def make() -> Run:
         from zeta.codegen import triton
 
-        return _triton_module(formula.name, triton.mixture_source(*_value_and_slope(formula)))
+        return _triton_module(formula.name, triton.functions_source(*_value_and_slope(formula)))
 
-    return _kept(formula, "mixture triton", make)
+    return _kept(formula, "triton functions", make)
 
 
 def are_one(parameters: Sequence[Parameter]) -> tuple[bool, ...]:

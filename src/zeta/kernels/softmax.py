@@ -1,8 +1,10 @@
-"""The softmax of a formula, or its logarithm, as one kernel each way, on CPU tensors.
+"""The softmax of a formula, or its logarithm, as one kernel each way.
 
-Kept for backward are the input and the result, of which only the slope of the formula is still to
-be formed. Half types keep two numbers per distribution instead, the maximum of the formula's values
-and the sum of e^(value - maximum): their rounded probabilities have lost digits.
+C++ does it on CPU, Triton on CUDA (`zeta.runtime.triton.softmax`). C++ keeps for backward the input
+and the result, of which only the slope of the formula is still to be formed. Of half types it keeps
+two numbers per distribution instead, the maximum of the formula's values and the sum of
+e^(value - maximum): their rounded probabilities have lost digits. Triton does so always, and reads
+one tensor less.
 """
 
 from __future__ import annotations
@@ -19,8 +21,15 @@ from torch import Tensor
 
 from zeta._backends.torch_plain import compute_dtype, evaluate_plain
 from zeta._formula import Formula
-from zeta.kernels import cpu
-from zeta.kernels.build import DTYPES, constant, softmax_cpp
+from zeta.kernels import cpu, gpu
+from zeta.kernels.build import (
+    DTYPES,
+    Run,
+    constant,
+    functions_triton,
+    has_triton,
+    softmax_cpp,
+)
 from zeta.kernels.function import apply
 from zeta.kernels.operands import Number
 from zeta.kernels.support import is_plain, takes_kernels
@@ -38,11 +47,12 @@ def fused(
         dim: a dimension of x.
         logs: whether the logarithm is wanted.
     """
-    if not takes_kernels() or not is_plain(x) or not x.is_cpu:
+    if not takes_kernels() or not is_plain(x):
         return None
     dims = x.dim()
     if x.numel() == 0 or not -dims <= dim < dims:  # PyTorch knows what is an error here
         return None
+    device = x.device
     numbers: list[Number] = []
     tensors = [x]
     for name, value in parameters.items():
@@ -53,12 +63,12 @@ def fused(
             numbers.append(value)
         elif not isinstance(value, Tensor):
             return None
-        elif is_plain(value) and value.is_cpu and value.shape == shape:
+        elif is_plain(value) and value.device == device and value.shape == shape:
             numbers.append(None)
             tensors.append(value)
         else:
             return None
-    call = _call(formula, x.dtype, tuple(numbers), dim % dims, logs)
+    call = _call(formula, device, x.dtype, tuple(numbers), dim % dims, logs)
     if call.run is None:
         return None
     if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
@@ -79,23 +89,25 @@ def plain(
 
 
 class _Softmax:
-    """The kernel and what it is told beside tensors; shared by all calls that are alike."""
+    """The kernel in C++, and what it is told beside tensors; shared by all calls that are alike."""
+
+    KEEPS_Y = True  # for backward, where it has not lost digits
 
     def __init__(
         self,
         formula: Formula,
+        device: torch.device,
         dtype: torch.dtype,
         numbers: tuple[Number, ...],
         dim: int,
         logs: bool,
     ) -> None:
-        self.run = softmax_cpp(formula, dtype, logs)
-        self.formula, self.dim, self.logs = formula, dim, logs
+        self.formula, self.dtype, self.dim, self.logs = formula, dtype, dim, logs
+        self.run = self._kernel()
         self.arithmetic = DTYPES[dtype][1]
-        self.keeps_y = dtype == self.arithmetic
-        here = torch.device("cpu")
+        self.keeps_y = self.KEEPS_Y and dtype == self.arithmetic
         self.numbers = numbers
-        self.values = [None if n is None else constant(n, dtype, here) for n in numbers]
+        self.values = [None if n is None else constant(n, dtype, device) for n in numbers]
         self.counts = [formula.vectors.get(name, 1) for name in formula.parameters]
         self.pack = struct.Struct(f"{9 + len(formula.scalars)}Q").pack
 
@@ -117,10 +129,7 @@ class _Softmax:
         """The gradients by x and by the parameters that are tensors."""
         x, *parameters = tensors
         dx = torch.empty_like(x, memory_format=torch.contiguous_format)
-        gradients = None
-        if any(needed[1:]):
-            gradients = torch.zeros(sum(self.counts), dtype=torch.float64, device="cpu")
-        self._launch(tensors, upstream.contiguous(), dx, kept[0], gradients)
+        gradients = self._launch(tensors, upstream.contiguous(), dx, kept[0], any(needed[1:]))
         if gradients is None:
             return (dx,)
         each = zip(gradients.split(self.counts), self.numbers, strict=True)
@@ -148,19 +157,37 @@ class _Softmax:
         inner = math.prod(sizes[self.dim + 1 :])
         return x.numel() // (classes * inner), classes, inner
 
+    def _kernel(self) -> Run | None:
+        return softmax_cpp(self.formula, self.dtype, self.logs)
+
     def _launch(
         self,
         tensors: Sequence[Tensor],
         upstream: Tensor | None,
         y: Tensor,
         kept: Tensor,
-        gradients: Tensor | None = None,
-    ) -> None:
-        x = tensors[0].contiguous()
+        learns: bool = False,
+    ) -> Tensor | None:
+        """Run the kernel; if it learns, the gradients by the formula's scalars, in float64."""
         given = iter(tensors[1:])
         values = [
             next(given).to(self.arithmetic).contiguous() if v is None else v for v in self.values
         ]
+        return self._run(tensors[0].contiguous(), upstream, y, kept, values, learns)
+
+    def _run(
+        self,
+        x: Tensor,
+        upstream: Tensor | None,
+        y: Tensor,
+        kept: Tensor,
+        values: Sequence[Tensor],
+        learns: bool,
+    ) -> Tensor | None:
+        """As :meth:`_launch`, of contiguous tensors and the parameters' values."""
+        gradients = None
+        if learns:
+            gradients = torch.zeros(sum(self.counts), dtype=torch.float64, device="cpu")
         width = self.arithmetic.itemsize
         arguments = self.pack(
             x.data_ptr(),
@@ -175,6 +202,44 @@ class _Softmax:
         assert self.run is not None
         if self.run(arguments):
             raise MemoryError("no memory for the buffers of a softmax")
+        return gradients
 
 
-_call = lru_cache(maxsize=256)(_Softmax)
+class _TritonSoftmax(_Softmax):
+    """The same by Triton."""
+
+    KEEPS_Y = False
+
+    def _kernel(self) -> Run | None:
+        if self.dtype not in gpu.DTYPES or not has_triton():
+            return None
+        return functions_triton(self.formula)
+
+    def _run(
+        self,
+        x: Tensor,
+        upstream: Tensor | None,
+        y: Tensor,
+        kept: Tensor,
+        values: Sequence[Tensor],
+        learns: bool,
+    ) -> Tensor | None:
+        from zeta.runtime.triton import softmax as softmax_triton
+
+        scalars = torch.cat([kept.new_empty(0), *[v.flatten() for v in values]])
+        return softmax_triton.launch(
+            self.run, x, upstream, y, kept, scalars, self._extents(x), self.logs, learns
+        )
+
+
+@lru_cache(maxsize=256)
+def _call(
+    formula: Formula,
+    device: torch.device,
+    dtype: torch.dtype,
+    numbers: tuple[Number, ...],
+    dim: int,
+    logs: bool,
+) -> _Softmax:
+    kind = _Softmax if device.type == "cpu" else _TritonSoftmax
+    return kind(formula, device, dtype, numbers, dim, logs)

@@ -1,1 +1,1 @@
-"""The hand-written Triton: the primitives, and the rows of a mixture of softmaxes."""
+"""The hand-written Triton: the primitives, the softmax of a formula, and the rows of a mixture."""

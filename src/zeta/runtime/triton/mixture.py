@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zeta._formula import Formula
-from zeta.kernels.build import mixture_triton
+from zeta.kernels.build import functions_triton
 from zeta.runtime.triton.primitives import at_least, exp, log
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _BLOCK = 4096
 
 def kernel(formula: Formula) -> Any:
     """The formula's functions by name; None if there are none."""
-    return mixture_triton(formula)
+    return functions_triton(formula)
 
 
 @triton.jit
