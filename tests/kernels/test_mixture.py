@@ -209,6 +209,27 @@ def test_a_class_without_mass_may_be_impossible(implementation):
     assert rows.logits_NKV.isfinite().all()
 
 
+@formula(shift=0.0)
+def fallen(x, shift):
+    return -zm.sqrt(x + shift)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_certain_class_may_have_an_infinite_slope(implementation, learns):
+    """It is the target, so its gradient is exactly 0, and so are the impossible ones'."""
+    logits = torch.tensor([[[0.0, 1e8, 1e8]]])
+    rows = Rows(logits, None, torch.tensor([[0]]), fallen, torch.zeros(1))
+    found = mixture.statistics(rows)
+    one = torch.ones(1, 1)
+    scales = Scales(one, one.unsqueeze(2))
+    joint = Joint(-found.total.log(), None)
+    total = mixture.write_gradient(rows, found, joint, scales, None, learns)
+    assert (logits == 0).all()
+    if learns and implementation != "plain":  # where autograd multiplies 0 by the slope
+        assert total.item() == 0
+
+
 def test_the_same_bits_for_any_number_of_threads():
     rows = make_rows(5000, formula=tilted)
     scales = make_scales(K, torch.float32, False, True)

@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import zeta.math as zm
 from cases import DTYPES, name
-from zeta import activations
+from zeta import activations, formula
 from zeta._backends.torch_plain import evaluate_plain
 from zeta.kernels import softmax
 
@@ -90,6 +91,74 @@ def test_far_apart_values_keep_their_logarithms():
     y = fused(x, activations.softcap, 1, True, {"cap": 1000.0})
     assert y.isfinite().all()
     torch.testing.assert_close(y, plain(x, activations.softcap, 1, True, {"cap": 1000.0}))
+
+
+@formula(scale=1.0)
+def square(x, scale):
+    return scale * (x * x)
+
+
+@formula(shift=0.0)
+def root(x, shift):
+    return zm.sqrt(x + shift)
+
+
+def gradients(function, f, x, values, upstream, dim, logs):
+    """By x alone, and by x and the parameters."""
+    y = function(f, x, f.bind(*values), dim, logs)
+    alone = torch.autograd.grad(y, x, upstream, retain_graph=True)
+    return *alone, *torch.autograd.grad(y, [x, *values], upstream)
+
+
+def wide_of(dtype):
+    return torch.float32 if dtype.itemsize < 4 else dtype
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("logs", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+def test_past_an_overflow_there_is_no_gradient(dtype, logs, dim, sign):
+    """Although the formula's slope is finite; where x is 0 it is 0 too."""
+    rows = torch.tensor([[20, 20, 0], [20, -20, 20], [20, 0, 0], [0, 20, 0]])
+    x = (rows if dim else rows.t().contiguous()).to(dtype).requires_grad_()
+    wide = wide_of(dtype)
+    scale = torch.tensor(sign * torch.finfo(wide).max / 100, dtype=wide, requires_grad=True)
+    upstream = torch.linspace(-1, 2, x.numel()).view_as(x).to(dtype)
+    for gradient in gradients(softmax.fused, square, x, [scale], upstream, dim, logs):
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("logs", [False, True])
+def test_what_is_beside_an_overflow_has_its_gradient(logs, dim):
+    rows = torch.tensor([[1e20, 0.5, -0.7], [0.5, -1e20, 1e19], [0.3, 0.2, 0.4]])
+    x = (rows if dim else rows.t().contiguous()).requires_grad_()
+    upstream = torch.linspace(-1, 2, 9).view_as(x)
+    for sign in (1.0, -1.0):
+        scale = torch.tensor(sign, requires_grad=True)
+        ours, theirs = (
+            gradients(function, square, x, [scale], upstream, dim, logs)
+            for function in (softmax.fused, softmax.plain)
+        )
+        for gradient in ours[:2]:
+            torch.testing.assert_close(gradient, theirs[0])
+        # Of the homogeneous formula, where plain operations multiply 0 by the infinite value.
+        torch.testing.assert_close(ours[2], sign * (ours[0] * x).sum() / 2)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+def test_an_impossible_class_may_have_an_infinite_slope(dtype, dim):
+    """Where plain operations multiply 0 by it."""
+    far = 1e8 if dtype == torch.float64 else 4e4
+    x = torch.tensor([[0.0, far, far]])
+    x = (x if dim else x.t().contiguous()).to(dtype).requires_grad_()
+    shift = torch.zeros((), dtype=wide_of(dtype), requires_grad=True)
+    upstream = torch.tensor([[2.0, 1.0, 0.0]]).view_as(x).to(dtype)
+    for gradient in gradients(softmax.fused, root, x, [shift], upstream, dim, False):
+        assert gradient.isfinite().all()
+        assert gradient.dim() == 0 or gradient.flatten()[0] == 0
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)

@@ -187,7 +187,11 @@ INLINE void row_gradient(
     const Number high = a.high[at], inverse = 1 / a.total[at], scale = a.by_prob[at] / a.total[at];
     const Number by_entropy = a.by_entropy ? a.by_entropy[token.n] : 0;
     const Number by_class = a.by_class ? a.by_class[token.n] : 0;
-    Number values[block], slopes[block];
+    Number of_targets[block] = {};
+    for (int64_t j = 0; j < a.targets; j++) {
+        const int64_t y = token.targets()[j];
+        if (y >= start && y < stop) of_targets[y - start] += a.by_target[at * a.targets + j];
+    }
     V terms[parameters + 1], sums[parameters + 1] = {};
     for (int64_t i = start; i < stop; i += width) {
         const V z = row.at(i), f = formula::value(z, token.p), e = exp(f - high);
@@ -200,25 +204,12 @@ INLINE void row_gradient(
             const V mass = by_class * each_of(a.mass + i, stop - i);
             g -= mass == 0 ? V{} : shares ? mass * shares[(i - start) / width] : mass;
         }
-        store(values + (i - start), g);
-        store(slopes + (i - start), formula::slope(z, token.p, terms));
+        g -= load(of_targets + (i - start));
+        const V slope = formula::slope(z, token.p, terms);
+        // An impossible class, or a certain one, may have an infinite slope.
+        put(row.logits + i, g == 0 ? g : g * slope, stop - i);
         if constexpr (learns)
             for (int t = 0; t < parameters; t++) sums[t] += only(g == 0 ? g : g * terms[t], stop - i);
-    }
-    for (int64_t j = 0; j < a.targets; j++) {
-        const int64_t y = token.targets()[j];
-        const Number b = a.by_target[at * a.targets + j];
-        if (y < start || y >= stop || b == 0) continue;
-        values[y - start] -= b;
-        if constexpr (learns) {
-            formula::slope(row.one(y), token.p, terms);
-            for (int t = 0; t < parameters; t++) totals[t] -= (double)b * terms[t][0];
-        }
-    }
-    for (int64_t i = start; i < stop; i += width) {
-        const V g = load(values + (i - start));
-        // An impossible class may have an infinite slope.
-        put(row.logits + i, g == 0 ? g : g * load(slopes + (i - start)), stop - i);
     }
     if constexpr (learns)
         for (int t = 0; t < parameters; t++) totals[t] += sum_of(sums[t]);

@@ -57,9 +57,7 @@ template <class Step> INLINE void vectors(int64_t begin, int64_t end, Step step)
 #define STEP(...) [&](__VA_ARGS__) __attribute__((always_inline))
 
 // A formula may overflow, and inf - inf would be NaN.
-INLINE V bounded_value(V x, const V* p) {
-    return at_most(at_least(formula::value(x, p), -largest), largest);
-}
+INLINE V bounded_value(V x, const V* p) { return finite(formula::value(x, p)); }
 
 // All lanes joined by halves: four steps, not fifteen that wait for each other.
 template <int n> struct Lanes { typedef Number type __attribute__((vector_size(n * sizeof(Number)))); };
@@ -131,7 +129,24 @@ INLINE void row_forward(const Arguments& a, int64_t row, const V* p, Number* buf
 // would be a chain of operations twice as long, of which fewer run at a time.
 INLINE V summand(V upstream, V q) { return logs ? upstream : upstream * q; }
 INLINE V by_value(V upstream, V q, V sum) { return logs ? upstream - q * sum : (upstream - sum) * q; }
-INLINE V kept_q(const Number* q, int count) { return logs ? exp(each(q, count)) : each(q, count); }
+INLINE V kept_q(V kept) { return logs ? exp(kept) : kept; }
+
+// Past an overflow the bounded value is constant. Out of line: it would slow down loops without one.
+static __attribute__((noinline, cold)) V within_bounds(V g, V x, const V* p) {
+    return abs(formula::value(x, p)) == std::numeric_limits<Number>::infinity() ? V{} : g;
+}
+// An impossible class may have an infinite slope.
+INLINE V times(V g, V slope) { return g == 0 ? g : g * slope; }
+
+// Whether a distribution may have an overflow, told without the formula by the probabilities of two of
+// its classes, or their logarithms: beside +inf all are alike, or as far down as `lowest`.
+template <class T> INLINE auto may_overflow(T a, T b, Number lowest) {
+    return (a == b) | (a <= lowest) | (b <= lowest);
+}
+// Whether logarithms, or values from the maximum, may be of -inf. Probabilities are 0 there, and so are
+// the gradients by these.
+constexpr Number far_down = -largest * std::numeric_limits<Number>::epsilon() / 4;
+INLINE Bits<V> may_be_infinite(V log) { return logs ? log <= far_down : Bits<V>{}; }
 
 // Adds to the parameters' gradients what some elements contribute.
 struct Learned {
@@ -140,7 +155,7 @@ struct Learned {
     inline __attribute__((always_inline)) void add(V g, V x, const V* p, int count) {
         V terms[formula::parameters + 1];
         formula::slope(x, p, terms);
-        for (int t = 0; t < formula::parameters; t++) sums[t] += only(g * terms[t], count);
+        for (int t = 0; t < formula::parameters; t++) sums[t] += only(times(g, terms[t]), count);
     }
     void add_to(double* totals) const {
         for (int t = 0; t < formula::parameters; t++) totals[t] += total(sums[t]);
@@ -155,16 +170,19 @@ INLINE void row_backward(const Arguments& a, int64_t row, const V* p, Number* bu
     Storage* y = a.y + row * n;
     Number* const slopes = buffer + (n + width - 1) / width * width;
     V sums = {}, terms[formula::parameters + 1];
+    bool overflows = keeps_y && may_overflow(q[0], q[n - 1], logs ? far_down : 0);
     if constexpr (keeps_y) {
         vectors(0, n, STEP(int64_t i, int count) {
             if constexpr (!learns) store(slopes + i, formula::slope(each(x + i, count), p, terms));
-            sums += only(summand(each(upstream + i, count), kept_q(q + i, count)), count);
+            sums += only(summand(each(upstream + i, count), kept_q(each(q + i, count))), count);
         });
     } else {
         const Number maximum = a.kept[row], scale = 1 / a.kept[a.outer + row];
+        Bits<V> beyond = {};
         vectors(0, n, STEP(int64_t i, int count) {
-            const V xs = each(x + i, count);
-            store(buffer + i, bounded_value(xs, p) - maximum);
+            const V xs = each(x + i, count), log = bounded_value(xs, p) - maximum;
+            beyond |= may_be_infinite(log);
+            store(buffer + i, log);
             if constexpr (!learns) store(slopes + i, formula::slope(xs, p, terms));
         });
         vectors(0, n, STEP(int64_t i, int count) {
@@ -172,13 +190,16 @@ INLINE void row_backward(const Arguments& a, int64_t row, const V* p, Number* bu
             store(buffer + i, q);
             sums += only(summand(each(upstream + i, count), q), count);
         });
+        overflows = may_overflow(buffer[0], buffer[n - 1], 0) || any((Int)beyond);
     }
     const V sum = splat<V>(total(sums));
     Learned learned;
     vectors(0, n, STEP(int64_t i, int count) {
-        const V probability = keeps_y ? kept_q(q + i, count) : load(buffer + i);
-        const V g = by_value(each(upstream + i, count), probability, sum), xs = each(x + i, count);
-        put(y + i, g * (learns ? formula::slope(xs, p, terms) : load(slopes + i)), count);
+        const V kept = keeps_y ? each(q + i, count) : load(buffer + i), xs = each(x + i, count);
+        V g = by_value(each(upstream + i, count), keeps_y ? kept_q(kept) : kept, sum);
+        const bool checked = overflows || (keeps_y && any((Int)may_be_infinite(kept)));
+        if (__builtin_expect(checked, 0)) g = within_bounds(g, xs, p);
+        put(y + i, times(g, learns ? formula::slope(xs, p, terms) : load(slopes + i)), count);
         if constexpr (learns) learned.add(g, xs, p, count);
     });
     if constexpr (learns) learned.add_to(totals);
@@ -229,9 +250,12 @@ INLINE void columns_backward(
         const Number* q = a.kept + first + c;
         Number* const slopes = buffer + a.classes * width;
         V sum = {}, terms[formula::parameters + 1];
+        Bits<V> beyond = {};
         if constexpr (keeps_y) {
             for (int64_t k = 0; k < a.classes; k++)
-                sum += summand(each(upstream + k * a.inner, count), kept_q(q + k * a.inner, count));
+                sum += summand(each(upstream + k * a.inner, count), kept_q(each(q + k * a.inner, count)));
+            const V last = each(q + (a.classes - 1) * a.inner, count);
+            beyond = may_overflow(each(q, count), last, logs ? far_down : 0);
         } else {
             V m = {}, total = splat<V>(1);
             for (int i = 0; i < count; i++) {
@@ -240,8 +264,9 @@ INLINE void columns_backward(
             }
             const V scale = 1 / total;
             for (int64_t k = 0; k < a.classes; k++) {
-                const V xs = each(x + k * a.inner, count);
-                store(buffer + k * width, bounded_value(xs, p) - m);
+                const V xs = each(x + k * a.inner, count), log = bounded_value(xs, p) - m;
+                beyond |= may_be_infinite(log);
+                store(buffer + k * width, log);
                 store(slopes + k * width, formula::slope(xs, p, terms));
             }
             for (int64_t k = 0; k < a.classes; k++) {
@@ -249,12 +274,16 @@ INLINE void columns_backward(
                 store(buffer + k * width, q);
                 sum += summand(each(upstream + k * a.inner, count), q);
             }
+            beyond |= may_overflow(load(buffer), load(buffer + (a.classes - 1) * width), 0);
         }
+        const bool overflows = any((Int)beyond);
         for (int64_t k = 0; k < a.classes; k++) {
             const int64_t at = k * a.inner;
-            const V probability = keeps_y ? kept_q(q + at, count) : load(buffer + k * width);
-            const V g = by_value(each(upstream + at, count), probability, sum), xs = each(x + at, count);
-            put(y + at, g * (keeps_y ? formula::slope(xs, p, terms) : load(slopes + k * width)), count);
+            const V kept = keeps_y ? each(q + at, count) : load(buffer + k * width), xs = each(x + at, count);
+            V g = by_value(each(upstream + at, count), keeps_y ? kept_q(kept) : kept, sum);
+            const bool checked = overflows || (keeps_y && any((Int)may_be_infinite(kept)));
+            if (__builtin_expect(checked, 0)) g = within_bounds(g, xs, p);
+            put(y + at, times(g, keeps_y ? formula::slope(xs, p, terms) : load(slopes + k * width)), count);
             if constexpr (learns) learned.add(g, xs, p, count);
         }
     });
