@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cases import DTYPES, SHARE, name, rational
-from zeta.activations import GATES, exo, laplace, learnable_selu_variation, swiglu
-from zeta.kernels import compiler, cpu, dispatch, native
+from zeta.activations import GATES, exo, laplace, learnable_selu_variation, selu, softcap, swiglu
+from zeta.kernels import compiler, cpu, dispatch, native, softmax
 from zeta.ops import gated
 
 pytestmark = pytest.mark.usefixtures("launched_by_native")
@@ -36,6 +36,7 @@ def assert_same(function, by_python):
     """One value and gradients, to the bit; the C++ one is a node of C++."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "launch", None)  # neither way
+        patch.setattr(softmax._Softmax, "_launch", None)
         y, *gradients = function()
     expected, *others = by_python(function)
     assert by_native(y)
@@ -99,6 +100,80 @@ def test_packed_gates(f, dim, layout, by_python):
     upstream = torch.randn_like(gated(f, packed, dim, layout=layout))
     call = lambda p: gated(f, p, dim, layout=layout, gate_first=False)
     assert_same(differentiated(call, [packed], upstream), by_python)
+
+
+@pytest.mark.parametrize("logs", [False, True])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+def test_a_softmax(dtype, dim, logs, by_python):
+    x = torch.randn(4, 1, 21).to(dtype).requires_grad_()
+    call = lambda x: (softcap.log_softmax if logs else softcap.softmax)(x, cap=2.0, dim=dim)
+    assert_same(differentiated(call, [x], torch.randn_like(x)), by_python)
+    upstream = torch.randn(21, 1, 4).to(dtype).transpose(0, 2)
+    assert_same(differentiated(call, [x], upstream), by_python)
+    with torch.no_grad():
+        assert torch.equal(call(x), by_python(lambda: call(x)))
+
+
+@pytest.mark.parametrize("wanted", [(1, 1), (0, 1), (1, 0)])
+def test_a_softmax_whose_parameter_is_a_tensor(wanted, by_python):
+    """Gradients by parameters are left to Python."""
+    x, coefficients = torch.randn(4, 21), torch.tensor(rational.parameters["denominator"])
+    x, coefficients = (
+        t.requires_grad_(bool(want)) for t, want in zip((x, coefficients), wanted, strict=True)
+    )
+    run = differentiated(lambda x, c: rational.softmax(x, denominator=c), [x, coefficients])
+    y, *found = run()
+    expected, *others = by_python(run)
+    assert by_native(y)
+    assert torch.equal(y, expected)
+    assert all(torch.equal(a, b) for a, b in zip(found, others, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name)
+def test_what_a_softmax_keeps_may_come_back_lying_otherwise(dtype):
+    x = torch.randn(6, 4).to(dtype).requires_grad_()
+    turned = lambda t: t.transpose(-1, -2).contiguous().transpose(-1, -2) if t.dim() else t
+    with torch.autograd.graph.saved_tensors_hooks(turned, lambda t: t):
+        y = selu.softmax(x, dim=1)
+    upstream = torch.randn_like(x)
+    (expected,) = torch.autograd.grad(selu.softmax(x, dim=1), x, upstream)
+    assert torch.equal(torch.autograd.grad(y, x, upstream)[0], expected)
+
+
+def test_a_softmax_is_differentiated_in_every_way():
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    y = selu.softmax(x)
+    assert by_native(y)
+    assert torch.autograd.gradgradcheck(selu.softmax, x)
+    seen = []
+    y.register_hook(seen.append)
+    y[:, 0].sum().backward(retain_graph=True)
+    first = x.grad.clone()
+    y[:, 0].sum().backward()
+    assert torch.equal(x.grad, 2 * first)
+    assert len(seen) == 2
+    with pytest.raises(RuntimeError, match="second time"):
+        y.sum().backward()
+    basis = torch.eye(15, dtype=x.dtype).view(15, 3, 5)
+    (found,) = torch.autograd.grad(selu.softmax(x), x, basis, is_grads_batched=True)
+    expected = torch.func.jacrev(selu.softmax)(x.detach()).view(15, 3, 5)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.func.vmap(selu.softmax)(x), y)
+    _, slope = torch.func.jvp(selu.softmax, (x.detach(),), (basis[0],))
+    torch.testing.assert_close(slope.flatten(), found[:, 0, 0])
+
+
+def test_another_number_takes_no_memory_in_a_softmax():
+    x = torch.randn(6, requires_grad=True)
+    y = softcap.softmax(x, cap=0.123456)
+    before = softmax._call.cache_info().currsize
+    expected = torch.autograd.grad(y[0], x)[0]
+    for i in range(300):
+        softcap.softmax(x, cap=0.2 + i)[0].backward()
+    assert softmax._call.cache_info().currsize == before
+    found = torch.autograd.grad(softcap.softmax(x, cap=0.123456)[0], x)[0]
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("f", GATES.values(), ids=name)
@@ -233,13 +308,15 @@ def test_a_number_first_met_in_inference_mode_serves_training():
     assert x.grad.isfinite().all()
 
 
+# PyTorch looks at what a softmax has saved, its own result: of F.softmax it says the same.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_autograd(by_python):
     x = torch.randn(300, requires_grad=True)
     alpha = torch.tensor(0.7, requires_grad=True)
 
     def slopes():
         with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
-            exo(x, alpha).sum().backward()
+            (exo(x, alpha).sum() + selu.softmax(x).square().sum()).backward()
         found = x.grad, alpha.grad
         x.grad = alpha.grad = None
         return found

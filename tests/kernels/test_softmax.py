@@ -167,6 +167,7 @@ def test_saves_the_input_and_the_output_or_two_numbers_per_distribution(dtype):
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         y = fused(x, activations.selu, -1)
+    saved = [t for t in saved if t.dim()]  # numbers are the formula's
     assert saved[0].data_ptr() == x.data_ptr()
     if dtype.itemsize < 4:  # the output has lost digits
         assert [(t.dtype, t.numel()) for t in saved[1:]] == [(torch.float32, 2 * 50)]

@@ -37,9 +37,6 @@ from zeta.kernels.operands import (
     in_shape,
 )
 
-# Parameters of a call that the launcher in C++ takes: it keeps in 64 bits who wants a gradient.
-_MOST_NUMBERS = 60
-
 _sound: WeakSet[Formula] = WeakSet()
 
 
@@ -237,11 +234,11 @@ class _Elementwise:
     def told(self) -> tuple[Any, ...] | None:
         """What `native.cpp` is told of these calls; None if it does not take them."""
         has_rows = self.layout is not None and self.layout.channel_shape
-        if self.launcher is gpu or has_rows or len(self.numbers) > _MOST_NUMBERS:
+        if self.launcher is gpu or has_rows or len(self.numbers) > native.MOST_PARAMETERS:
             return None
         is_double, is_packed = self.dtype == torch.float64, self._count < len(self.formula.inputs)
         address, lengths = native.address(self.run), tuple(self._lengths)
-        return self, address, self._count, lengths, is_double, is_packed, self._lies()
+        return self, address, self._count, lengths, is_double, is_packed, self._lies(), -1
 
     def _lies(self) -> tuple[Any, ...] | None:
         """How inputs lie that are not dense and alike: see `native.cpp`."""

@@ -28,6 +28,8 @@ from zeta.kernels.support import is_plain, takes_kernels
 
 # Calls of a process from which on it is compiled.
 WORTHWHILE = 2000
+# Of a call that it takes: it keeps in 64 bits who wants a gradient.
+MOST_PARAMETERS = 60
 
 # What was compiled; None while there is none.
 extension: Any | None = None

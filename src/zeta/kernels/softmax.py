@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zeta._backends.torch_plain import compute_dtype, evaluate_plain
 from zeta._formula import Formula
-from zeta.kernels import cpu, gpu
+from zeta.kernels import cpu, gpu, native
 from zeta.kernels.build import (
     DTYPES,
     Run,
@@ -30,9 +30,8 @@ from zeta.kernels.build import (
     has_triton,
     softmax_cpp,
 )
-from zeta.kernels.function import apply
+from zeta.kernels.function import apply, gradients
 from zeta.kernels.operands import Number
-from zeta.kernels.support import is_plain, takes_kernels
 
 
 def fused(
@@ -47,28 +46,31 @@ def fused(
         dim: a dimension of x.
         logs: whether the logarithm is wanted.
     """
-    if not takes_kernels() or not is_plain(x):
+    if not native.takes(x):
         return None
     dims = x.dim()
     if x.numel() == 0 or not -dims <= dim < dims:  # PyTorch knows what is an error here
         return None
     device = x.device
-    numbers: list[Number] = []
-    tensors = [x]
+    values: list[float | tuple[float, ...] | Tensor] = []
     for name, value in parameters.items():
         shape = (formula.vectors[name],) if name in formula.vectors else ()
         if isinstance(value, float | int):
-            numbers.append(float(value))
-        elif isinstance(value, tuple) and all(isinstance(number, float | int) for number in value):
-            numbers.append(value)
-        elif not isinstance(value, Tensor):
-            return None
-        elif is_plain(value) and value.device == device and value.shape == shape:
-            numbers.append(None)
-            tensors.append(value)
+            values.append(float(value))
+        elif isinstance(value, tuple):
+            if not all(isinstance(number, float | int) for number in value):
+                return None
+            values.append(value)
+        elif native.takes(value) and value.device == device and value.shape == shape:
+            values.append(value)
         else:
             return None
-    call = _call(formula, device, x.dtype, tuple(numbers), dim % dims, logs)
+    launched = _launched(formula, x, values, dim % dims, logs)
+    if launched is not None:
+        return launched
+    numbers = tuple([None if isinstance(value, Tensor) else value for value in values])
+    tensors = [x, *[value for value in values if isinstance(value, Tensor)]]
+    call = _call(formula, device, x.dtype, numbers, dim % dims, logs)
     if call.run is None:
         return None
     if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
@@ -88,9 +90,39 @@ def plain(
     return (F.log_softmax if logs else F.softmax)(value.clamp(-largest, largest), dim).to(x.dtype)
 
 
-class _Softmax:
-    """The kernel in C++, and what it is told beside tensors; shared by all calls that are alike."""
+def _launched(
+    formula: Formula,
+    x: Tensor,
+    values: Sequence[float | tuple[float, ...] | Tensor],
+    dim: int,
+    logs: bool,
+) -> Tensor | None:
+    """The result by the launcher in C++; None if it is not there, or does not take the tensors."""
+    if native.extension is None:
+        native.count()
+        return None
+    dtype, device = x.dtype, x.device
+    call = _call(formula, device, dtype, (None,) * len(values), dim, logs)
+    if call.plan is None:
+        told = call.told()
+        call.plan = native.extension.plan(*told) if told else 0
+    if not call.plan:
+        return None
+    # Numbers as tensors, so that calls with another number are alike.
+    tensors = [v if isinstance(v, Tensor) else constant(v, dtype, device) for v in values]
+    y: Tensor | None = native.extension.launch(call.plan, x, *tensors)
+    return y
 
+
+class _Softmax:
+    """The kernel in C++, and what it is told beside tensors; shared by all calls that are alike.
+
+    Attributes:
+        run: the kernel; None if there is none.
+        plan: what the launcher in C++ knows these calls by; 0 if it does not take them.
+    """
+
+    plan: int | None = None
     KEEPS_Y = True  # for backward, where it has not lost digits
 
     def __init__(
@@ -129,14 +161,30 @@ class _Softmax:
         """The gradients by x and by the parameters that are tensors."""
         x, *parameters = tensors
         dx = torch.empty_like(x, memory_format=torch.contiguous_format)
-        gradients = self._launch(tensors, upstream.contiguous(), dx, kept[0], any(needed[1:]))
-        if gradients is None:
+        above, statistics = upstream.contiguous(), kept[0].contiguous()
+        sums = self._launch(tensors, above, dx, statistics, any(needed[1:]))
+        if sums is None:
             return (dx,)
-        each = zip(gradients.split(self.counts), self.numbers, strict=True)
+        each = zip(sums.split(self.counts), self.numbers, strict=True)
         of_tensors = [gradient for gradient, number in each if number is None]
         pairs = zip(of_tensors, parameters, needed[1:], strict=True)
         learned = [g.view(p.shape).to(p.dtype) for g, p, need in pairs if need]
         return (dx, *learned) if needed[0] else learned
+
+    def gradients(
+        self, saved: Sequence[Tensor], upstream: Tensor, needed: tuple[bool, ...]
+    ) -> tuple[Tensor | None, ...]:
+        """As `_Elementwise.gradients`; what is kept comes last, and has none."""
+        *tensors, kept = saved
+        return *gradients(self, tensors, (kept,), upstream, needed[:-1]), None
+
+    def told(self) -> tuple[Any, ...] | None:
+        """What `native.cpp` is told of calls whose parameters are all tensors; None: takes none."""
+        if not self.run or len(self.numbers) > native.MOST_PARAMETERS:
+            return None
+        lengths = tuple([self.formula.vectors.get(name, 0) for name in self.formula.parameters])
+        is_double = self.dtype == torch.float64
+        return self, native.address(self.run), 1, lengths, is_double, False, None, self.dim
 
     def plain(self, tensors: Sequence[Tensor]) -> Tensor:
         """The probabilities by plain, differentiable operations."""
@@ -209,6 +257,9 @@ class _TritonSoftmax(_Softmax):
     """The same by Triton."""
 
     KEEPS_Y = False
+
+    def told(self) -> None:
+        """The launcher in C++ is that of CPU kernels."""
 
     def _kernel(self) -> Run | None:
         if self.dtype not in gpu.DTYPES or not has_triton():

@@ -50,14 +50,15 @@ struct Places {
     std::vector<int64_t> offsets, steps;  // in elements, per operand
 };
 
-// What calls alike share; see `zeta.kernels.dispatch._Elementwise`. There are few, and they stay:
-// a number is all that compiled autograd lets a node keep beside tensors.
+// What calls alike share; see `zeta.kernels.dispatch._Elementwise`, `zeta.kernels.softmax._Softmax`.
+// There are few, and they stay: a number is all that compiled autograd lets a node keep beside tensors.
 struct Plan {
     PyObject* call;  // asked for kernels of gradients, and for what is not plain
     Kernel value;
     int64_t inputs;             // tensors that hold the inputs; the others are parameters
     std::vector<int64_t> lengths;  // of each parameter, which is a vector; 0 for a scalar
     at::ScalarType arithmetic;  // the dtype that it runs in
+    int64_t dim;                // of a softmax; else -1
     // Of inputs that lie otherwise than dense and alike; these plans are for one shape each.
     bool has_places = false, is_packed = false;  // whether one tensor holds two inputs
     std::vector<std::vector<int64_t>> own;  // the strides of the tensors that hold the inputs
@@ -67,6 +68,8 @@ struct Plan {
 
     std::mutex mutex;
     std::unordered_map<uint64_t, Kernel> gradients;  // by which tensors want one
+
+    bool is_softmax() const { return dim >= 0; }
 
     // Memory for what lies as the value does.
     Tensor empty(const Tensor& x) const {
@@ -95,6 +98,7 @@ static bool lies_as(const Tensor& x, at::IntArrayRef strides) { return x.strides
 static bool fits(const Plan& plan, TensorList tensors) {
     const Tensor& x = tensors[0];
     if (x.numel() == 0 || !(plan.has_places || x.is_non_overlapping_and_dense())) return false;
+    if (plan.is_softmax() && !x.is_contiguous()) return false;
     for (int64_t i = 0; i < plan.inputs; i++)
         if (!lies_as(tensors[i], plan.has_places ? at::IntArrayRef(plan.own[i]) : x.strides())) return false;
     for (size_t i = plan.inputs; i < tensors.size(); i++) {
@@ -105,11 +109,20 @@ static bool fits(const Plan& plan, TensorList tensors) {
     return true;
 }
 
+using Words = c10::SmallVector<uint64_t, 40>;
+
+static void add_parameters(Words& words, const Plan& plan, TensorList tensors) {
+    for (size_t i = plan.inputs; i < tensors.size(); i++) {
+        const uint64_t parameter = (uint64_t)tensors[i].data_ptr(), bytes = tensors[i].element_size();
+        for (int64_t k = 0; k < tensors[i].numel(); k++) words.push_back(parameter + k * bytes);
+    }
+}
+
 static bool run(const Plan& plan, Kernel kernel, TensorList tensors, const std::vector<void*>& stores,
                 const Places& places, const Tensor* upstream, bool is_one, void* totals) {
     const Tensor& x = tensors[0];
     const int64_t width = x.element_size(), size = x.numel();
-    c10::SmallVector<uint64_t, 40> words = {
+    Words words = {
         upstream ? (uint64_t)upstream->data_ptr() : 0, (uint64_t)totals, 1, 1, (uint64_t)size, is_one, parallel_for};
     if (plan.has_places) std::copy(plan.extents.begin(), plan.extents.end(), words.begin() + 2);
     const size_t first = words.size();
@@ -119,18 +132,46 @@ static bool run(const Plan& plan, Kernel kernel, TensorList tensors, const std::
     const size_t operands = words.size() - first;
     for (size_t i = 0; i < operands && plan.has_places; i++) words[first + i] += width * places.offsets[i];
     for (size_t i = 0; i < operands; i++) words.push_back(plan.has_places ? places.steps[i] : size);
-    for (size_t i = plan.inputs; i < tensors.size(); i++) {
-        const uint64_t parameter = (uint64_t)tensors[i].data_ptr(), bytes = tensors[i].element_size();
-        for (int64_t k = 0; k < tensors[i].numel(); k++) words.push_back(parameter + k * bytes);
-    }
+    add_parameters(words, plan, tensors);
     return kernel(words.data()) == 0;
 }
 
-static Tensor value_of(const Plan& plan, TensorList tensors) {
+// x as (outer, classes, inner).
+struct Extents {
+    int64_t outer, classes, inner;
+    Extents(const Plan& plan, const Tensor& x)
+        : classes(x.size(plan.dim)), inner(c10::multiply_integers(x.sizes().slice(plan.dim + 1))) {
+        outer = x.numel() / (classes * inner);
+    }
+};
+
+// A softmax, or its gradient by x.
+static bool run_softmax(const Plan& plan, TensorList tensors, void* upstream, const Tensor& y, const Tensor& kept) {
+    const Extents x(plan, tensors[0]);
+    Words words = {(uint64_t)tensors[0].data_ptr(), (uint64_t)upstream, (uint64_t)y.data_ptr(),
+                   (uint64_t)kept.data_ptr(), 0, (uint64_t)x.outer, (uint64_t)x.classes, (uint64_t)x.inner, parallel_for};
+    add_parameters(words, plan, tensors);
+    return plan.value(words.data()) == 0;
+}
+
+// The value, and what a softmax keeps for backward: see softmax.h.
+static std::pair<Tensor, Tensor> value_of(const Plan& plan, TensorList tensors) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const Tensor y = plan.empty(tensors[0]);
-    run(plan, plan.value, tensors, {y.data_ptr()}, plan.forward, nullptr, false, nullptr);
-    return y;
+    const Tensor &x = tensors[0], y = plan.empty(x);
+    if (!plan.is_softmax()) {
+        run(plan, plan.value, tensors, {y.data_ptr()}, plan.forward, nullptr, false, nullptr);
+        return {y, Tensor()};
+    }
+    Tensor kept = y;
+    if (x.scalar_type() != plan.arithmetic) {
+        const Extents of(plan, x);
+        kept = at::empty({2, of.outer, of.inner}, x.options().dtype(plan.arithmetic));
+    }
+    if (!run_softmax(plan, tensors, nullptr, y, kept)) {
+        PyErr_NoMemory();
+        throw python_error();
+    }
+    return {y, kept};
 }
 
 // Whether nothing is active that must see the single operations: a transform, a mode, a tracer.
@@ -151,11 +192,26 @@ static bool is_plain(const Tensor& x) {
            x.element_size() > 1 && !torch::autograd::isFwGradDefined(x);
 }
 
+// A softmax's gradient by x; none if another is wanted.
+static variable_list softmax_gradients(
+    const Plan& plan, TensorList tensors, const Tensor& kept, const Tensor& upstream, uint64_t wanted
+) {
+    const bool by_x_alone = wanted == 1;
+    if (!by_x_alone || !is_plain(kept) || !kept.is_contiguous() || kept.scalar_type() != plan.arithmetic) return {};
+    variable_list found(tensors.size());
+    found[0] = at::empty_like(tensors[0]);
+    if (!run_softmax(plan, tensors, upstream.contiguous().data_ptr(), found[0], kept)) return {};
+    return found;
+}
+
 // The tensors' gradients by a kernel; none if there is none, or not here.
-static variable_list gradients_of(Plan& plan, TensorList tensors, Tensor upstream, uint64_t wanted) {
+static variable_list gradients_of(
+    Plan& plan, TensorList tensors, const Tensor& kept, Tensor upstream, uint64_t wanted
+) {
     if (at::GradMode::is_enabled() || !is_eager() || !is_plain(upstream)) return {};
     if (!std::all_of(tensors.begin(), tensors.end(), is_plain) || !fits(plan, tensors)) return {};
     if (upstream.scalar_type() != tensors[0].scalar_type()) return {};
+    if (plan.is_softmax()) return softmax_gradients(plan, tensors, kept, upstream, wanted);
     const Kernel kernel = plan.gradient(wanted);
     if (!kernel) return {};
     const Tensor& x = tensors[0];
@@ -209,21 +265,26 @@ static variable_list in_python(const Plan& plan, TensorList tensors, const Tenso
 
 struct Fused : torch::autograd::Function<Fused> {
     static Tensor forward(AutogradContext* context, const Plan* plan, TensorList tensors) {
-        context->save_for_backward(tensors.vec());
+        const auto [y, kept] = value_of(*plan, tensors);
+        variable_list saved = tensors.vec();
+        if (kept.defined()) saved.push_back(kept);
+        context->save_for_backward(std::move(saved));
         context->saved_data["plan"] = (int64_t)plan;
         context->set_materialize_grads(false);
-        return value_of(*plan, tensors);
+        return y;
     }
 
     static variable_list backward(AutogradContext* context, const variable_list& upstream) {
         Plan& plan = *(Plan*)context->saved_data["plan"].toInt();
-        const variable_list tensors = context->get_saved_variables();
+        const variable_list saved = context->get_saved_variables();
+        const TensorList tensors = TensorList(saved).slice(0, saved.size() - plan.is_softmax());
         variable_list found(tensors.size());
         if (upstream[0].defined()) {
             uint64_t wanted = 0;
             for (size_t i = 0; i < tensors.size(); i++) wanted |= (uint64_t)context->needs_input_grad(i) << i;
-            found = gradients_of(plan, tensors, upstream[0], wanted);
-            if (found.empty()) found = in_python(plan, tensors, upstream[0], wanted);
+            found = gradients_of(plan, tensors, saved.back(), upstream[0], wanted);
+            if (found.empty()) found = in_python(plan, saved, upstream[0], wanted);
+            found.resize(tensors.size());
         }
         found.insert(found.begin(), Tensor());  // for the plan
         return found;
@@ -242,15 +303,16 @@ static std::vector<int64_t> integers(PyObject* sequence) {
     return values;
 }
 
-// plan(call, value, inputs, lengths, is_double, is_packed, lies): a plan, as a number; see
+// plan(call, value, inputs, lengths, is_double, is_packed, lies, dim): a plan, as a number; see
 // `_Elementwise.plan`.
 static PyObject* plan(PyObject*, PyObject* arguments) {
     HANDLE_TH_ERRORS
     PyObject *call, *lengths, *lies;
     unsigned long long value;
-    long long inputs;
+    long long inputs, dim;
     int is_double, is_packed;
-    if (!PyArg_ParseTuple(arguments, "OKLOppO", &call, &value, &inputs, &lengths, &is_double, &is_packed, &lies))
+    if (!PyArg_ParseTuple(
+            arguments, "OKLOppOL", &call, &value, &inputs, &lengths, &is_double, &is_packed, &lies, &dim))
         return nullptr;
     auto made = std::make_unique<Plan>();
     made->value = (Kernel)value;
@@ -258,6 +320,7 @@ static PyObject* plan(PyObject*, PyObject* arguments) {
     made->lengths = integers(lengths);
     made->arithmetic = is_double ? at::kDouble : at::kFloat;
     made->is_packed = is_packed;
+    made->dim = dim;
     made->has_places = lies != Py_None;
     if (made->has_places) {
         PyObject* own = PyTuple_GET_ITEM(lies, 0);
@@ -284,7 +347,7 @@ static PyObject* launch(PyObject*, PyObject* const* arguments, Py_ssize_t count)
     if (!fits(*plan, tensors)) Py_RETURN_NONE;
     if (is_differentiated && at::GradMode::is_enabled())
         return THPVariable_Wrap(Fused::apply(plan, TensorList(tensors)));
-    return THPVariable_Wrap(value_of(*plan, tensors));
+    return THPVariable_Wrap(value_of(*plan, tensors).first);
     END_HANDLE_TH_ERRORS
 }
 
