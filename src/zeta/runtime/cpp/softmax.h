@@ -188,6 +188,7 @@ INLINE void row_backward(const Arguments& a, int64_t row, const V* p, Number* bu
         vectors(0, n, STEP(int64_t i, int count) {
             const V q = exp_decay(load(buffer + i)) * scale;
             store(buffer + i, q);
+            __builtin_prefetch(y + i, 1);  // as in row_forward
             sums += only(summand(each(upstream + i, count), q), count);
         });
         overflows = may_overflow(buffer[0], buffer[n - 1], 0) || any((Int)beyond);
