@@ -15,39 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zeta import Formula, activations, formula
+from zeta import Formula, activations
 from zeta._backends.torch_plain import ARRAYS
 from zeta.kernels import native
-from zeta.math import expm1, minimum, piecewise, softplus
-
-
-@formula(
-    numerator=(0.02, 0.5, 0.3, 0.1, 0.02, 0.01),
-    denominator=(0.1, 0.2, -0.05, 0.02),
-    learnable=True,
-)
-def rational(x, numerator, denominator):  # type: ignore[no-untyped-def]
-    """P(x) / (1 + |x·Q(x)|), of degrees 5 and 4."""
-    return polynomial(x, numerator) * (1 / (1 + abs(x * polynomial(x, denominator))))
-
-
-def polynomial(x, coefficients):  # type: ignore[no-untyped-def]
-    """By Horner's rule."""
-    value = coefficients[-1]
-    for coefficient in coefficients[-2::-1]:
-        value = value * x + coefficient
-    return value
-
-
-@formula(a_p=0.2032, a_n=-1.0508, beta=0.5, eps=-1e-6, learnable=("a_p", "a_n"))
-def xielu(x, a_p, a_n, beta, eps):  # type: ignore[no-untyped-def]
-    """Apertus's, of arXiv 2411.13010."""
-    above, below = softplus(a_p), beta + softplus(a_n)
-    return beta * x + piecewise(
-        x,
-        positive=lambda x: above * (x * x),
-        otherwise=lambda x: below * (expm1(minimum(x, eps)) - x),
-    )
 
 
 def plain(f: Formula) -> Callable[..., Tensor]:
@@ -76,7 +46,7 @@ def main() -> None:
     native.build()
     x = torch.randn(options.elements).to(getattr(torch, options.dtype)).requires_grad_()
     calls = {"silu": both(activations.silu, activations.silu, x)}
-    for f in (rational, xielu):
+    for f in (activations.rational, activations.xielu):
         calls[f.name] = both(f, f, x)
         calls[f"{f.name}, compiled"] = both(f, plain(f), x)
     times: dict[str, list[float]] = {name: [] for name in calls}

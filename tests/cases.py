@@ -22,7 +22,7 @@ import torch
 from mpmath.libmp import from_pickable, to_pickable
 
 import zeta
-from zeta import activations, formula
+from zeta import activations
 from zeta._backends import mpmath as mpmath_backend
 from zeta._formula import Formula
 
@@ -34,13 +34,15 @@ SHARE = [
     for name in (
         *("exo", "learnable_selu_variation", "laplace", "relu", "leaky_relu", "selu", "gelu"),
         *("gelu_tanh", "mish", "softplus", "tanh", "hardswish", "tanhshrink", "sign_ste"),
-        *("snake", "srelu", "rational"),
+        *("snake", "srelu"),
     )
 ]
 HALF_DTYPES = [torch.float16, torch.bfloat16]
 FULL_DTYPES = [torch.float32, torch.float64]
 DTYPES = HALF_DTYPES + FULL_DTYPES
 
+# A surrogate's derivative is not that of the values.
+DIFFERENTIABLE = [f for f in SHARE if f.name != "sign_ste"]
 GATE_SHARE = [
     activations.get(name)
     for name in (
@@ -168,21 +170,8 @@ LIMITS = {
 }
 
 
-@formula(
-    numerator=(0.02, 0.5, 0.3, 0.1, 0.02, 0.01),
-    denominator=(0.1, 0.2, -0.05, 0.02),
-    learnable=True,
-)
-def rational(x, numerator, denominator):
-    """P(x) / (1 + |x·Q(x)|), a formula of two vectors."""
-    return _polynomial(x, numerator) * (1 / (1 + abs(x * _polynomial(x, denominator))))
-
-
-def _polynomial(x, coefficients):
-    value = coefficients[-1]
-    for coefficient in coefficients[-2::-1]:
-        value = value * x + coefficient
-    return value
+# A formula of two vectors.
+rational = activations.rational
 
 
 def name(value) -> str:
@@ -195,7 +184,7 @@ def grid(dtype: torch.dtype) -> torch.Tensor:
     """Points over the whole range: moderate, ±1e4, ±88…±104, subnormal, tiny and the largest."""
     info = torch.finfo(dtype)
     magnitudes = [
-        *np.logspace(-8, 4, 37),
+        *(1.01 * np.logspace(-8, 4, 37)),  # off what constants are
         *np.linspace(0.07, 12, 37),
         *range(88, 105, 4),
         *(info.smallest_normal, info.smallest_normal / 8, info.eps, info.max / 3, info.max),

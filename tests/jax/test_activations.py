@@ -16,7 +16,7 @@ from jax.test_util import check_grads
 import parity
 import zeta.jax
 import zeta.math as zm
-from cases import FORMULAS, LIMITS, SHARE, name
+from cases import DIFFERENTIABLE, FORMULAS, LIMITS, SHARE, name
 from zeta import activations, formula
 
 # XLA takes subnormal numbers for 0 on processors.
@@ -96,18 +96,21 @@ def test_every_derivative_of_second_order():
     """In float64, whose results are those of PyTorch to the last digits."""
     with jax.enable_x64(True):
         x = jnp.array([[-7.3, -2.1, -0.9, -0.2], [0.3, 0.8, 1.7, 4.2]])
-        xs = {f.name: x for f in SHARE}
+        xs = {f.name: x for f in DIFFERENTIABLE}
         parameters = {
             f.name: {k: jnp.array([[v], [1.1 * v]]) for k, v in f.flat(f.parameters).items()}
-            for f in SHARE
+            for f in DIFFERENTIABLE
         }
 
         @jax.jit
         def values(xs, parameters):
-            return {f.name: public(f)(xs[f.name], **f.grouped(parameters[f.name])) for f in SHARE}
+            return {
+                f.name: public(f)(xs[f.name], **f.grouped(parameters[f.name]))
+                for f in DIFFERENTIABLE
+            }
 
         check_grads(values, (xs, parameters), order=2, modes=("fwd", "rev"))
-        for f in SHARE:
+        for f in DIFFERENTIABLE:
             y = public(f)(x)
             assert y.dtype == jnp.float64
             np.testing.assert_allclose(y, f(np.asarray(x)), rtol=1e-14, err_msg=f.name)

@@ -15,12 +15,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import zeta.math as zm
+from cases import SHARE
 from codegen.random_formulas import random_formula
 from zeta import activations, formula
 from zeta.kernels import gpu
 from zeta.kernels.build import functions_triton
-from zeta.runtime.triton import mixture as mixture_triton
-from zeta.runtime.triton import softmax as softmax_triton
+from zeta.runtime.triton import mixture as mixture_triton, softmax as softmax_triton
 
 TARGET = GPUTarget("cuda", 90, 32)
 TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
@@ -35,8 +35,8 @@ SOFTMAXES = [
 
 
 def formulas():
-    """The catalogue, each primitive, what the generator recognises in a formula, random ones."""
-    yield from activations.CATALOGUE.values()
+    """Of the catalogue, each primitive, what the generator recognises in a formula, random ones."""
+    yield from SHARE
     for primitive in (*(getattr(zm, name) for name in zm.__all__), abs):
         if len(inspect.signature(primitive).parameters) == 1:
             yield named(formula(applied(primitive)), primitive.__name__)
