@@ -64,7 +64,7 @@ studies: .venv/.installed
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -m slow -s
 
 test-oldest: .venv-oldest/.installed
-	OMP_WAIT_POLICY=passive .venv-oldest/bin/pytest --numprocesses 2 $(OLDEST_TESTS)
+	ZETA_TEST_SHARE=1 OMP_WAIT_POLICY=passive .venv-oldest/bin/pytest --numprocesses 2 $(OLDEST_TESTS)
 
 release-check: .venv/.installed
 	$(BIN)/python tests/release_check.py $(if $(EVERYTHING),--everything)

@@ -205,6 +205,17 @@ def test_gradcheck_and_gradgradcheck(f):
         torch.autograd.gradgradcheck(f, (x, *parameters))
 
 
+@pytest.mark.parametrize("lengths", [(6, 4), (3, 3), (2, 4), (4, 1), (1, 2)], ids=str)
+def test_rational_of_any_degrees_is_its_equation(lengths):
+    numerator, denominator = (np.linspace(0.3, -0.7, n) for n in lengths)
+    f = activations.rational.with_defaults(
+        numerator=numerator.tolist(), denominator=denominator.tolist()
+    )
+    x = np.linspace(-5, 5, 102)
+    expected = np.polyval(numerator[::-1], x) / (1 + abs(x * np.polyval(denominator[::-1], x)))
+    np.testing.assert_allclose(f(x), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_unknown_name_suggests_the_nearest():
     message = r"unknown activation 'gelo'; did you mean 'gelu'"
     with pytest.raises(UnknownNameError, match=message) as caught:

@@ -42,7 +42,13 @@ def test_unknown_name_suggests_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("swish", "silu"), ("Swish", "silu"), ("ReLU", "relu"), ("RELU", "relu"), ("GeLLU", "gelu")],
+    [
+        ("logistic", "sigmoid"),
+        ("relu2", "squared_relu"),
+        ("ReLU", "relu"),
+        ("RELU", "relu"),
+        ("GeLLU", "gelu"),
+    ],
 )
 def test_what_other_libraries_call_them(name: str, meant: str) -> None:
     with pytest.raises(UnknownNameError, match=f"did you mean {meant!r}"):

@@ -9,7 +9,6 @@ _OTHER_NAMES = {
     "gelu_new": "gelu_tanh",
     "logistic": "sigmoid",
     "relu2": "squared_relu",
-    "swish": "silu",
 }
 
 

@@ -12,8 +12,8 @@ from keras import ops
 from keras.src import testing
 
 import zeta.keras
-from cases import rational
 from zeta import activations, formula
+from zeta.activations import rational
 
 ONE_EACH = {"Exo": 1, "LearnableSELUVariation": 5, "LaplaceActivation": 2}
 

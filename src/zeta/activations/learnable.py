@@ -375,6 +375,7 @@ def rational(x, numerator, denominator):
     Source: Molina et al. 2019, Padé Activation Units.
     """
     growth = len(numerator) - 1 - len(denominator)
+    is_odd = len(denominator) % 2
 
     def inner(x):
         return _polynomial(x, numerator) * (1 / (1 + abs(x * _polynomial(x, denominator))))
@@ -382,7 +383,8 @@ def rational(x, numerator, denominator):
     def outer(x):  # by powers of 1 / x, which do not overflow; far out by the leading two alone
         t = 1 / clip(x, -(2.0**60), 2.0**60)
         size = abs(t) ** len(denominator) + abs(_polynomial(t, denominator[::-1]))
-        return _polynomial(t, numerator[::-1]) * (1 / size) * x**growth
+        leading = zm.sign(x) * x**growth if is_odd else x**growth
+        return _polynomial(t, numerator[::-1]) * (1 / size) * leading
 
     return piecewise(x, (-1, 1), outer, inner, outer)
 
