@@ -12,7 +12,7 @@ import sympy
 import torch
 
 import zeta.math as zm
-from cases import FORMULAS, SHARE_OR_ALL, name, rational
+from cases import SHARE_OR_ALL, name, rational
 from zeta import Formula, activations, formula
 from zeta._backends import jax, numpy, torch_plain
 from zeta._errors import NoResultError
@@ -235,14 +235,14 @@ def test_the_result_has_the_inputs_dtype():
     assert parameter.grad.dtype == torch.float64
 
 
-@pytest.mark.parametrize("f", FORMULAS, ids=name)
+@pytest.mark.parametrize("f", SHARE_OR_ALL, ids=name)
 def test_latex_is_short_and_complete(f):
     text = f.latex()
     assert "x" in text
     for parameter in f.parameters:
         # Perhaps only a surrogate has it.
         latex = sympy.latex(sympy.Symbol(parameter.rstrip("_"))).split("_")[0]
-        assert latex in text + f.latex(derivative=True)
+        assert latex in text or latex in f.latex(derivative=True)
     assert "0.7071067" not in text
 
 

@@ -18,6 +18,8 @@ from zeta.ops import selu_softmax
 FACTORS = st.floats(0.25, 4.0)
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 
+FUZZED = [*SHARE[:3], *SHARE[6::4]]  # hypothesis takes seconds for each, in each dtype
+
 
 @st.composite
 def tensors(draw, dtype: torch.dtype, shapes: st.SearchStrategy[tuple[int, ...]] = SHAPES):
@@ -112,7 +114,7 @@ def check(formula, x, values, got, flushed: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
-@pytest.mark.parametrize("f", SHARE, ids=name)
+@pytest.mark.parametrize("f", FUZZED, ids=name)
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
 def test_pytorch(f, dtype, data):
@@ -131,7 +133,7 @@ def test_pytorch(f, dtype, data):
         assert not gradient.isnan().any()
 
 
-@pytest.mark.parametrize("f", SHARE, ids=name)
+@pytest.mark.parametrize("f", FUZZED, ids=name)
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
 def test_parameters_far_from_the_documented_ones(f, data):
@@ -143,7 +145,7 @@ def test_parameters_far_from_the_documented_ones(f, data):
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
 
 
-@pytest.mark.parametrize("f", SHARE, ids=name)
+@pytest.mark.parametrize("f", FUZZED, ids=name)
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(data=st.data())
 def test_numpy(f, data):
@@ -160,7 +162,7 @@ def jax_function(formula):
     return lambda x, values: np.asarray(formula(jax.numpy.asarray(x), **values))
 
 
-@pytest.mark.parametrize("f", SHARE, ids=name)
+@pytest.mark.parametrize("f", FUZZED, ids=name)
 @hypothesis.settings(max_examples=4)  # each shape is compiled
 @hypothesis.given(data=st.data())
 def test_jax(f, data):

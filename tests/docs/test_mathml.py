@@ -5,12 +5,12 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from fontTools.ttLib import TTFont
 
-from cases import FORMULAS, name
+from cases import SHARE_OR_ALL, name
 from mathml import CHARACTERS, FONT, _mathml
 
 
 @pytest.mark.parametrize("derivative", [False, True])
-@pytest.mark.parametrize("formula", FORMULAS, ids=name)
+@pytest.mark.parametrize("formula", SHARE_OR_ALL, ids=name)
 def test_the_catalogue_has_mathml(formula, derivative):
     text = tex2mathml(formula.latex(derivative=derivative), as_block=True)
     assert text.startswith("<math")

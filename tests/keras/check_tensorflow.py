@@ -147,13 +147,12 @@ def test_two_equal_values_share_the_slope(in_graph):
 
 @pytest.mark.parametrize("xla", [False, True])
 def test_activations_in_graphs_match_mpmath(xla):
-    formulas = SHARE if xla else FORMULAS
     inputs = [
         [
             tf.constant(POINTS, tf.float32),
             *(tf.fill(POINTS.shape, v) for v in f.flat(f.parameters).values()),
         ]
-        for f in formulas
+        for f in SHARE
     ]
 
     @tf.function(jit_compile=xla)
@@ -164,11 +163,11 @@ def test_activations_in_graphs_match_mpmath(xla):
                 getattr(zeta.keras, f.name)(
                     own[0], **f.grouped(dict(zip(f.scalars, own[1:], strict=True)))
                 )
-                for f, own in zip(formulas, inputs, strict=True)
+                for f, own in zip(SHARE, inputs, strict=True)
             ]
         return values, tape.gradient(values, inputs, unconnected_gradients="zero")
 
-    for f, value, gradients in zip(formulas, *graph(inputs), strict=True):
+    for f, value, gradients in zip(SHARE, *graph(inputs), strict=True):
         keys = ["value", "x", *f.scalars]
         got = {k: t.numpy().astype(float) for k, t in zip(keys, [value, *gradients], strict=True)}
         parity.check(got, POINTS, truths(f, torch.float32), "float32", FLUSHED)
