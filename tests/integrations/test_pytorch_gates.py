@@ -144,7 +144,9 @@ def test_the_gate_of_the_activation(kind):
 def test_the_gates_that_are_an_activation_times_the_value():
     products = {name for name, f in activations.GATES.items() if is_product(f)}
     of_gate = {"bilinear", "glu", "reglu", "geglu", "geglu_tanh", "swiglu"}
-    assert products == of_gate | {"seglu", "sreglu", "qgeglu"}
+    of_another = {"seglu", "sreglu", "qgeglu", "xatglu", "xgeglu", "xswiglu"}
+    of_parameters = {"swish_glu", "powlu_glu"}
+    assert products == of_gate | of_another | of_parameters
 
 
 WITHOUT_A_GATE = {

@@ -89,6 +89,6 @@ def test_bad_input_is_named(call, error, said):
 
 def test_a_gate_of_ones_own_is_not_saved_in_silence():
     own = zeta.formula(lambda gate, value: gate * value)
-    with pytest.raises(ValueError, match="derive a layer from GatedUnit"):
+    with pytest.raises(ValueError, match="register it, with zeta.activations.register"):
         zeta.keras.GatedUnit(own).get_config()
     assert activations.get("swiglu") is GATES["swiglu"]
