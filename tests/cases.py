@@ -52,6 +52,13 @@ GATE_SHARE = [
         *("swish_glu", "powlu_glu"),
     )
 ]
+# How two inputs lie in one tensor has nothing to do with the gate: every gate of the share in the
+# usual layout, one that tells its inputs apart in every layout. (gate, layout, gate_first)
+LAYOUTS = [(layout, first) for layout in ("halves", "interleaved") for first in (True, False)]
+GATES_IN_LAYOUTS = [
+    *((gate, *LAYOUTS[0]) for gate in GATE_SHARE if gate is not activations.swiglu_oai),
+    *((activations.swiglu_oai, *layout) for layout in LAYOUTS),
+]
 # The share, and of `make studies` all.
 SHARE_OR_ALL = [f if f in SHARE else pytest.param(f, marks=pytest.mark.slow) for f in FORMULAS]
 # Every formula in float32, and a share in the others too, which differ in how numbers are stored,

@@ -57,6 +57,19 @@ def launched_by_python(monkeypatch):
     monkeypatch.setattr(native, "count", lambda: None)
 
 
+@pytest.fixture
+def xla_compiles_quickly():
+    """XLA leaves out what makes programs fast: for those whose compilation takes all the time.
+
+    Not where the numbers of what users run are looked at.
+    """
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ SCENARIOS = {
         *("loss", "inference", "sample", "state", "training", "tied", "tied_otherwise"),
         *("compiled", "ddp_calls", "fsdp2_calls", "formula"),
     ),
-    4: ("loss", "inference", "sample", "tied", "ddp", "fsdp2", "formula"),
+    4: ("loss", "tied", "ddp", "fsdp2", "formula"),
 }
 
 

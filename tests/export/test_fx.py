@@ -6,24 +6,25 @@ import pytest
 import torch
 from torch import fx, nn
 
-from zeta.activations import CATALOGUE
+from cases import SHARE, name
+from zeta.activations import exo
 from zeta.nn import LaplaceActivation, MixtureOfSoftmaxes, SELUSoftmax
 from zeta.ops import selu_softmax
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("f", SHARE, ids=name)
 @pytest.mark.parametrize("learnable", [False, True])
-def test_traces(name, learnable):
-    model = nn.Sequential(nn.Linear(4, 4), CATALOGUE[name].module(learnable=learnable))
+def test_traces(f, learnable):
+    model = nn.Sequential(nn.Linear(4, 4), f.module(learnable=learnable))
     graph_module = fx.symbolic_trace(model)
-    assert CATALOGUE[name] in {node.target for node in graph_module.graph.nodes}
+    assert f in {node.target for node in graph_module.graph.nodes}
     x = torch.randn(3, 4)
     for traced in (graph_module, pickle.loads(pickle.dumps(graph_module))):
         torch.testing.assert_close(traced(x), model(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("learnable", [False, True])
-@pytest.mark.parametrize("make", [CATALOGUE["exo"].module, LaplaceActivation])
+@pytest.mark.parametrize("make", [exo.module, LaplaceActivation])
 def test_values_per_channel(make, learnable):
     model = nn.Sequential(nn.Linear(4, 4), make(learnable=learnable, num_parameters=4))
     with torch.no_grad():

@@ -15,6 +15,8 @@ from cases import SHARE, name, rational
 from zeta import activations, formula
 from zeta.flax import Exo, FormulaModule, LaplaceActivation, LearnableSELUVariation, SELUSoftmax
 
+pytestmark = pytest.mark.usefixtures("xla_compiles_quickly")
+
 MODULES = {
     Exo: zeta.jax.exo,
     LearnableSELUVariation: zeta.jax.learnable_selu_variation,

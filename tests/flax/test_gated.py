@@ -10,10 +10,12 @@ import torch
 from flax import nnx
 
 import zeta.nn
-from cases import name
+from cases import GATES_IN_LAYOUTS, name
 from zeta import activations, convert
-from zeta.activations import GATES, swiglu, swiglu_oai
+from zeta.activations import swiglu, swiglu_oai
 from zeta.flax import GatedUnit
+
+pytestmark = pytest.mark.usefixtures("xla_compiles_quickly")
 
 UPSTREAM = np.random.default_rng(1).standard_normal((3, 4)).astype("float32")
 PACKED = np.random.default_rng(0).standard_normal((3, 8)).astype("float32") * 4
@@ -28,9 +30,7 @@ def test_arguments_are_the_pytorch_modules():
     ]
 
 
-@pytest.mark.parametrize("gate_first", [True, False])
-@pytest.mark.parametrize("layout", ["halves", "interleaved"])
-@pytest.mark.parametrize("f", GATES.values(), ids=name)
+@pytest.mark.parametrize(("f", "layout", "gate_first"), GATES_IN_LAYOUTS, ids=name)
 def test_numbers_are_pytorchs(f, layout, gate_first):
     options = {"layout": layout, "gate_first": gate_first, "learnable": True, "num_parameters": 4}
     theirs = zeta.nn.GatedUnit(f, {k: 0.9 * v for k, v in f.parameters.items()}, **options)

@@ -12,6 +12,8 @@ import zeta.nn
 from zeta import convert
 from zeta.flax import MixtureOfSoftmaxes
 
+pytestmark = pytest.mark.usefixtures("xla_compiles_quickly")
+
 K, D, V = 3, 8, 11
 
 

@@ -12,6 +12,8 @@ import zeta.nn
 from zeta import activations, convert
 from zeta.flax import FormulaModule, MixtureOfSoftmaxes, SoftmaxHead
 
+pytestmark = pytest.mark.usefixtures("xla_compiles_quickly")
+
 K, D, V = 2, 8, 11
 CAP = activations.softcap.with_defaults(cap=0.5)
 

@@ -92,6 +92,7 @@ def test_the_largest_numbers_do_not_spoil_shared_parameters(dtype):
         assert not any(jnp.isnan(gradient).any() for gradient in answers.values()), f
 
 
+@pytest.mark.usefixtures("xla_compiles_quickly")
 def test_every_derivative_of_second_order():
     """In float64, whose results are those of PyTorch to the last digits."""
     with jax.enable_x64(True):
@@ -116,6 +117,7 @@ def test_every_derivative_of_second_order():
             np.testing.assert_allclose(y, f(np.asarray(x)), rtol=1e-14, err_msg=f.name)
 
 
+@pytest.mark.usefixtures("xla_compiles_quickly")
 def test_transformations_agree():
     x = jnp.linspace(-3, 3, 12)
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import zeta.jax
-from cases import name
+from cases import GATE_SHARE, GATES_IN_LAYOUTS, LAYOUTS, name
 from zeta import activations, ops
 from zeta.activations import GATES, swiglu, swiglu_oai
 
 UPSTREAM = np.random.default_rng(1).standard_normal((3, 4, 2)).astype("float32")
 PACKED = np.random.default_rng(0).standard_normal((3, 8, 2)).astype("float32") * 4
-LAYOUTS = [(layout, first) for layout in ("halves", "interleaved") for first in (True, False)]
+OTHERS = [f for f in GATES.values() if f not in GATE_SHARE]
+IN_LAYOUTS = [*((f, *LAYOUTS[0]) for f in OTHERS), *GATES_IN_LAYOUTS]
 
 
 def by_torch(f, packed, **options):
@@ -24,9 +25,8 @@ def by_torch(f, packed, **options):
     return y.detach().numpy(), packed.grad.numpy()
 
 
-@pytest.mark.parametrize(("layout", "gate_first"), LAYOUTS)
+@pytest.mark.parametrize(("f", "layout", "gate_first"), IN_LAYOUTS, ids=name)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("f", GATES.values(), ids=name)
 def test_value_and_gradient(f, dtype, layout, gate_first):
     packed = jnp.asarray(PACKED, dtype)
     options = {"layout": layout, "gate_first": gate_first}

@@ -15,6 +15,8 @@ from zeta import activations, formula, math as zm
 from zeta.jax import linear_cross_entropy, linear_log_prob, mixture_cross_entropy
 from zeta.ops import LossOptions
 
+pytestmark = pytest.mark.usefixtures("xla_compiles_quickly")
+
 N, D, V = 12, 5, 23
 OUTPUTS = ("token_loss", "logsumexp", "entropy", "prediction")
 

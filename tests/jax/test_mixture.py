@@ -14,6 +14,8 @@ from jax.test_util import check_grads
 import zeta.ops
 from zeta.jax import mixture_cross_entropy
 
+pytestmark = pytest.mark.usefixtures("xla_compiles_quickly")
+
 N, K, D, V = 6, 3, 4, 8
 TARGET = np.array([0, 6, -100, 3, 3, 1])
 CLASS_WEIGHT = np.linspace(0.2, 2.0, V)

@@ -44,6 +44,7 @@ def test_is_pytorchs(name, dtype):
 
 
 @both
+@pytest.mark.usefixtures("xla_compiles_quickly")
 def test_derivatives(name):
     probabilities, loss = getattr(zeta.jax, name), getattr(zeta.jax, f"{name}_loss")
     with jax.enable_x64(True):

@@ -6,11 +6,11 @@ import pytest
 from keras import ops
 
 import zeta.keras
+from cases import GATES_IN_LAYOUTS, name
 from zeta import activations
 from zeta.activations import GATES
 
 PACKED = np.random.default_rng(0).standard_normal((3, 8)).astype("float32") * 4
-LAYOUTS = [(layout, first) for layout in ("halves", "interleaved") for first in (True, False)]
 
 
 def numbers(y):
@@ -23,19 +23,18 @@ def halves(layout, gate_first):
     return parts if gate_first else parts[::-1]
 
 
-@pytest.mark.parametrize(("layout", "gate_first"), LAYOUTS)
-@pytest.mark.parametrize("name", GATES)
-def test_functions_and_layer_give_numpys_numbers(name, layout, gate_first):
+@pytest.mark.parametrize(("f", "layout", "gate_first"), GATES_IN_LAYOUTS, ids=name)
+def test_functions_and_layer_give_numpys_numbers(f, layout, gate_first):
     gate, value = halves(layout, gate_first)
-    expected = GATES[name](gate.astype("float64"), value.astype("float64"))
+    expected = f(gate.astype("float64"), value.astype("float64"))
     close = {"rtol": 1e-5, "atol": 1e-4}
     options = {"layout": layout, "gate_first": gate_first}
-    two = numbers(getattr(zeta.keras, name)(gate, value))
+    two = numbers(getattr(zeta.keras, f.name)(gate, value))
     np.testing.assert_allclose(two, expected, **close)
     np.testing.assert_allclose(
-        numbers(zeta.keras.gated(name, PACKED, **options)), expected, **close
+        numbers(zeta.keras.gated(f.name, PACKED, **options)), expected, **close
     )
-    unit = zeta.keras.GatedUnit(name, **options)
+    unit = zeta.keras.GatedUnit(f.name, **options)
     np.testing.assert_allclose(numbers(unit(PACKED)), expected, **close)
     np.testing.assert_allclose(numbers(unit(gate, value)), expected, **close)
 
@@ -89,6 +88,6 @@ def test_bad_input_is_named(call, error, said):
 
 def test_a_gate_of_ones_own_is_not_saved_in_silence():
     own = zeta.formula(lambda gate, value: gate * value)
-    with pytest.raises(ValueError, match="register it, with zeta.activations.register"):
+    with pytest.raises(ValueError, match=r"register it, with zeta\.activations\.register"):
         zeta.keras.GatedUnit(own).get_config()
     assert activations.get("swiglu") is GATES["swiglu"]

@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import zeta.math as zm
-from cases import SHARE
+from cases import GATE_SHARE, SHARE
 from codegen.random_formulas import random_formula
 from zeta import activations, formula
 from zeta.kernels import gpu
@@ -108,7 +108,7 @@ if __name__ == "__main__":
                 for columns in (True, False) if f is activations.laplace else (bool(wanted),):
                     tile = {"COLUMNS": columns, "ROWS": 2, "WIDTH": 64}
                     say(f"{f.name} {wanted}", dtype, compiled(kernel, dtype, tile))
-    for f in activations.GATES.values():
+    for f in GATE_SHARE:
         numbers, every = [0.5] * len(f.parameters), (*f.inputs, *f.parameters)
         for wanted, pairs in itertools.product([(), every], [False, True]):
             kernel = gpu.kernel(f, torch.float32, numbers, None, wanted, pairs)

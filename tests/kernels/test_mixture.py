@@ -120,8 +120,8 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("V", SIZES)
 def test_everything_but_entropy(implementation, V, separate, dtype):
-    if implementation == "triton" and dtype == torch.float64:
-        return
+    if implementation == "triton" and (dtype == torch.float64 or V not in (1, 17, 1041)):
+        return  # has no float64; its interpreter takes seconds
     check(make_rows(V, dtype, K, separate, V != 17, FORMULAS[V % 4]), V % 2 == 1, False)
 
 

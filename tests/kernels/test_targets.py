@@ -88,6 +88,8 @@ def smooth(x, p):
 EVERYTHING = "ZETA_TARGETS" in os.environ
 SHARE = [smooth, *(FORMULAS if EVERYTHING else [LSELU])]
 GATE_SHARE = GATES if EVERYTHING else [activations.swiglu_oai]
+# Numbers as they are and stored in half; conversions of both half types are tested for themselves.
+TYPES = DTYPES if EVERYTHING else [torch.float32, torch.float64, torch.bfloat16]
 
 LACKING = [f"{target.name} needs {m}" for target in TARGETS if (m := target.missing())]
 pytestmark = pytest.mark.skipif(bool(LACKING), reason="; ".join(LACKING))
@@ -150,7 +152,7 @@ def tensors(written, dtype, *counts):
     return torch.frombuffer(bytearray(written), dtype=dtype).split(counts)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("dtype", TYPES, ids=name)
 @pytest.mark.parametrize("f", SHARE, ids=name)
 @pytest.mark.parametrize("target", TARGETS, ids=name)
 def test_values_and_gradients(target, f, dtype, tmp_path):
@@ -187,7 +189,7 @@ def test_values_and_gradients(target, f, dtype, tmp_path):
             assert error <= 16 * scale or error <= 16 * truth.slope_drift(key), (key, truth.x)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("dtype", TYPES, ids=name)
 @pytest.mark.parametrize("layout", ["halves", "interleaved"])
 @pytest.mark.parametrize("f", GATE_SHARE, ids=name)
 @pytest.mark.parametrize("target", TARGETS, ids=name)
@@ -247,7 +249,7 @@ def test_every_half_and_every_rounding_boundary(target, dtype, tmp_path):
         np.testing.assert_array_equal(content(ours), content(theirs))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=name)
+@pytest.mark.parametrize("dtype", TYPES, ids=name)
 @pytest.mark.parametrize("target", TARGETS, ids=name)
 def test_softmax_and_mixture_compile(target, dtype, tmp_path):
     code, _ = NAMES_OF[dtype]
