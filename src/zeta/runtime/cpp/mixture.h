@@ -105,7 +105,7 @@ static void statistics(const Token& token, int64_t k) {
         const Number block_high = highest(m) > high ? highest(m) : high;
         for (int64_t i = 0; i < count; i += width)
             sums += only(exp(load(values + i) - block_high), count - i);
-        sum = sum * std::exp(high - block_high) + sum_of(sums);
+        sum = sum * libm::exp(high - block_high) + sum_of(sums);
         high = block_high;
     }
     a.high[token.at(k)] = high;

@@ -6,7 +6,6 @@
 // Clang. Coefficients are minimax fits, by the exchange algorithm of Remez for the relative error;
 // atan calls libm lane by lane in double.
 
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -33,6 +32,27 @@
 #define ZETA_AVX
 #endif
 #endif
+
+// libm by the compiler's names for it: <cmath> would take a third of the compile time.
+namespace libm {
+INLINE float fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+INLINE double fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
+INLINE float sqrt(float x) { return __builtin_sqrtf(x); }
+INLINE double sqrt(double x) { return __builtin_sqrt(x); }
+INLINE float sin(float x) { return __builtin_sinf(x); }
+INLINE double sin(double x) { return __builtin_sin(x); }
+INLINE float cos(float x) { return __builtin_cosf(x); }
+INLINE double cos(double x) { return __builtin_cos(x); }
+INLINE double atan(double x) { return __builtin_atan(x); }
+INLINE float exp(float x) { return __builtin_expf(x); }
+INLINE double exp(double x) { return __builtin_exp(x); }
+INLINE float log(float x) { return __builtin_logf(x); }
+INLINE double log(double x) { return __builtin_log(x); }
+INLINE float fmod(float x, float y) { return __builtin_fmodf(x, y); }
+INLINE double fmod(double x, double y) { return __builtin_fmod(x, y); }
+}  // namespace libm
+#define NAN __builtin_nanf("")
+#define INFINITY __builtin_inff()
 
 typedef float Float __attribute__((vector_size(ZETA_BYTES)));
 typedef double Double __attribute__((vector_size(ZETA_BYTES)));
@@ -116,7 +136,7 @@ template <class V> INLINE V maximum(V x, V y) { return y != y ? y : at_least(x, 
 
 // x·y + z rounded once: what a contraction of the plain expression need not give.
 template <class V> INLINE V fused(V x, V y, V z) {
-    for (int i = 0; i < lanes<V>; i++) x[i] = std::fma(x[i], y[i], z[i]);
+    for (int i = 0; i < lanes<V>; i++) x[i] = libm::fma(x[i], y[i], z[i]);
     return x;
 }
 #if defined(ZETA_AVX512)
@@ -352,7 +372,7 @@ INLINE Double erf(Double x) {
 // ---- Roots --------------------------------------------------------------------------------------
 
 template <class V> INLINE V sqrt(V x) {
-    return each_lane(x, [](Scalar<V> v) { return std::sqrt(v); });
+    return each_lane(x, [](Scalar<V> v) { return libm::sqrt(v); });
 }
 template <class V> INLINE V rsqrt(V x) { return 1 / sqrt(x); }
 
@@ -506,10 +526,10 @@ INLINE Quarter<Double> quarter(Double x) {
     return {(Long)shifted, sin * (s * r) + r, (cos * s - 0.5) * s + 1};
 }
 template <class V> static __attribute__((noinline, cold)) V slow_sin(V x) {
-    return each_lane(finite(x), [](Scalar<V> v) { return std::sin(v); });
+    return each_lane(finite(x), [](Scalar<V> v) { return libm::sin(v); });
 }
 template <class V> static __attribute__((noinline, cold)) V slow_cos(V x) {
-    return each_lane(finite(x), [](Scalar<V> v) { return std::cos(v); });
+    return each_lane(finite(x), [](Scalar<V> v) { return libm::cos(v); });
 }
 template <class V> INLINE V sin(V x) {
     if (__builtin_expect(any((Int)(abs(x) > sin_highest)), 0)) return slow_sin(x);
@@ -597,7 +617,7 @@ INLINE Float atan(Float x) {
     p = p * s * t + t;
     return with_sign(a > 1 ? 0x1.921fb6p+0f - p : p, x);
 }
-INLINE Double atan(Double x) { return each_lane(x, [](double v) { return std::atan(v); }); }
+INLINE Double atan(Double x) { return each_lane(x, [](double v) { return libm::atan(v); }); }
 
 // ---- Powers -----------------------------------------------------------------------------------
 
@@ -635,7 +655,7 @@ template <class V> INLINE V power_log(V x, V y) {
 // x mod y by libm, of y's sign as PyTorch's.
 template <class V> static __attribute__((noinline, cold)) V slow_remainder(V x, V y) {
     for (int i = 0; i < lanes<V>; i++) {
-        const Scalar<V> r = std::fmod(x[i], y[i]);
+        const Scalar<V> r = libm::fmod(x[i], y[i]);
         x[i] = r != 0 && (r < 0) != (y[i] < 0) ? r + y[i] : r;
     }
     return x;

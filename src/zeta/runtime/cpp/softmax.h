@@ -108,12 +108,12 @@ INLINE void row_forward(const Arguments& a, int64_t row, const V* p, Number* buf
         maximum = high > maximum ? high : maximum;
     }
     for (int64_t start = 0, k = 0; start < n; start += row_block, k++) {
-        highs[k] = highs[k] == maximum ? 1 : std::exp(highs[k] - maximum);
+        highs[k] = highs[k] == maximum ? 1 : libm::exp(highs[k] - maximum);
         sum += totals[k] * highs[k];
     }
     for (int64_t start = 0, k = 0; start < n; start += row_block, k++) {
         const int64_t stop = start + row_block < n ? start + row_block : n;
-        const Number scale = highs[k] / sum, log_sum = std::log(sum);
+        const Number scale = highs[k] / sum, log_sum = libm::log(sum);
         vectors(start, stop, STEP(int64_t i, int count) {
             put(y + i, logs ? (load(buffer + i) - maximum) - log_sum : load(buffer + i) * scale, count);
         });
