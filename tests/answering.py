@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from zeta import activations
-from zeta._modules import is_trained
 from zeta.evaluate import Settings, Trial, TrialKey
 from zeta.evaluate.progress import Silent
+from zeta.evaluate.protocol import formula_source, is_trained
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
 
@@ -51,7 +51,7 @@ class AnsweringEngine:
 def _learned(key: TrialKey) -> dict[str, float]:
     """Parameters somewhere around the documented ones."""
     drawn = np.random.default_rng(key.seed)
-    parameters = activations.get(key.activation).parameters
+    parameters = activations.get(formula_source(key.activation)).parameters
     return {name: value * drawn.uniform(0.8, 1.2) for name, value in parameters.items()}
 
 

@@ -100,6 +100,8 @@ def test_plot_and_doctor(files: Path) -> None:
         (["evaluate", "--seeds", "1"], "seeds must be at least 2"),
         (["evaluate", "new\nline.py:f"], "'new\\nline.py:f' has control characters in its name"),
         (["evaluate", "--seeds", "1000000000"], "seeds must be at most 1000, got 1000000000"),
+        (["evaluate", "exo", "relu", "--learn"], "'relu' has no parameters to learn; evaluate it"),
+        (["evaluate", "relu (learned)"], "'relu' has no parameters to learn"),
         (["evaluate", "none.py:f"], "cannot read 'none.py': No such file"),
         (["evaluate", "broken.py:f"], "cannot import 'broken.py': line 2: NameError: name 'y'"),
         (["evaluate", "mine.py:swash"], "did you mean 'swish'?"),
@@ -192,9 +194,9 @@ def test_an_output_without_unicode_is_no_failure(files: Path) -> None:
     assert b"blobs: no difference found between exo and mish" in run.stdout
 
 
-def test_evaluate_says_that_parameters_are_fixed() -> None:
+def test_evaluate_says_which_parameters_are_trained() -> None:
     text = " ".join(zeta("evaluate", "--help").stdout.split())
-    assert "evaluated with its parameters fixed at their defaults" in text
+    assert "Parameters that a formula marks as learnable are trained" in text
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,6 @@ def check_names(module: Any, formula: Formula, kind: str) -> None:
         )
 
 
-def is_trained(name: str) -> bool:
-    """Whether the catalogue's activation of this name is trained by default."""
-    found = activations.CATALOGUE.get(name)
-    return found is not None and bool(found.learnable)
-
-
 def starting_values(
     formula: Formula, values: Mapping[str, float | Sequence[float]] | None
 ) -> dict[str, Any]:

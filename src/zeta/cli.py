@@ -99,6 +99,14 @@ def plot_command(names: tuple[str, ...], output: Path) -> None:
 @cli.command("evaluate")
 @click.argument("activations", nargs=-1, metavar="[ACTIVATION]…")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="A task; may be repeated.")
+@click.option("--learn", is_flag=True, help="Have every activation train its parameters.")
+@click.option(
+    "--baselines",
+    metavar="NAME,…",
+    default="relu,gelu,silu",
+    show_default=True,
+    help="The rivals; the best of them on validation data is a task's reference.",
+)
 @click.option("--seeds", type=int, metavar="N", help="Final trials each, 2 or more; default 10.")
 @click.option("--quick", is_flag=True, help="A look of some seconds, too small to conclude from.")
 @click.option(
@@ -127,6 +135,8 @@ def plot_command(names: tuple[str, ...], output: Path) -> None:
 def evaluate_command(
     activations: tuple[str, ...],
     tasks: tuple[str, ...],
+    learn: bool,
+    baselines: str,
     seeds: int | None,
     quick: bool,
     out: Path,
@@ -135,24 +145,38 @@ def evaluate_command(
     address: str | None,
     tensorboard: Path | None,
 ) -> None:
-    """Compare activations with relu, gelu and silu on real data, and write a report.
+    """Compare activations with the usual ones on real data, and write a report.
 
     ACTIVATION is a name of the catalogue or path/to/file.py:name, which runs that file's code; by
-    default exo, learnable_selu_variation and laplace. A formula of your own is evaluated with its
-    parameters fixed at their defaults. The same command again resumes after an interruption.
+    default exo, learnable_selu_variation and laplace. Parameters that a formula marks as learnable
+    are trained, and compared with a twin that keeps them; --learn trains those of any formula. The
+    same command again resumes after an interruption.
     """
     # SIGTERM ends a run as Ctrl-C does: without a handler it would skip all tidying up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from zeta.evaluate import evaluate, plan
     from zeta.evaluate.terminal import TerminalProgress, print_plan, print_results
 
+    rivals = [name.strip() for name in baselines.split(",") if name.strip()]
     if plan_only:
-        print_plan(plan(activations, tasks, num_seeds=seeds, quick=quick, out=out))
+        print_plan(
+            plan(
+                activations,
+                tasks,
+                learn=learn,
+                baselines=rivals,
+                num_seeds=seeds,
+                quick=quick,
+                out=out,
+            )
+        )
         return
     with TerminalProgress() as progress:
         results = evaluate(
             activations,
             tasks,
+            learn=learn,
+            baselines=rivals,
             num_seeds=seeds,
             quick=quick,
             out=out,

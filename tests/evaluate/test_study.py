@@ -215,6 +215,69 @@ def test_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         make_settings((), (), 1, quick=False)
 
 
+LEARNABLE = """
+from zeta import formula
+from zeta.math import sigmoid
+
+@formula(beta=1.0, cut=3.0, learnable=("beta",))
+def mine(x, beta, cut):
+    return x * sigmoid(beta * x) + 0 * cut
+
+@formula(beta=1.0)
+def plain(x, beta):
+    return x * sigmoid(beta * x)
+"""
+
+
+def candidates(*names: str, learn: bool = False) -> tuple[str, ...]:
+    return make_settings(names, ("digits",), None, quick=True, learn=learn)[0].candidates
+
+
+def test_a_name_says_whether_its_parameters_are_trained(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(LEARNABLE)
+    mine, plain = f"{path}:mine", f"{path}:plain"
+    assert candidates("exo", "prelu", mine, plain) == (
+        "exo", "prelu", f"{mine} (learned)", plain,
+    )  # fmt: skip
+    assert candidates("exo", "prelu", plain, learn=True) == (
+        "exo (learned)", "prelu", f"{plain} (learned)",
+    )  # fmt: skip
+    assert candidates("exo (learned)", "prelu (learned)", f"{mine} (frozen)") == (
+        "exo (learned)", "prelu", f"{mine} (frozen)",
+    )  # fmt: skip
+
+
+def test_what_is_trained_has_a_frozen_twin() -> None:
+    names = candidates("exo", "exo (learned)")
+    settings = Settings(names, ("digits",), baselines=("relu",))
+    assert settings.ablations == {"exo (learned)": "exo (frozen)"}
+    assert settings.activations == ("exo", "exo (learned)", "relu", "exo (frozen)")
+
+
+def test_baselines_are_chosen() -> None:
+    def baselines(*names: str, candidate: str = "exo") -> tuple[str, ...]:
+        asked = make_settings((candidate,), ("digits",), None, quick=True, baselines=names)
+        return asked[0].baselines
+
+    assert baselines() == ("relu", "gelu", "silu")
+    assert baselines("relu", "prelu", "exo (learned)") == ("relu", "prelu", "exo (learned)")
+    with pytest.raises(UserError, match="unknown activation 'gellu'; did you mean 'gelu'"):
+        baselines("gellu")
+    with pytest.raises(UserError, match="'relu' has no other baseline than itself; name another"):
+        baselines("relu", candidate="relu")
+
+
+def test_the_reference_is_among_the_baselines_asked_for(tmp_path: Path) -> None:
+    def value(key: TrialKey) -> float:
+        return noise(key) + {"silu": 0.2, "prelu": 0.1}.get(key.activation, 0)
+
+    settings = replace(settings_for("exo"), baselines=("relu", "prelu"))
+    results, _ = study(tmp_path, value, settings)
+    assert [c.reference for c in results.comparisons] == ["prelu"]
+    assert "against the best of relu and prelu" in results.conclusion.paragraph
+
+
 def test_a_task_without_its_data_is_skipped_unless_it_was_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 from zeta import activations
 from zeta._errors import UserError
 from zeta.evaluate import Budget, TrialKey, formula_fingerprint, run_trial, tasks
-from zeta.evaluate.protocol import formula_source
+from zeta.evaluate.protocol import formula_source, frozen_twin, learned_name
 from zeta.evaluate.training import make_network, run_trials
 from zeta.load_formula import load_formula
 
@@ -124,6 +124,43 @@ def test_a_frozen_twin_keeps_its_parameters() -> None:
     assert twin.learned == ()
     learnable = run_trial(key_of("learnable_selu_variation"))
     assert learnable.parameters == twin.parameters + 2 * 5
+
+
+LEARNABLE = """
+from zeta import formula
+from zeta.math import sigmoid
+
+@formula(beta=1.0, cut=3.0, learnable=("beta",))
+def of_a_user(x, beta, cut):
+    return x * sigmoid(beta * x) + 0 * cut
+"""
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_a_formula_of_a_user_trains_what_it_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: bool
+) -> None:
+    source = f"{tmp_path}/user.py:of_a_user"
+    (tmp_path / "user.py").write_text(LEARNABLE)
+    if registered:  # and forgotten afterwards
+        learnable = activations.FAMILIES["learnable"]
+        monkeypatch.setitem(learnable, "of_a_user", load_formula(source))
+    name = learned_name("of_a_user" if registered else source)
+    trial, twin = run_trial(key_of(name)), run_trial(key_of(frozen_twin(name)))
+    assert [set(layer) for layer in trial.learned] == [{"beta"}] * 2
+    assert all(layer["beta"] != 1.0 for layer in trial.learned)
+    assert trial.parameters == twin.parameters + 2
+    assert trial.key.formula != twin.key.formula
+
+
+@pytest.mark.parametrize("name", ["exo", "laplace"])
+def test_any_formula_may_train(name: str) -> None:
+    trial, fixed = run_trial(key_of(f"{name} (learned)")), run_trial(key_of(name))
+    documented = activations.get(name).parameters
+    assert [set(layer) for layer in trial.learned] == [set(documented)] * 2
+    assert trial.learned[0] != documented
+    assert trial.parameters == fixed.parameters + 2 * len(documented)
+    assert trial.key.formula != fixed.key.formula
 
 
 def test_a_stream_is_scored_before_it_is_trained_on(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def look_across(
     if len(tasks) < 2:
         return None
     by_name = {(score.task, score.activation): score for score in scores}
-    scales = task_scales(tasks, tunings, by_name)
+    scales = task_scales(tasks, tunings, by_name, settings.baselines)
     twins = settings.ablations.values()
     activations = [name for name in settings.activations if name not in twins]
     normalised = {}
@@ -86,7 +86,10 @@ def look_across(
 
 
 def task_scales(
-    tasks: Sequence[TaskInfo], tunings: Sequence[Tuning], scores: Mapping[tuple[str, str], Score]
+    tasks: Sequence[TaskInfo],
+    tunings: Sequence[Tuning],
+    scores: Mapping[tuple[str, str], Score],
+    baselines: Sequence[str],
 ) -> dict[str, tuple[float, float]]:
     """Task -> (zero, factor): a score s is factor · (s - zero) on the common scale.
 
@@ -94,7 +97,7 @@ def task_scales(
     """
     scales = {}
     for task in tasks:
-        anchor = choose_reference("", [t for t in tunings if t.task == task.source])
+        anchor = choose_reference("", [t for t in tunings if t.task == task.source], baselines)
         span = scores[task.source, anchor].mean - task.constant
         if span > _CLEARLY * scores[task.source, anchor].sd:
             scales[task.source] = (task.constant, 1 / span)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from zeta.evaluate import statistics
-from zeta.evaluate.protocol import BASELINES, Settings, Trial
+from zeta.evaluate.protocol import Settings, Trial
 from zeta.evaluate.results import Comparison, Question, Score, TaskInfo, Tuning, Verdict
 
 Pair = tuple[Score, Score]  # candidate, reference
@@ -31,13 +31,13 @@ def score_trials(task: TaskInfo, tuning: Tuning, trials: Sequence[Trial]) -> Sco
     )
 
 
-def choose_reference(candidate: str, tunings: Sequence[Tuning]) -> str:
+def choose_reference(candidate: str, tunings: Sequence[Tuning], baselines: Sequence[str]) -> str:
     """The baseline with the best validation score; the candidate itself is not asked.
 
     Args:
         tunings: of every activation on one task. Test scores play no part in the choice.
     """
-    rivals = [t for t in tunings if t.activation in BASELINES and t.activation != candidate]
+    rivals = [t for t in tunings if t.activation in baselines and t.activation != candidate]
     return max(rivals, key=lambda tuning: tuning.score).activation
 
 
@@ -54,7 +54,9 @@ def compare(
     comparisons: list[Comparison] = []
     for candidate in settings.candidates:
         references = {
-            task: choose_reference(candidate, [t for t in tunings if t.task == task])
+            task: choose_reference(
+                candidate, [t for t in tunings if t.task == task], settings.baselines
+            )
             for task in settings.tasks
         }
         pairs = [(by_name[task, candidate], by_name[task, r]) for task, r in references.items()]

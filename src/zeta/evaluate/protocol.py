@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from zeta._formula import Formula
-from zeta._modules import CLASSES, is_trained
+from zeta._modules import CLASSES
+from zeta.activations import learnable
 from zeta.evaluate.tasks import METRICS, Budget
 
 Phase = Literal["tuning", "final"]
@@ -18,7 +19,13 @@ Status = Literal["ok", "diverged"]
 PROTOCOL_VERSION = 3
 
 DEFAULT_CANDIDATES = tuple(CLASSES)
+# Rivals of every candidate unless others are asked for. PReLU and swish, which learn, would be fair
+# ones too; each costs one more activation on every task, a seventh of a default run, and the more
+# rivals there are, the more the best of them owes to luck.
 BASELINES = ("relu", "gelu", "silu")
+# An activation's name says whether it trains its parameters, since reports are rebuilt, and merged,
+# where its formula is not at hand. The catalogue's learnable family does so by its plain name.
+_LEARNED = " (learned)"
 # What trains its parameters has a frozen twin in every evaluation, which shows what that is worth.
 _FROZEN = " (frozen)"
 
@@ -36,12 +43,48 @@ def frozen_twin(activation: str) -> str:
         >>> frozen_twin("learnable_selu_variation")
         'learnable_selu_variation (frozen)'
     """
-    return activation + _FROZEN
+    return formula_source(activation) + _FROZEN
+
+
+def learned_name(source: str) -> str:
+    """The name under which an activation trains its parameters.
+
+    Example:
+        >>> from zeta.evaluate.protocol import learned_name
+        >>> learned_name("exo"), learned_name("mine.py:swish"), learned_name("prelu")
+        ('exo (learned)', 'mine.py:swish (learned)', 'prelu')
+    """
+    return source if is_trained(source) else source + _LEARNED
+
+
+def is_trained(activation: str) -> bool:
+    """Whether an activation of :attr:`Settings.activations` trains its parameters."""
+    # Not `activations.get`: what a user registered another process may not know.
+    own = vars(learnable).get(activation)
+    return activation.endswith(_LEARNED) or (isinstance(own, Formula) and bool(own.learnable))
+
+
+def trained_parameters(activation: str, formula: Formula) -> tuple[str, ...]:
+    """The parameters that an activation trains: those that its formula marks, or else all.
+
+    Args:
+        activation: one of :attr:`Settings.activations`.
+        formula: what it stands for.
+
+    Example:
+        >>> from zeta.activations import exo, smu
+        >>> from zeta.evaluate.protocol import trained_parameters
+        >>> trained_parameters("exo", exo), trained_parameters("exo (learned)", exo)
+        ((), ('alpha',))
+        >>> trained_parameters("smu", smu)
+        ('mu',)
+    """
+    return formula.learnable or tuple(formula.parameters) if is_trained(activation) else ()
 
 
 def formula_source(activation: str) -> str:
     """Where the formula of an activation of :attr:`Settings.activations` is found."""
-    return activation.removesuffix(_FROZEN)
+    return activation.removesuffix(_FROZEN).removesuffix(_LEARNED)
 
 
 def half_decade(step: int) -> float:
@@ -54,12 +97,14 @@ class Settings:
     """Everything that decides an evaluation's result.
 
     Attributes:
-        candidates, tasks: as they are named on the command line.
+        candidates, tasks: as they are named on the command line; a candidate that is to train its
+            parameters by :func:`learned_name`.
         num_seeds: final trials per activation and task.
         tuning_seeds: seeds of the tuning trials.
         grid_steps: the learning rates, in half decades: -6 is 0.001, -5 is 0.003.
         max_extensions: how often a winner on the grid's edge extends it, on each side.
         epoch_divisor: divides every task's epochs.
+        baselines: the rivals, one of which is a candidate's reference on each task.
     """
 
     candidates: tuple[str, ...]
@@ -70,12 +115,13 @@ class Settings:
     max_extensions: int = 2
     epoch_divisor: int = 1
     quick: bool = False
+    baselines: tuple[str, ...] = BASELINES
 
     @property
     def activations(self) -> tuple[str, ...]:
         """Candidates, the baselines that are not candidates already, and the frozen twins."""
-        baselines = tuple(b for b in BASELINES if b not in self.candidates)
-        return self.candidates + baselines + tuple(self.ablations.values())
+        baselines = tuple(b for b in self.baselines if b not in self.candidates)
+        return tuple(dict.fromkeys(self.candidates + baselines + tuple(self.ablations.values())))
 
     @property
     def ablations(self) -> dict[str, str]:
@@ -207,21 +253,24 @@ def _is_number(value: object) -> bool:
 
 
 def formula_fingerprint(activation: str, formula: Formula) -> str:
-    """A hash of the maths, the default parameters, and whether those are trained.
+    """A hash of the maths, the default parameters, and which of those are trained.
 
     Args:
         activation: one of :attr:`Settings.activations`.
         formula: what it stands for.
 
     Example:
-        >>> from zeta.activations import relu, silu
+        >>> from zeta.activations import relu, silu, swish
         >>> from zeta.evaluate.protocol import formula_fingerprint
         >>> formula_fingerprint("f", silu) == formula_fingerprint("g", silu)
         True
         >>> formula_fingerprint("f", silu) == formula_fingerprint("f", relu)
         False
+        >>> formula_fingerprint("swish", swish) == formula_fingerprint("swish (frozen)", swish)
+        False
     """
     import sympy
 
-    parts = [sympy.srepr(formula.symbolic()), dict(formula.parameters), is_trained(activation)]
+    trained = trained_parameters(activation, formula)
+    parts = [sympy.srepr(formula.symbolic()), dict(formula.parameters), trained]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

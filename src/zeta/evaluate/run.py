@@ -1,6 +1,7 @@
 """`evaluate`: the whole job in one call."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from zeta._errors import UserError
@@ -8,10 +9,18 @@ from zeta.evaluate import tasks as task_registry
 from zeta.evaluate.engines import EngineName, make_engine
 from zeta.evaluate.plan import Plan, make_plan
 from zeta.evaluate.progress import Progress, Silent
-from zeta.evaluate.protocol import DEFAULT_CANDIDATES, MOST_SEEDS, Settings
+from zeta.evaluate.protocol import (
+    BASELINES,
+    DEFAULT_CANDIDATES,
+    MOST_SEEDS,
+    Settings,
+    formula_source,
+    is_trained,
+    learned_name,
+)
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
-from zeta.load_formula import one_spelling
+from zeta.load_formula import load_formula, one_spelling
 
 
 class Interrupted(KeyboardInterrupt):
@@ -22,6 +31,8 @@ def evaluate(
     activations: Iterable[str] = (),
     tasks: Iterable[str] = (),
     *,
+    learn: bool = False,
+    baselines: Iterable[str] = (),
     num_seeds: int | None = None,
     quick: bool = False,
     out: str | Path = "zeta-report",
@@ -37,7 +48,10 @@ def evaluate(
 
     Args:
         activations: the candidates, by catalogue name or ``"path/to/file.py:name"``; by default
-            the three of the documents.
+            the three of the documents. What a formula marks as learnable is trained; of any other,
+            ``"NAME (learned)"`` trains the parameters, and ``"NAME (frozen)"`` keeps them.
+        learn: have every candidate train its parameters.
+        baselines: the rivals, named as candidates are; by default relu, gelu and silu.
         tasks: by name or ``"path/to/file.py:name"``; by default all whose data are installed, or
             three small ones if quick.
         num_seeds: final trials per activation and task, 2 to 1000; by default 10, or 3 if quick.
@@ -50,14 +64,14 @@ def evaluate(
         progress: told of every finished trial.
 
     Raises:
-        UserError: an unknown name, an unusable file, too few or too many seeds, a task whose data
-            are not installed, an address without a cluster, or a folder that cannot be written to
-            or is in use, all found before any training; also a full disk, or workers lost for
-            good.
+        UserError: an unknown name, an unusable file, nothing to learn, too few or too many seeds,
+            no baseline, a task whose data are not installed, an address without a cluster, or a
+            folder that cannot be written to or is in use, all found before any training; also a
+            full disk, or workers lost for good.
         Interrupted: Ctrl-C.
     """
     progress = progress or Silent()
-    settings, skipped = make_settings(activations, tasks, num_seeds, quick)
+    settings, skipped = make_settings(activations, tasks, num_seeds, quick, learn, baselines)
     if tensorboard is not None:
         from zeta.evaluate.tensorboard import TensorBoard
 
@@ -78,6 +92,8 @@ def plan(
     activations: Iterable[str] = (),
     tasks: Iterable[str] = (),
     *,
+    learn: bool = False,
+    baselines: Iterable[str] = (),
     num_seeds: int | None = None,
     quick: bool = False,
     out: str | Path = "zeta-report",
@@ -90,22 +106,54 @@ def plan(
     Raises:
         UserError: whatever :func:`evaluate` would refuse before training.
     """
-    settings, _ = make_settings(activations, tasks, num_seeds, quick)
+    settings, _ = make_settings(activations, tasks, num_seeds, quick, learn, baselines)
     return make_plan(settings, Path(out))
 
 
 def make_settings(
-    activations: Iterable[str], tasks: Iterable[str], num_seeds: int | None, quick: bool
+    activations: Iterable[str],
+    tasks: Iterable[str],
+    num_seeds: int | None,
+    quick: bool,
+    learn: bool = False,
+    baselines: Iterable[str] = (),
 ) -> tuple[Settings, dict[str, str]]:
     """The settings of a default or a quick run, and task -> why it is left out.
 
     Raises:
-        UserError: too few or too many seeds, or no task whose data are installed.
+        UserError: too few or too many seeds, no task whose data are installed, or an activation
+            that cannot be loaded or has no parameters to learn.
     """
-    candidates = tuple(dict.fromkeys(map(one_spelling, activations))) or DEFAULT_CANDIDATES
+    asked = tuple(map(one_spelling, activations)) or DEFAULT_CANDIDATES
+    candidates = tuple(dict.fromkeys(_full_name(name, learn) for name in asked))
     usual = task_registry.QUICK if quick else tuple(task_registry.TASKS)
     names, skipped = _available(tuple(dict.fromkeys(map(one_spelling, tasks))), usual)
-    return _settings(candidates, names, num_seeds, quick), skipped
+    settings = _settings(candidates, names, num_seeds, quick)
+    return replace(settings, baselines=_rivals(candidates, baselines)), skipped
+
+
+def _rivals(candidates: tuple[str, ...], asked: Iterable[str]) -> tuple[str, ...]:
+    """The baselines, of which every candidate needs one that is not itself."""
+    named = dict.fromkeys(_full_name(one_spelling(name), learn=False) for name in asked)
+    rivals = tuple(named) or BASELINES
+    if alone := [candidate for candidate in candidates if {candidate} == {*rivals}]:
+        raise UserError(f"{alone[0]!r} has no other baseline than itself; name another")
+    return rivals
+
+
+def _full_name(name: str, learn: bool) -> str:
+    """An activation's name as the protocol has it, which says whether it trains its parameters.
+
+    Raises:
+        UserError: it cannot be loaded, or is to learn and has no parameters.
+    """
+    source = formula_source(name)
+    formula = load_formula(source)
+    if not learn and not is_trained(name) and (name != source or not formula.learnable):
+        return name
+    if not formula.parameters:
+        raise UserError(f"{source!r} has no parameters to learn; evaluate it without --learn")
+    return learned_name(source)
 
 
 def _available(

@@ -16,10 +16,16 @@ from torch import Tensor, nn
 import zeta.nn
 from zeta._errors import UserError
 from zeta._formula import Formula
-from zeta._modules import CLASSES, is_trained
+from zeta._modules import CLASSES
 from zeta.evaluate import tasks
 from zeta.evaluate.network_check import check_networks
-from zeta.evaluate.protocol import Trial, TrialKey, formula_fingerprint, formula_source
+from zeta.evaluate.protocol import (
+    Trial,
+    TrialKey,
+    formula_fingerprint,
+    formula_source,
+    trained_parameters,
+)
 from zeta.evaluate.stack import Parameters, networks_of
 from zeta.evaluate.tasks import Split, Task
 from zeta.evaluate.tasks.task import MakeActivation
@@ -123,7 +129,8 @@ def make_network(task: Task, formula: Formula, key: TrialKey) -> nn.Module:
 def _activation_of(name: str, formula: Formula) -> MakeActivation:
     if name in CLASSES:
         return getattr(zeta.nn, CLASSES[name])
-    return lambda: formula.module(learnable=None if is_trained(name) else False)
+    learned = trained_parameters(name, formula)
+    return lambda: formula.module(learnable=learned)
 
 
 class _Training:

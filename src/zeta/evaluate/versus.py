@@ -66,7 +66,7 @@ def _activations(results: Results, a: str, b: str) -> Versus:
     tasks = [task.source for task in results.tasks]
     pairs = {task: (results.score(task, a), results.score(task, b)) for task in tasks}
     by_name: dict[tuple[str, str], Score] = {(s.task, s.activation): s for s in results.scores}
-    scales = task_scales(results.tasks, results.tunings, by_name)
+    scales = task_scales(results.tasks, results.tunings, by_name, results.settings.baselines)
     overall = None
     if len(scales) > 1:
         factors = [factor for _, factor in scales.values()]

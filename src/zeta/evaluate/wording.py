@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from zeta.evaluate import statistics
 from zeta.evaluate.compare import by_candidate
-from zeta.evaluate.protocol import BASELINES, PROTOCOL_VERSION, Settings
+from zeta.evaluate.protocol import PROTOCOL_VERSION, Settings
 from zeta.evaluate.ranking import MIN_TASKS
 from zeta.evaluate.results import (
     AcrossTasks,
@@ -134,7 +134,8 @@ def _overall(settings: Settings, comparisons: Sequence[Comparison], names: dict[
             f"With {size}, even the clearest outcome could not reach significance: "
             "the figures below are a first impression and no result."
         )
-    rivals = listing(BASELINES)
+    names_of_rivals = [names[baseline] for baseline in settings.baselines]
+    rivals = listing(names_of_rivals)
     clear = [c for c in comparisons if c.verdict is not Verdict.SAME]
     if not clear:
         return (
