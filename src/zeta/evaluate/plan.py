@@ -3,21 +3,27 @@
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
 
 from zeta._errors import UserError
 from zeta.evaluate.engines.local import available_cores, prepare_worker
-from zeta.evaluate.engines.worker import work
-from zeta.evaluate.protocol import Settings, Trial, TrialKey
+from zeta.evaluate.engines.worker import trials_of, work
+from zeta.evaluate.protocol import Settings, Trial, TrialKey, half_decade, is_trained
 from zeta.evaluate.store import read_trials
-from zeta.evaluate.sweep import Sweep
+from zeta.evaluate.sweep import Pair, Sweep
+
+T = TypeVar("T")
+# Of the trials that winners on the grid's edge can add, the share that they do: in a run of all
+# tasks it was a twentieth, in a quick one a sixth.
+_EXTENSIONS = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,9 @@ class TaskPlan:
         tuning, final: how many trials each phase needs; winners on the grid's edge add some.
         finished: how many of them are in the store.
         together: the most trials that are trained as one.
-        seconds: of one trial on one core, its share where several are trained together; None if
-            nothing remains to be run.
+        seconds: of one trial on one core, its share where several are trained together; the mean
+            of the trials that remain, None if there are none.
+        first: how much longer a worker takes over its first trials, which load the data.
         memory: the largest resident size of a worker process, in bytes; None as above, or where
             the system does not tell.
         measured: whether ``seconds`` is of a short probe, not of the finished trials.
@@ -44,6 +51,7 @@ class TaskPlan:
     seconds: float | None
     memory: int | None
     measured: bool
+    first: float = 0.0
 
     @property
     def remaining(self) -> int:
@@ -58,19 +66,30 @@ class Plan:
     Attributes:
         most_extensions: how many tuning trials winners on the grid's edge can add.
         workers: the processes that run them, one per core.
+        start: the seconds until a worker is ready; the report takes as long again.
+        skipped: task -> why it is left out, with what to install.
     """
 
     tasks: tuple[TaskPlan, ...]
     most_extensions: int
     workers: int
+    start: float = 0.0
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
-        """The expected wall time of all trials, evenly shared, or the longest group's."""
+        """The expected wall time: of the workers' start, of all trials, and of the report."""
         work = [(t.seconds, t) for t in self.tasks if t.seconds is not None]
-        evenly = sum(seconds * task.remaining for seconds, task in work) / self.workers
-        longest = (seconds * min(task.together, task.remaining) for seconds, task in work)
-        return max(evenly, max(longest, default=0.0))
+        if not work:
+            return self.start
+        trials = sum(task.remaining for _, task in work)
+        more = 1 + _EXTENSIONS * self.most_extensions / trials
+        evenly = more * sum(seconds * task.remaining for seconds, task in work) / self.workers
+        longest = max(seconds * min(task.together, task.remaining) for seconds, task in work)
+        first = [task.first for _, task in work]
+        # PyTorch's own first steps are in all of them, and are taken once.
+        loading = sum(first) - (len(first) - 1) * min(first)
+        return 2 * self.start + loading + max(evenly, longest)
 
     @property
     def memory(self) -> int | None:
@@ -79,96 +98,210 @@ class Plan:
         return max(known) * self.workers if known else None
 
 
-def make_plan(settings: Settings, folder: Path) -> Plan:
+def make_plan(settings: Settings, folder: Path, skipped: Mapping[str, str] | None = None) -> Plan:
     """Count the trials, and measure a few short ones; the folder is read and not written.
 
-    The probe of a task is its first candidate's first group of trials with one and two epochs, in
-    a process of its own.
+    The probe of a task are groups of trials with one and two epochs, in a process of its own: the
+    first candidate's, tuning and final, and one of an activation that trains its parameters, if
+    the candidate does not, or else of one that does not. As many tasks are probed side by side as
+    there are cores, since trials that run so slow each other down.
 
     Args:
         settings: what would be compared.
         folder: where the report would go.
+        skipped: task -> why it is left out.
 
     Raises:
         UserError: whatever the evaluation itself would refuse before training.
     """
     sweep = Sweep(settings)
     trials = {trial.key: trial for trial in read_trials(folder)}
+    counts = [_count(sweep, task, trials) for task in settings.tasks]
+    open_ = [task for task in counts if task.remaining]
+    workers = available_cores()
+    probes = {
+        task.task: probe
+        for some in _batches(open_, workers)
+        for task, probe in zip(
+            some, _probe_all([_sample(sweep, t.task) for t in some]), strict=True
+        )
+    }
     return Plan(
-        tasks=tuple(_plan_task(sweep, task, trials) for task in settings.tasks),
+        tasks=tuple(_timed(sweep, task, probes.get(task.task), trials) for task in counts),
         most_extensions=2 * settings.max_extensions * len(settings.tuning_seeds) * len(sweep.pairs),
-        workers=available_cores(),
+        workers=workers,
+        start=max((probe.start for probe in probes.values()), default=0.0),
+        skipped=dict(skipped or {}),
     )
 
 
-def _plan_task(sweep: Sweep, task: str, trials: Mapping[TrialKey, Trial]) -> TaskPlan:
-    settings = sweep.settings
-    pairs = [pair for pair in sweep.pairs if pair[0] == task]
+def _count(sweep: Sweep, task: str, trials: Mapping[TrialKey, Trial]) -> TaskPlan:
+    """How many trials a task needs; what they take is not known yet."""
+    pairs = _pairs(sweep, task)
+    tuning, final = _keys(sweep, pairs, trials)
+    return TaskPlan(
+        task=task,
+        tuning=len(tuning),
+        final=len(pairs) * sweep.settings.num_seeds,
+        finished=sum(key in trials for key in (*tuning, *final)),
+        together=max(map(len, _sample(sweep, task))),
+        seconds=None,
+        memory=None,
+        measured=False,
+    )
+
+
+def _pairs(sweep: Sweep, task: str) -> list[Pair]:
+    return [pair for pair in sweep.pairs if pair[0] == task]
+
+
+def _keys(
+    sweep: Sweep, pairs: Sequence[Pair], trials: Mapping[TrialKey, Trial]
+) -> tuple[list[TrialKey], list[TrialKey]]:
+    """The tuning trials that are known to be needed, and the final ones of pairs that are tuned."""
     tuning = [key for pair in pairs for key in sweep.tuning_keys(pair, sweep.steps(pair, trials))]
     tuned = [pair for pair in pairs if not sweep.next_steps(pair, trials)]
     final = [
         key for p in tuned for key in sweep.final_keys(p, sweep.tuning(p, trials).learning_rate)
     ]
-    group = sweep.groups(sweep.tuning_keys(pairs[0], settings.grid_steps))[0]
-    plan = TaskPlan(
-        task=task,
-        tuning=len(tuning),
-        final=len(pairs) * settings.num_seeds,
-        finished=sum(key in trials for key in (*tuning, *final)),
-        together=len(group),
-        seconds=None,
-        memory=None,
-        measured=False,
-    )
-    if not plan.remaining:
+    return tuning, final
+
+
+def _timed(
+    sweep: Sweep, plan: TaskPlan, probe: "_Probe | None", trials: Mapping[TrialKey, Trial]
+) -> TaskPlan:
+    """With the seconds of the finished trials, or else those of the probe."""
+    if probe is None:
         return plan
-    seconds, memory = _probe_elsewhere(group)
+    pairs = _pairs(sweep, plan.task)
+    tuning, final = _keys(sweep, pairs, trials)
     timed = [trials[key].timing["seconds"] for key in (*tuning, *final) if key in trials]
+    alike = sum(is_trained(name) == is_trained(pairs[0][1]) for _, name in pairs) / len(pairs)
+    left = (plan.final - sum(key in trials for key in final)) / plan.remaining
     return replace(
-        plan, seconds=fmean(timed) if timed else seconds, memory=memory, measured=not timed
+        plan,
+        seconds=fmean(timed) if timed else probe.mean(alike, left),
+        memory=probe.memory,
+        measured=not timed,
+        first=probe.first,
     )
 
 
-def _probe_elsewhere(group: Sequence[TrialKey]) -> tuple[float, int | None]:
-    """:func:`_probe` in a fresh process, so that the peak of its memory is the task's."""
+def _sample(sweep: Sweep, task: str) -> list[list[TrialKey]]:
+    """Groups of a task's trials: of one activation tuning and final, of one of the other kind."""
+    settings, pairs = sweep.settings, _pairs(sweep, task)
+    first = pairs[0]
+    others = (pair for pair in pairs if is_trained(pair[1]) != is_trained(first[1]))
+    other = next(others, first)
+    rate = half_decade(settings.grid_steps[0])
+    return [
+        sweep.groups(keys)[0]
+        for keys in (
+            sweep.tuning_keys(first, settings.grid_steps),
+            sweep.final_keys(first, rate),
+            sweep.tuning_keys(other, settings.grid_steps),
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """What a few short trials say of a task.
+
+    Attributes:
+        tuning, final, other: seconds of one trial, of the groups of :func:`_sample`.
+        first: how much longer the very first took.
+        start: seconds until the process was ready.
+        memory: its largest resident size, in bytes.
+    """
+
+    tuning: float
+    final: float
+    other: float
+    first: float
+    start: float
+    memory: int | None
+
+    def mean(self, like_the_first: float, final: float) -> float:
+        """Seconds of one trial, given the shares of activations and of final trials."""
+        tuning = like_the_first * self.tuning + (1 - like_the_first) * self.other
+        return tuning * (1 + final * (self.final / self.tuning - 1))
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _probe_all(samples: Sequence[Sequence[Sequence[TrialKey]]]) -> list[_Probe]:
+    """:func:`_probe` of several tasks at once.
+
+    Each has a fresh process, so that the peak of its memory is the task's.
+    """
     context = get_context("spawn")
     until, alive = context.Pipe(duplex=False)
-    with (
-        until,
-        alive,
-        ProcessPoolExecutor(
-            1, mp_context=context, initializer=prepare_worker, initargs=(until,)
-        ) as pool,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(until)
+        stack.enter_context(alive)
+        pools = [
+            stack.enter_context(
+                ProcessPoolExecutor(
+                    1, mp_context=context, initializer=prepare_worker, initargs=(until,)
+                )
+            )
+            for _ in samples
+        ]
         try:
-            result = pool.submit(_probe, group).result()
-        except BrokenProcessPool:
-            raise UserError(
-                f"a trial of task {group[0].task!r} ended its process, perhaps for want of memory"
-            ) from None
-        except KeyboardInterrupt:
-            alive.close()  # the process ends, and nothing waits for it
+            asked = [
+                pool.submit(_probe, groups, time.time())
+                for pool, groups in zip(pools, samples, strict=True)
+            ]
+            return [
+                _probed(future, groups[0][0].task)
+                for future, groups in zip(asked, samples, strict=True)
+            ]
+        except BaseException:
+            alive.close()  # the processes end, and nothing waits for them
             raise
-    if isinstance(result, str):
-        raise UserError(result)
-    return result
 
 
-def _probe(group: Sequence[TrialKey]) -> tuple[float, int | None] | str:
-    """Seconds of one trial of the group, and this process's peak; or why it could not be run."""
+def _probed(future: "Future[_Probe]", task: str) -> _Probe:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            f"a trial of task {task!r} ended its process, perhaps for want of memory"
+        ) from None
 
-    def seconds(epochs: int) -> float | str:
-        keys = [replace(key, budget=replace(key.budget, epochs=epochs)) for key in group]
-        started = time.perf_counter()
-        result = work(keys)
-        return result if isinstance(result, str) else time.perf_counter() - started
 
-    times = [seconds(epochs) for epochs in (1, 1, 2)]  # the first loads, imports and compiles
-    if problem := next((t for t in times if isinstance(t, str)), None):
-        return problem
-    _, one, two = (float(t) for t in times)
+def _probe(groups: Sequence[Sequence[TrialKey]], asked: float) -> _Probe:
+    """What the groups of :func:`_sample` take.
+
+    Args:
+        asked: when the process was asked for, as `time.time` gives it.
+
+    Raises:
+        UserError: they cannot be run.
+    """
+    start = time.time() - asked
+    first = _seconds(groups[0], 1)  # loads, imports and compiles
+    again = _seconds(groups[0], 1)
+    tuning, final, other = map(_per_trial, groups)
+    return _Probe(tuning, final, other, max(0.0, first - again), start, _peak_memory())
+
+
+def _per_trial(group: Sequence[TrialKey]) -> float:
+    """Seconds of one trial of a group with all its epochs, by those with one and with two."""
+    one, two = _seconds(group, 1), _seconds(group, 2)
     further = (group[0].budget.epochs - 1) * max(0.0, two - one)
-    return (one + further) / len(group), _peak_memory()
+    return (one + further) / len(group)
+
+
+def _seconds(group: Sequence[TrialKey], epochs: int) -> float:
+    keys = [replace(key, budget=replace(key.budget, epochs=epochs)) for key in group]
+    started = time.perf_counter()
+    trials_of(work(keys))
+    return time.perf_counter() - started
 
 
 def _peak_memory() -> int | None:

@@ -106,8 +106,8 @@ def plan(
     Raises:
         UserError: whatever :func:`evaluate` would refuse before training.
     """
-    settings, _ = make_settings(activations, tasks, num_seeds, quick, learn, baselines)
-    return make_plan(settings, Path(out))
+    settings, skipped = make_settings(activations, tasks, num_seeds, quick, learn, baselines)
+    return make_plan(settings, Path(out), skipped)
 
 
 def make_settings(

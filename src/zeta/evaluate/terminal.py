@@ -132,6 +132,7 @@ def print_plan(plan: Plan) -> None:
         row = (names[task.task], task.tuning, task.final, task.finished, seconds, memory)
         table.add_row(*(Text(str(cell)) for cell in row))
     console.print(table)
+    _print_skipped(console, plan.skipped)
     remaining = sum(task.remaining for task in plan.tasks)
     console.print(
         f"{remaining} trials to run, and up to {plan.most_extensions} more where a learning rate "
@@ -170,9 +171,13 @@ def print_results(results: Results) -> None:
         console.print(Text(f"  {names[candidate]}: {sentence}."))
     for candidate, sentence in conclusion.ablations.items():
         console.print(Text(f"  {names[candidate]}: {sentence}."))
-    for name, why in results.skipped.items():
-        console.print(Text(f"Skipped {name}: {why}"))
+    _print_skipped(console, results.skipped)
     console.print(Text(f"Report: {results.report}"), soft_wrap=True)
+
+
+def _print_skipped(console: Console, skipped: Mapping[str, str]) -> None:
+    for name, why in skipped.items():
+        console.print(Text(f"Skipped {name}: {why}"), soft_wrap=True)
 
 
 def print_versus(found: Versus, names: dict[str, str]) -> None:
