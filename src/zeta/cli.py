@@ -200,7 +200,8 @@ def report_command(folders: tuple[Path, ...], out: Path | None) -> None:
     """Build the report of finished trials again; merge several runs into one.
 
     Each DIR is the folder of a `zeta evaluate`. Of several runs, candidates and tasks are united
-    and seeds intersected; their protocol, settings, data and formulas must agree.
+    and seeds intersected; a task that some activation was not run on is left out, and named. Their
+    protocol, settings, data and formulas must agree.
     """
     if out is None and len(folders) > 1:
         raise click.UsageError("several runs need --out DIR, the folder for their common report")

@@ -112,7 +112,7 @@ def test_the_ablation_is_shown(text: str) -> None:
 def test_skipped_tasks_say_what_to_install(results: Results) -> None:
     page = render(replace(results, skipped={"cifar": "needs datasets: pip install datasets"}))
     assert headings(page)[-1] == "Skipped tasks"
-    assert "Not run: cifar; the end of this page says why." in page
+    assert "Not in this report: cifar; the end of this page says why." in page
     assert "<dt>cifar</dt><dd>needs datasets: pip install datasets</dd>" in page
 
 

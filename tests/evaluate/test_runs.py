@@ -164,11 +164,34 @@ def test_what_differs_is_not_merged(
         rebuild([folder, other], tmp_path)
 
 
-def test_a_pair_that_was_never_run_is_named(
+def test_a_task_that_an_activation_lacks_is_left_out_and_named(
     run: Finished, tasks: tuple[str, ...], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"no run has 'laplace' on task '.*task_1'"):
-        rebuild([run(("laplace",), tasks[:1]), run(("exo",), tasks)], tmp_path)
+    parts = [run(("laplace",), tasks[:1]), run(("exo", "laplace"), tasks[:1])]
+    whole = as_json(rebuild(parts, tmp_path))
+    merged = rebuild([run(("laplace",), tasks[:1]), run(("exo",), tasks)], tmp_path / "out")
+    assert merged.settings.tasks == tasks[:1]
+    assert merged.skipped == {tasks[1]: "left out, since no run has it with laplace"}
+    assert {trial.key.task for trial in merged.trials} == set(tasks[:1])
+    assert [as_json(merged)[part] for part in COMPUTED] == [whole[part] for part in COMPUTED]
+    write_report(merged)
+    assert f"Not in this report: {tasks[1]};" in merged.report.read_text()
+    assert read_run(tmp_path / "out").skipped == merged.skipped
+
+
+def test_runs_that_share_no_task_are_not_merged(
+    run: Finished, tasks: tuple[str, ...], tmp_path: Path
+) -> None:
+    message = r"no task was run with every activation.*task_0' is left out.* with exo; run what"
+    with pytest.raises(UserError, match=message):
+        rebuild([run(("laplace",), tasks[:1]), run(("exo",), tasks[1:])], tmp_path)
+
+
+def test_baselines_are_united(run: Finished, tasks: tuple[str, ...]) -> None:
+    first, second = (read_run(run((name,), tasks[:1])) for name in ("exo", "laplace"))
+    settings = replace(first.settings, candidates=("exo", "gelu"), baselines=("relu", "silu"))
+    merged = merge([("a", replace(first, settings=settings)), ("b", second)])
+    assert merged.settings.baselines == ("relu", "silu", "gelu")
 
 
 @pytest.mark.parametrize(

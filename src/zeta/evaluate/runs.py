@@ -10,20 +10,21 @@ from zeta._errors import UserError
 from zeta.evaluate.analyse import analyse
 from zeta.evaluate.conform import check_types
 from zeta.evaluate.protocol import MOST_SEEDS, Settings, Trial
-from zeta.evaluate.results import FORMAT, Results, Run, Shape, TaskInfo, Tuning
+from zeta.evaluate.results import FORMAT, Results, Run, Shape, TaskInfo, Tuning, short_names
 from zeta.evaluate.shapes import GRID
+from zeta.evaluate.wording import listing
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 # Settings in which runs that are merged may differ; whatever else decides a trial must agree.
-_MERGED = ("candidates", "tasks", "num_seeds")
+_MERGED = ("candidates", "tasks", "num_seeds", "baselines")
 
 
 def rebuild(folders: Sequence[Path], out: Path) -> Results:
     """The results of finished runs, computed again from their trials; several become one.
 
-    Candidates and tasks are united, seeds intersected.
+    As :func:`merge` does.
 
     Args:
         folders: each with the ``results.json`` of a run.
@@ -133,15 +134,18 @@ def _check_complete(run: Run) -> None:
 
 
 def merge(named: Sequence[tuple[str, Run]]) -> Run:
-    """One run of several: candidates and tasks united, seeds intersected.
+    """One run of several: candidates, baselines and tasks united, seeds intersected.
 
-    Where runs share an activation on a task, the first one's learning rate counts.
+    Where runs share an activation on a task, the first one's learning rate counts. A task that
+    some activation was not run on is left out, and reported as skipped: ranks, averages and
+    corrections are of the same tasks for every activation, and the best of three baselines on one
+    task is no match for the best of two on another.
 
     Args:
         named: what to call each run in an error, and the run.
 
     Raises:
-        UserError: protocol, settings, data or formulas differ, or a pair was never run.
+        UserError: protocol, settings, data or formulas differ, or no task has every activation.
     """
     if len(named) == 1:
         return named[0][1]
@@ -152,16 +156,18 @@ def merge(named: Sequence[tuple[str, Run]]) -> Run:
         candidates=_united(run.settings.candidates for run in runs),
         tasks=_united(run.settings.tasks for run in runs),
         num_seeds=min(run.settings.num_seeds for run in runs),
+        baselines=_united(run.settings.baselines for run in runs),
     )
     tunings = _first({(t.task, t.activation): t for t in run.tunings} for run in runs)
-    pairs = [(task, name) for task in settings.tasks for name in settings.activations]
-    if missing := [pair for pair in pairs if pair not in tunings]:
-        task, activation = missing[0]
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    incomplete = _incomplete(settings, tunings)
+    settings = replace(settings, tasks=tuple(t for t in settings.tasks if t not in incomplete))
+    if not settings.tasks:
+        task, why = next(iter(incomplete.items()))
         raise UserError(
-            f"no run has {activation!r} on task {task!r}{more}; every activation must have been "
-            "run on every task"
+            f"no task was run with every activation, so that nothing can be compared: {task!r} "
+            f"is {why}; run what is missing, or merge runs that share a task"
         )
+    pairs = [(task, name) for task in settings.tasks for name in settings.activations]
     tasks = _first({t.source: t for t in run.tasks} for run in runs)
     skipped = _first(run.skipped for run in runs)
     shapes = _first({s.activation: s for s in run.shapes} for run in runs)
@@ -169,12 +175,26 @@ def merge(named: Sequence[tuple[str, Run]]) -> Run:
         settings=settings,
         tasks=tuple(tasks[task] for task in settings.tasks),
         tunings=tuple(tunings[pair] for pair in pairs),
-        trials=_trials(runs, settings, tunings),
+        trials=_trials(runs, settings, {pair: tunings[pair] for pair in pairs}),
         shapes=tuple(shapes[name] for name in settings.activations if name in shapes),
         environment=_environment(runs),
-        skipped={task: why for task, why in skipped.items() if task not in tasks},
+        skipped={t: why for t, why in skipped.items() if t not in tasks} | incomplete,
         timing={name: round(sum(run.timing[name] for run in runs), 2) for name in runs[0].timing},
     )
+
+
+def _incomplete(settings: Settings, tunings: Mapping[tuple[str, str], Tuning]) -> dict[str, str]:
+    """Each task that some activation was not run on -> which."""
+    missing = {
+        task: [name for name in settings.activations if (task, name) not in tunings]
+        for task in settings.tasks
+    }
+    names = short_names(settings.activations)
+    return {
+        task: f"left out, since no run has it with {listing([names[name] for name in lacking])}"
+        for task, lacking in missing.items()
+        if lacking
+    }
 
 
 def _check_compatible(named: Sequence[tuple[str, Run]]) -> None:
@@ -210,10 +230,13 @@ def _trials(
     return tuple(
         trial
         for key, trial in found.items()
-        if key.phase == "tuning"
-        or (
-            key.seed in settings.final_seeds
-            and key.learning_rate == tunings[key.task, key.activation].learning_rate
+        if (pair := (key.task, key.activation)) in tunings
+        and (
+            key.phase == "tuning"
+            or (
+                key.seed in settings.final_seeds
+                and key.learning_rate == tunings[pair].learning_rate
+            )
         )
     )
 
