@@ -92,6 +92,26 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
     assert page.locator("svg").first.bounding_box()["width"] > 300
 
 
+def test_tables_are_not_clipped(page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    clipped = "all => all.filter(e => e.scrollWidth > e.clientWidth).length"
+    assert page.locator(".scroll").evaluate_all(clipped) == 0
+
+
+def test_values_are_found_at_the_pointer(page: Page) -> None:
+    found = page.evaluate(
+        """() => {
+            const circle = [...document.querySelectorAll(".tips circle")].at(3);
+            circle.scrollIntoView({block: "center"});
+            const box = circle.getBoundingClientRect();
+            const at = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+            return at.tagName + " " + at.querySelector("title").textContent;
+        }"""
+    )
+    assert found.startswith("circle exo − ")
+
+
 def test_dark_mode(page: Page) -> None:
     def colours() -> list[str]:
         return page.evaluate(

@@ -5,6 +5,7 @@ import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ import pytest
 from answering import noise, realistic, settings_for, study, write_tasks
 from zeta.evaluate import Settings
 from zeta.evaluate.charts import training_charts
+from zeta.evaluate.pen import PAPER, Pen
 from zeta.evaluate.ranking import MIN_TASKS
 from zeta.evaluate.report import render
-from zeta.evaluate.results import Results
+from zeta.evaluate.results import Results, Verdict
+from zeta.evaluate.standings import standings
+from zeta.evaluate.wording import interval, signed
 
 VOID = {"meta", "br", "link", "img"}
 
@@ -88,6 +92,63 @@ def test_verdict_first_then_plots_protocol_table_environment(text: str, results:
     raw = text[text.index("Raw results") :]
     assert raw.count("<td>ok</td>") == 6 * 10
     assert results.environment["CPU"] in text
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """More candidates than a verdict in sentences can hold."""
+    better = {"exo": 0.05, "mish": 0.1, "elu": -0.3, "silu": 0.2}
+    names = ("exo", "mish", "elu", "selu", "celu", "prelu")
+    return study(
+        tmp_path_factory.mktemp("many"),
+        lambda key: noise(key) + better.get(key.activation, 0),
+        replace(settings_for(*names, seeds=6), tuning_seeds=(0,), epoch_divisor=10),
+    )[0]
+
+
+def test_many_candidates_are_ranked_on_top(many: Results, text: str) -> None:
+    page = many.report.read_text()
+    ranking = page[page.index('<table class="sortable ranking">') : page.index("<h2>")]
+    names = re.findall(r"<b>(\w+)</b></td>|<td>(\w+), baseline</td>", ranking)
+    order = [candidate or baseline for candidate, baseline in names]
+    assert (order[:3], order[-1]) == (["silu", "mish", "exo"], "elu")
+    assert len(order) == 6 + 3, "twins are not ranked"
+    assert "6 candidates, in words" in page
+    assert '<table class="sortable ranking">' not in text
+
+
+def test_places_are_of_ranks_and_verdicts_of_tasks(many: Results) -> None:
+    by_name = {standing.activation: standing for standing in standings(many)}
+    assert (by_name["silu"].place, by_name["silu"].mean_rank, by_name["silu"].first) == (1, 1.0, 1)
+    assert (by_name["elu"].place, by_name["elu"].last) == (9, 1)
+    assert dict(by_name["elu"].verdicts) == {Verdict.WORSE: 1}
+    assert not by_name["silu"].verdicts
+
+
+def test_every_activation_has_a_line_of_its_own(many: Results) -> None:
+    names = tuple(f"f{i}" for i in range(100))
+    settings = replace(many.settings, candidates=(*names, "prelu"))
+    styles = Pen(replace(many, settings=settings)).styles
+    assert len(set(styles.values())) == len(settings.activations) == 100 + 1 + 3 + 1
+    twin, candidate = styles["prelu (frozen)"], styles["prelu"]
+    assert replace(twin, dash=candidate.dash) == candidate
+
+
+def test_files_have_the_page_s_colours() -> None:
+    css = files("zeta.evaluate").joinpath("templates/report.css").read_text()
+    for index, color in enumerate(PAPER.series):
+        assert css.count(f"--series-{index}: {color};") == 2, "in the light and in print"
+
+
+def test_values_are_shown_at_the_pointer(text: str, results: Results) -> None:
+    c = results.comparisons[0]
+    mean = f"<title>mine − {c.reference}: mean {signed(c.mean)}, {interval(c.low, c.high)}</title>"
+    assert text.count(mean) == 1
+    tuned = results.tunings[0]
+    assert f"<title>mine: {tuned.score:.4f} at {tuned.learning_rate:g}</title>" in text
+    assert "<title>relu: 1 in epoch 1</title>" in text
+    for circle in re.findall(r'<circle cx="(.*?)" cy="(.*?)"', text):
+        assert all(0 <= float(place) <= 72 * 8 for place in circle)
 
 
 def test_several_tasks_are_also_looked_at_together(several: Results) -> None:

@@ -1,9 +1,12 @@
-"""The report's plots: inline SVG whose colours follow the page, light or dark."""
+"""The report's plots: inline SVG whose colours follow the page, or files for a paper."""
 
 import io
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from zeta.evaluate.pen import PAGE, PAPER, Palette, Pen, Style
 from zeta.evaluate.ranking import Ranking
 from zeta.evaluate.results import AcrossTasks, Comparison, Results, Shape, TaskInfo
 from zeta.evaluate.shapes import GRID
@@ -19,46 +23,89 @@ from zeta.evaluate.wording import interval, listing, signed
 
 # Inches, at 96 pixels each: a phone shows the plots of usual width at their own size.
 _WIDTH, _SMALL, _WIDE = 3.7, 2.3, 7.4
-_LONGEST_LABEL = 28
-# Matplotlib draws with these; in the SVG they become CSS variables that the page defines.
-INK, FAINT, PANEL = "#010101", "#020202", "#040404"
-SERIES = tuple(f"#0301{index:02x}" for index in range(8))
-_STYLE = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.6,
-    "axes.formatter.useoffset": False,
-    "text.parse_math": False,  # a dollar sign in a user's name is one
-}
+_POINTS = 72  # of an SVG, to the inch
+# A line shows the values of so many of its points at most.
+_MOST_TIPS = 12
+# What a file of a figure may end in.
+FORMATS = ("svg", "pdf")
+
+
+@dataclass(frozen=True)
+class Tip:
+    """What is shown beside the pointer at a place, given in the axes' numbers."""
+
+    x: float
+    y: float
+    text: str
+
+
+Draw = Callable[[Axes, Pen], Iterable[Tip]]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One plot: its SVG, and in words what it shows."""
+    """One plot: what draws it, and in words what it shows."""
 
     title: str
     description: str
-    svg: Markup
-    width: float
+    results: Results
+    draw: Draw
+    height: float = 2.6
+    width: float = _WIDTH
 
     @property
     def wide(self) -> bool:
         """Whether it needs a row of its own."""
         return self.width > _WIDTH
+
+    @property
+    def svg(self) -> Markup:
+        """An element of the page, with values where the pointer rests."""
+        with matplotlib.rc_context(_style(PAGE, self.title) | {"svg.fonttype": "none"}):
+            figure, tips = self._drawn(PAGE)
+            buffer = io.StringIO()
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        svg = _inline(buffer.getvalue(), self.description)
+        return Markup(svg.removesuffix("</svg>") + str(_circles(figure, tips)) + "</svg>")
+
+    def save(self, stem: Path) -> None:
+        """Write it as ``stem``.svg and ``stem``.pdf, text as outlines and as fonts."""
+        with matplotlib.rc_context(_style(PAPER, self.title) | {"pdf.fonttype": 42}):
+            figure, _ = self._drawn(PAPER)
+            figure.suptitle(self.title, fontsize=10)
+            for suffix in FORMATS:
+                date = "Date" if suffix == "svg" else "CreationDate"
+                figure.savefig(f"{stem}.{suffix}", metadata={date: None})
+
+    def _drawn(self, palette: Palette) -> tuple[Figure, list[Tip]]:
+        size = (self.width, self.height)
+        figure = Figure(figsize=size, layout="constrained", dpi=_POINTS)
+        return figure, list(self.draw(figure.add_subplot(), Pen(self.results, palette)))
+
+
+def _style(palette: Palette, salt: str) -> dict[str, Any]:
+    ink, faint = palette.ink, palette.faint
+    return {
+        "svg.hashsalt": salt,
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "text.color": ink,
+        "axes.edgecolor": faint,
+        "axes.labelcolor": ink,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": faint,
+        "ytick.color": faint,
+        "xtick.labelcolor": ink,
+        "ytick.labelcolor": ink,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "lines.linewidth": 1.6,
+        "axes.formatter.useoffset": False,
+        "text.parse_math": False,  # a dollar sign in a user's name is one
+    }
 
 
 class _PlainLog(LogFormatter):
@@ -68,17 +115,10 @@ class _PlainLog(LogFormatter):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-def legend(results: Results, activations: Sequence[str]) -> list[tuple[str, str, str]]:
-    """For each activation: its name, colour and line style, as CSS spells them."""
-    styles = {"-": "solid", "--": "dashed", ":": "dotted"}
-    return [
-        (
-            results.names[name],
-            f"var(--series-{SERIES.index(_color(results, name))})",
-            styles[_line_style(results, name)],
-        )
-        for name in activations
-    ]
+def legend(results: Results, activations: Sequence[str]) -> list[tuple[str, Style]]:
+    """The name and the line of each activation."""
+    styles = Pen(results).styles
+    return [(results.names[name], styles[name]) for name in activations]
 
 
 def difference_charts(results: Results) -> list[Chart]:
@@ -87,7 +127,7 @@ def difference_charts(results: Results) -> list[Chart]:
     charts = []
     for task in results.tasks:
         comparisons = [c for c in results.comparisons if c.task == task.source]
-        draw = _drawing(_draw_differences, comparisons, results)
+        draw = _drawing(_draw_differences, comparisons)
         rows = (
             f"{names[c.candidate]} minus {names[c.reference]} {signed(c.mean)}, "
             f"{interval(c.low, c.high)}"
@@ -95,7 +135,7 @@ def difference_charts(results: Results) -> list[Chart]:
         )
         title = f"{names[task.source]}: difference in {task.metric}"
         height = 0.8 + 0.5 * len(comparisons)
-        charts.append(_chart(title, f"{title}. {'; '.join(rows)}.", draw, height))
+        charts.append(Chart(title, f"{title}. {'; '.join(rows)}.", results, draw, height))
     return charts
 
 
@@ -119,9 +159,10 @@ def _interquartile_chart(across: AcrossTasks, results: Results) -> Chart:
         f"({a.interquartile_mean.low:.4f} to {a.interquartile_mean.high:.4f})"
         for a in across.aggregates
     )
-    draw = _drawing(_draw_interquartile, across, results)
+    draw = _drawing(_draw_interquartile, across)
     height = 0.8 + 0.32 * len(across.aggregates)
-    return _chart(title, f"{title}, with 95 % intervals. {'; '.join(means)}.", draw, height)
+    description = f"{title}, with 95 % intervals. {'; '.join(means)}."
+    return Chart(title, description, results, draw, height)
 
 
 def _profile_chart(across: AcrossTasks, results: Results) -> Chart:
@@ -130,7 +171,7 @@ def _profile_chart(across: AcrossTasks, results: Results) -> Chart:
         f"{title}: for every score on the common scale, the share of all runs above it, with "
         "95 % bands for the candidates. The higher the line, the better."
     )
-    return _chart(title, description, _drawing(_draw_profiles, across, results), 2.9)
+    return Chart(title, description, results, _drawing(_draw_profiles, across), 2.9)
 
 
 def _rank_chart(ranking: Ranking, results: Results) -> Chart:
@@ -141,7 +182,7 @@ def _rank_chart(ranking: Ranking, results: Results) -> Chart:
         f"activations that do not differ; critical difference {ranking.critical_difference:.2f}."
     )
     height = 1.6 + 0.2 * len(ranking.ranks)
-    return _chart(title, description, _drawing(_draw_ranks, ranking, results), height, _WIDE)
+    return Chart(title, description, results, _drawing(_draw_ranks, ranking), height, _WIDE)
 
 
 def sensitivity_charts(results: Results) -> list[Chart]:
@@ -153,7 +194,7 @@ def sensitivity_charts(results: Results) -> list[Chart]:
         winners = (f"{names[t.activation]} {t.learning_rate:g}" for t in tuned)
         title = f"{names[task.source]}: validation {task.metric}"
         description = f"{title}. Best learning rates: {listing(list(winners))}."
-        charts.append(_chart(title, description, _drawing(_draw_sensitivity, task, results)))
+        charts.append(Chart(title, description, results, _drawing(_draw_sensitivity, task)))
     return charts
 
 
@@ -163,7 +204,7 @@ def training_charts(results: Results) -> list[Chart]:
     for task in results.tasks:
         title = f"{results.names[task.source]}: training loss"
         description = f"{title}, mean of the final trials that did not diverge."
-        charts.append(_chart(title, description, _drawing(_draw_training, task, results)))
+        charts.append(Chart(title, description, results, _drawing(_draw_training, task)))
     return charts
 
 
@@ -175,27 +216,32 @@ def shape_charts(results: Results) -> list[Chart]:
         description = f"The activation {name} from {GRID[0]:g} to {GRID[-1]:g}."
         if shape.learned:
             description += " Thin lines: each layer after training, first seed of each task."
-        draw = _drawing(_draw_shape, shape, results)
-        charts.append(_chart(name, description, draw, 1.7, _SMALL))
+        charts.append(Chart(name, description, results, _drawing(_draw_shape, shape), 1.7, _SMALL))
     return charts
 
 
-def _draw_differences(axis: Axes, comparisons: Sequence[Comparison], results: Results) -> None:
-    names = _labels(results)
+def _draw_differences(axis: Axes, pen: Pen, comparisons: Sequence[Comparison]) -> Iterator[Tip]:
+    names = pen.labels
     for row, c in enumerate(comparisons):
-        color = _color(results, c.candidate)
+        color = pen.color(c.candidate)
         # The seeds lie a little below their interval, so that neither hides the other.
         below = np.full(len(c.differences), row + 0.22)
         axis.plot(c.differences, below, "o", color=color, ms=3, alpha=0.45)
         axis.plot([c.low, c.high], [row, row], color=color, lw=3, solid_capstyle="round")
         axis.plot([c.mean], [row], "D", color=color, ms=6)
         other = names[c.reference] if c.question == "baseline" else "its frozen twin"
+        label = f"{names[c.candidate]} − {other}"
         axis.text(
-            0, row - 0.25, f"{names[c.candidate]} − {other}",
+            0, row - 0.25, label,
             transform=axis.get_yaxis_transform(), fontsize=8,
-            bbox={"facecolor": PANEL, "edgecolor": "none", "pad": 0.5},
+            bbox={"facecolor": pen.palette.panel, "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
-    axis.axvline(0, color=FAINT, lw=1, zorder=0)
+        yield from (
+            Tip(d, row + 0.22, f"{label}: seed {i} of {len(below)}, {signed(d)}")
+            for i, d in enumerate(c.differences, start=1)
+        )
+        yield Tip(c.mean, row, f"{label}: mean {signed(c.mean)}, {interval(c.low, c.high)}")
+    axis.axvline(0, color=pen.palette.faint, lw=1, zorder=0)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     axis.set_ylim(len(comparisons) - 0.5, -0.6)
@@ -203,39 +249,48 @@ def _draw_differences(axis: Axes, comparisons: Sequence[Comparison], results: Re
     axis.locator_params(axis="x", nbins=5)
 
 
-def _draw_interquartile(axis: Axes, across: AcrossTasks, results: Results) -> None:
+def _draw_interquartile(axis: Axes, pen: Pen, across: AcrossTasks) -> Iterator[Tip]:
+    labels = [pen.labels[a.activation] for a in across.aggregates]
     for row, aggregate in enumerate(across.aggregates):
-        color, mean = _color(results, aggregate.activation), aggregate.interquartile_mean
+        color, mean = pen.color(aggregate.activation), aggregate.interquartile_mean
         axis.plot([mean.low, mean.high], [row, row], color=color, lw=3, solid_capstyle="round")
         axis.plot([mean.value], [row], "D", color=color, ms=6)
-    axis.set_yticks(range(len(across.aggregates)))
-    axis.set_yticklabels([_labels(results)[a.activation] for a in across.aggregates])
-    axis.set_ylim(len(across.aggregates) - 0.5, -0.5)
-    axis.axvline(1, color=FAINT, lw=1, zorder=0)
+        words = f"{mean.value:.4f} ({mean.low:.4f} to {mean.high:.4f})"
+        yield Tip(mean.value, row, f"{labels[row]}: {words}")
+    axis.set_yticks(range(len(labels)))
+    axis.set_yticklabels(labels)
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.axvline(1, color=pen.palette.faint, lw=1, zorder=0)
     axis.set_xlabel("common scale · better →")
     axis.locator_params(axis="x", nbins=4)
 
 
-def _draw_profiles(axis: Axes, across: AcrossTasks, results: Results) -> None:
+def _draw_profiles(axis: Axes, pen: Pen, across: AcrossTasks) -> Iterator[Tip]:
     for a in across.aggregates:
-        color = _color(results, a.activation)
-        if a.activation in results.settings.candidates:
+        line = pen.line(a.activation, across.thresholds)
+        if a.activation in pen.results.settings.candidates:
             axis.fill_between(
-                across.thresholds, a.profile_low, a.profile_high, color=color, alpha=0.15, lw=0
+                across.thresholds,
+                a.profile_low,
+                a.profile_high,
+                color=line["color"],
+                alpha=0.15,
+                lw=0,
             )
-        axis.plot(across.thresholds, a.profile, _line_style(results, a.activation), color=color)
+        axis.plot(across.thresholds, a.profile, **line)
+        label = pen.labels[a.activation]
+        yield from _along(across.thresholds, a.profile, label, "{1:.0%} of runs above {0:.3g}")
     axis.set_ylim(0, 1)
     axis.set_xlabel("score on the common scale")
     axis.set_ylabel("share of runs above")
 
 
-def _draw_ranks(axis: Axes, ranking: Ranking, results: Results) -> None:
+def _draw_ranks(axis: Axes, pen: Pen, ranking: Ranking) -> Iterator[Tip]:
     import pandas
     import scikit_posthocs
 
-    labels = _labels(results)
-    names = [labels[name] for name in ranking.ranks]
-    colors = {labels[name]: _color(results, name) for name in ranking.ranks}
+    names = [pen.labels[name] for name in ranking.ranks]
+    colors = {pen.labels[name]: pen.color(name) for name in ranking.ranks}
     scikit_posthocs.critical_difference_diagram(
         dict(zip(names, ranking.ranks.values(), strict=True)),
         pandas.DataFrame(ranking.p_values, index=names, columns=names),
@@ -244,38 +299,39 @@ def _draw_ranks(axis: Axes, ranking: Ranking, results: Results) -> None:
         label_fmt_right="{rank:.2f}  {label}",
         label_props={"fontsize": 9},
         color_palette=colors,
-        crossbar_props={"color": INK, "linewidth": 3},
+        crossbar_props={"color": pen.palette.ink, "linewidth": 3},
         text_h_margin=0.05,
     )
     # Its own bar of the critical difference would lie across the numbers of the axis.
     best, reach = min(ranking.ranks.values()), ranking.critical_difference
-    axis.plot([best, best + reach], [1.6, 1.6], "|-", color=INK, lw=1.5)
+    axis.plot([best, best + reach], [1.6, 1.6], "|-", color=pen.palette.ink, lw=1.5)
     axis.text(best + reach / 2, 1.8, f"critical difference {reach:.2f}", ha="center", fontsize=9)
+    return iter(())  # the figures are written beside the names
 
 
-def _draw_sensitivity(axis: Axes, task: TaskInfo, results: Results) -> None:
-    for tuning in (t for t in results.tunings if t.task == task.source):
-        color = _color(results, tuning.activation)
-        style = _line_style(results, tuning.activation)
+def _draw_sensitivity(axis: Axes, pen: Pen, task: TaskInfo) -> Iterator[Tip]:
+    for tuning in (t for t in pen.results.tunings if t.task == task.source):
         rates, scores = list(tuning.validation), list(tuning.validation.values())
-        axis.plot(rates, scores, style, color=color)
-        axis.plot([tuning.learning_rate], [tuning.score], "o", color=color, ms=5)
+        line = pen.line(tuning.activation, rates)
+        axis.plot(rates, scores, **line)
+        chosen = {"color": line["color"], "mfc": "none", "ms": 9}
+        axis.plot([tuning.learning_rate], [tuning.score], "o", **chosen)
+        yield from _along(rates, scores, pen.labels[tuning.activation], "{1:.4f} at {0:g}")
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(_PlainLog())
     axis.xaxis.set_minor_formatter("")
-    axis.set_xlabel("learning rate (● chosen)")
+    axis.set_xlabel("learning rate (○ chosen)")
 
 
-def _draw_training(axis: Axes, task: TaskInfo, results: Results) -> None:
-    for name in results.settings.activations:
-        trials = results.final_trials(task.source, name)
+def _draw_training(axis: Axes, pen: Pen, task: TaskInfo) -> Iterator[Tip]:
+    for name in pen.results.settings.activations:
+        trials = pen.results.final_trials(task.source, name)
         curves = [trial.curve for trial in trials if trial.status == "ok"]
         if curves:
-            mean = np.mean(curves, axis=0)
-            epochs = np.arange(1, len(mean) + 1)
-            style, color = _line_style(results, name), _color(results, name)
-            marker = "o" if len(mean) == 1 else None  # a line through one point is none
-            axis.plot(epochs, mean, style, color=color, marker=marker, ms=5)
+            mean = np.mean(curves, axis=0).tolist()
+            epochs = range(1, len(mean) + 1)
+            axis.plot(epochs, mean, **pen.line(name, mean))
+            yield from _along(epochs, mean, pen.labels[name], "{1:.4g} in epoch {0}")
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(_PlainLog())
     axis.yaxis.set_minor_formatter(_PlainLog())
@@ -283,67 +339,55 @@ def _draw_training(axis: Axes, task: TaskInfo, results: Results) -> None:
     axis.set_xlabel("epoch")
 
 
-def _draw_shape(axis: Axes, shape: Shape, results: Results) -> None:
-    color = _color(results, shape.activation)
-    for values in shape.learned:
-        axis.plot(GRID, np.array(values, dtype=float), color=color, lw=0.7, alpha=0.7)
-    axis.plot(GRID, np.array(shape.values, dtype=float), color=color, lw=2.2)
-    axis.axhline(0, color=FAINT, lw=0.6, zorder=0)
-    axis.axvline(0, color=FAINT, lw=0.6, zorder=0)
+def _draw_shape(axis: Axes, pen: Pen, shape: Shape) -> Iterator[Tip]:
+    color, faint = pen.color(shape.activation), pen.palette.faint
+    for learned in shape.learned:
+        axis.plot(GRID, np.array(learned, dtype=float), color=color, lw=0.7, alpha=0.7)
+    values: list[float] = np.array(shape.values, dtype=float).tolist()
+    axis.plot(GRID, values, color=color, lw=2.2)
+    axis.axhline(0, color=faint, lw=0.6, zorder=0)
+    axis.axvline(0, color=faint, lw=0.6, zorder=0)
+    yield from _along(GRID, values, pen.labels[shape.activation], "{1:.4g} at {0:g}")
 
 
-def _labels(results: Results) -> dict[str, str]:
-    """Names of activations and tasks that a plot has room for, still distinct."""
-    labels: dict[str, str] = {}
-    for source, name in results.names.items():
-        label = name if len(name) <= _LONGEST_LABEL else f"…{name[1 - _LONGEST_LABEL :]}"
-        while label in labels.values():
-            label += "′"
-        labels[source] = label
-    return labels
+def _along(x: Sequence[float], y: Sequence[float], label: str, text: str) -> Iterator[Tip]:
+    """Values of some of a line's points, its ends among them.
+
+    Args:
+        label: of the line.
+        text: what to show of a point, its braces filled with x and y.
+    """
+    for i in sorted({round(i) for i in np.linspace(0, len(x) - 1, min(len(x), _MOST_TIPS))}):
+        yield Tip(x[i], y[i], f"{label}: {text.format(x[i], y[i])}")
 
 
-def _color(results: Results, activation: str) -> str:
-    return SERIES[results.settings.activations.index(activation) % len(SERIES)]
+def _drawing(draw: Callable[..., Iterator[Tip]], *args: object) -> Draw:
+    return lambda axis, pen: draw(axis, pen, *args)
 
 
-def _line_style(results: Results, activation: str) -> str:
-    """Candidates as lines, baselines dashed, twins dotted: told apart without colour too."""
-    if activation in results.settings.candidates:
-        return "-"
-    return ":" if activation in results.settings.ablations.values() else "--"
+def _circles(figure: Figure, tips: Sequence[Tip]) -> Markup:
+    """A circle at each tip that lies in the axes; browsers show its title at the pointer."""
+    (axis,) = figure.axes
+    size = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="5"><title>{}</title></circle>')
+    height = figure.bbox.height
+    circles = Markup("")
+    for tip in tips:
+        x, y = axis.transData.transform((tip.x, tip.y))
+        if math.isfinite(x + y) and axis.bbox.padded(1).contains(x, y):
+            circles += size.format(x, height - y, tip.text)
+    return Markup('<g class="tips">{}</g>').format(circles)
 
 
-def _drawing(draw: Callable[..., None], *args: object) -> Callable[[Axes], None]:
-    return lambda axis: draw(axis, *args)
-
-
-def _chart(
-    title: str,
-    description: str,
-    draw: Callable[[Axes], None],
-    height: float = 2.6,
-    width: float = _WIDTH,
-) -> Chart:
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return Chart(title, description, _inline(buffer.getvalue(), description), width)
-
-
-def _inline(svg: str, description: str) -> Markup:
+def _inline(svg: str, description: str) -> str:
     """Matplotlib's document as an element of the page, named for screen readers."""
-    svg = svg[svg.index("<svg") :]
+    svg = svg[svg.index("<svg") :].rstrip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)[\")]", svg))
     # Ids that nothing refers to would be the same in every plot of the page.
     svg = re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in used else "", svg)
-    for index, color in enumerate(SERIES):
+    for index, color in enumerate(PAGE.series):
         svg = svg.replace(color, f"var(--series-{index})")
-    svg = (
-        svg.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)").replace(PANEL, "var(--panel)")
-    )
+    for name in ("ink", "faint", "panel"):
+        svg = svg.replace(getattr(PAGE, name), f"var(--{name})")
     opening = Markup('<svg role="img" aria-label="{}" ').format(description)
-    return Markup(svg.replace("<svg ", opening, 1))
+    return svg.replace("<svg ", str(opening), 1)

@@ -10,10 +10,13 @@ from markupsafe import Markup
 from zeta._errors import UserError
 from zeta.evaluate import charts
 from zeta.evaluate.ranking import MIN_TASKS
-from zeta.evaluate.results import Results
+from zeta.evaluate.results import Results, Verdict
+from zeta.evaluate.standings import standings
 from zeta.evaluate.store import write_atomically
-from zeta.evaluate.wording import listing, percent, signed
+from zeta.evaluate.wording import count, listing, percent, signed
 
+# With more candidates, a ranking stands on top and their sentences are folded.
+_FEW_CANDIDATES = 5
 # Up to so many tasks, plots and tables of each are shown unfolded.
 _FEW_TASKS = 4
 
@@ -49,13 +52,17 @@ def render(results: Results) -> str:
     )
     environment.filters |= {"signed": signed, "percent": percent, "sentence": _sentence}
     names = results.names
+    asked = [names[candidate] for candidate in results.settings.candidates]
+    ranking = standings(results) if len(results.settings.candidates) > _FEW_CANDIDATES else []
     aggregates = results.across.aggregates if results.across else ()
     script = environment.get_template("report.js").render()
     return environment.get_template("report.html.j2").render(
         results=results,
         names=names,
-        candidates=listing([names[candidate] for candidate in results.settings.candidates]),
+        candidates=count(len(asked), "activation") if ranking else listing(asked),
         skipped=listing(list(results.skipped)),
+        standings=ranking,
+        verdicts=[v for v in Verdict if any(v in standing.verdicts for standing in ranking)],
         min_tasks=MIN_TASKS,
         few=len(results.tasks) <= _FEW_TASKS,
         scores=list(zip(results.scores, results.tunings, strict=True)),

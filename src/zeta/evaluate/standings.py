@@ -1,0 +1,54 @@
+"""`standings`: the activations in order, for evaluations of many."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from zeta.evaluate.results import Results, Verdict
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where an activation stands among all.
+
+    Attributes:
+        place: 1 is best; equal ones share a place.
+        mean_rank: over the tasks, of its mean score.
+        first, last: on how many tasks it is the best and the worst of all.
+        verdicts: of a candidate, verdict -> on how many tasks.
+    """
+
+    activation: str
+    place: int
+    mean_rank: float
+    first: int
+    last: int
+    verdicts: Mapping[Verdict, int]
+
+
+def standings(results: Results) -> list[Standing]:
+    """Candidates and baselines, best first; frozen twins stand beside their candidates elsewhere.
+
+    Ranks need no common scale, and no task outweighs the others.
+    """
+    twins = results.settings.ablations.values()
+    names = [name for name in results.settings.activations if name not in twins]
+    scores = np.array([[results.score(t.source, n).mean for n in names] for t in results.tasks])
+    ranks = stats.rankdata(-scores, axis=1)
+    places = stats.rankdata(ranks.mean(axis=0).round(9), method="min")
+    asked = [c for c in results.comparisons if c.question == "baseline"]
+    found = [
+        Standing(
+            activation=name,
+            place=int(places[i]),
+            mean_rank=float(ranks[:, i].mean()),
+            first=int((scores[:, i] == scores.max(axis=1)).sum()),
+            last=int((scores[:, i] == scores.min(axis=1)).sum()),
+            verdicts=dict(Counter(c.verdict for c in asked if c.candidate == name)),
+        )
+        for i, name in enumerate(names)
+    ]
+    return sorted(found, key=lambda standing: standing.mean_rank)
