@@ -196,7 +196,13 @@ def evaluate_command(
     metavar="DIR",
     help="Folder to write to; may be left out with a single DIR, which is then written to.",
 )
-def report_command(folders: tuple[Path, ...], out: Path | None) -> None:
+@click.option(
+    "--figures",
+    type=_Path(),
+    metavar="DIR",
+    help="Folder for each figure as SVG and PDF, and each table as LaTeX and CSV.",
+)
+def report_command(folders: tuple[Path, ...], out: Path | None, figures: Path | None) -> None:
     """Build the report of finished trials again; merge several runs into one.
 
     Each DIR is the folder of a `zeta evaluate`. Of several runs, candidates and tasks are united
@@ -211,6 +217,11 @@ def report_command(folders: tuple[Path, ...], out: Path | None) -> None:
     results = rebuild(folders, out or folders[0])
     write_report(results)
     click.echo(f"Report: {results.report}")
+    if figures is not None:
+        from zeta.evaluate.figures import write_figures
+
+        drawn, tables = write_figures(results, figures)
+        click.echo(f"wrote {drawn} figures and {tables} tables to {figures}")
 
 
 @cli.command("compare")

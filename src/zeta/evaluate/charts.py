@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
 from zeta.evaluate.pen import PAGE, PAPER, Palette, Pen, Style
@@ -24,6 +25,7 @@ from zeta.evaluate.wording import interval, listing, signed
 # Inches, at 96 pixels each: a phone shows the plots of usual width at their own size.
 _WIDTH, _SMALL, _WIDE = 3.7, 2.3, 7.4
 _POINTS = 72  # of an SVG, to the inch
+_LEGEND_COLUMNS, _LEGEND_ROW = 2, 0.2  # a row in inches
 # A line shows the values of so many of its points at most.
 _MOST_TIPS = 12
 # What a file of a figure may end in.
@@ -44,7 +46,11 @@ Draw = Callable[[Axes, Pen], Iterable[Tip]]
 
 @dataclass(frozen=True)
 class Chart:
-    """One plot: what draws it, and in words what it shows."""
+    """One plot: what draws it, and in words what it shows.
+
+    Attributes:
+        lines: the activations whose names it does not have in it; the page has a legend for all.
+    """
 
     title: str
     description: str
@@ -52,6 +58,7 @@ class Chart:
     draw: Draw
     height: float = 2.6
     width: float = _WIDTH
+    lines: tuple[str, ...] = ()
 
     @property
     def wide(self) -> bool:
@@ -69,13 +76,29 @@ class Chart:
         return Markup(svg.removesuffix("</svg>") + str(_circles(figure, tips)) + "</svg>")
 
     def save(self, stem: Path) -> None:
-        """Write it as ``stem``.svg and ``stem``.pdf, text as outlines and as fonts."""
+        """Write it as ``stem``.svg and ``stem``.pdf, with its title and legend."""
         with matplotlib.rc_context(_style(PAPER, self.title) | {"pdf.fonttype": 42}):
             figure, _ = self._drawn(PAPER)
             figure.suptitle(self.title, fontsize=10)
+            self.add_legend(figure)
             for suffix in FORMATS:
                 date = "Date" if suffix == "svg" else "CreationDate"
                 figure.savefig(f"{stem}.{suffix}", metadata={date: None})
+
+    def add_legend(self, figure: Figure) -> None:
+        """Name the lines below the plot, which becomes so much higher."""
+        pen = Pen(self.results, PAPER)
+        drawn = [Line2D([], [], **pen.line(n, [0, 1]), label=pen.labels[n]) for n in self.lines]
+        if drawn:
+            rows = -(-len(drawn) // _LEGEND_COLUMNS)
+            figure.set_figheight(self.height + _LEGEND_ROW * rows)
+            figure.legend(
+                handles=drawn,
+                loc="outside lower center",
+                ncols=_LEGEND_COLUMNS,
+                fontsize=7,
+                columnspacing=1.0,
+            )
 
     def _drawn(self, palette: Palette) -> tuple[Figure, list[Tip]]:
         size = (self.width, self.height)
@@ -101,7 +124,6 @@ def _style(palette: Palette, salt: str) -> dict[str, Any]:
         "xtick.labelcolor": ink,
         "ytick.labelcolor": ink,
         "legend.frameon": False,
-        "legend.fontsize": 8,
         "lines.linewidth": 1.6,
         "axes.formatter.useoffset": False,
         "text.parse_math": False,  # a dollar sign in a user's name is one
@@ -171,7 +193,9 @@ def _profile_chart(across: AcrossTasks, results: Results) -> Chart:
         f"{title}: for every score on the common scale, the share of all runs above it, with "
         "95 % bands for the candidates. The higher the line, the better."
     )
-    return Chart(title, description, results, _drawing(_draw_profiles, across), 2.9)
+    drawn = tuple(a.activation for a in across.aggregates)
+    draw = _drawing(_draw_profiles, across)
+    return Chart(title, description, results, draw, 2.9, lines=drawn)
 
 
 def _rank_chart(ranking: Ranking, results: Results) -> Chart:
@@ -194,7 +218,8 @@ def sensitivity_charts(results: Results) -> list[Chart]:
         winners = (f"{names[t.activation]} {t.learning_rate:g}" for t in tuned)
         title = f"{names[task.source]}: validation {task.metric}"
         description = f"{title}. Best learning rates: {listing(list(winners))}."
-        charts.append(Chart(title, description, results, _drawing(_draw_sensitivity, task)))
+        draw, lines = _drawing(_draw_sensitivity, task), results.settings.activations
+        charts.append(Chart(title, description, results, draw, lines=lines))
     return charts
 
 
@@ -204,7 +229,8 @@ def training_charts(results: Results) -> list[Chart]:
     for task in results.tasks:
         title = f"{results.names[task.source]}: training loss"
         description = f"{title}, mean of the final trials that did not diverge."
-        charts.append(Chart(title, description, results, _drawing(_draw_training, task)))
+        draw, lines = _drawing(_draw_training, task), results.settings.activations
+        charts.append(Chart(title, description, results, draw, lines=lines))
     return charts
 
 
