@@ -97,8 +97,8 @@ class Settings:
     """Everything that decides an evaluation's result.
 
     Attributes:
-        candidates, tasks: as they are named on the command line; a candidate that is to train its
-            parameters by :func:`learned_name`.
+        candidates, tasks: as they are named on the command line; with "(learned)" after it, a
+            candidate trains its parameters, as those of the learnable family do without.
         num_seeds: final trials per activation and task.
         tuning_seeds: seeds of the tuning trials.
         grid_steps: the learning rates, in half decades: -6 is 0.001, -5 is 0.003.
