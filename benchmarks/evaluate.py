@@ -18,7 +18,7 @@ from time import perf_counter
 
 from zeta.doctor import environment
 from zeta.evaluate import Trial, TrialKey, formula_fingerprint, tasks
-from zeta.evaluate.protocol import Settings, formula_source, half_decade
+from zeta.evaluate.protocol import TUNING_SEEDS, Settings, final_seeds, formula_source, half_decade
 from zeta.evaluate.training import run_trials
 from zeta.load_formula import load_formula
 
@@ -55,10 +55,8 @@ def groups(task: str, activation: str) -> dict[str, list[TrialKey]]:
             task, data.fingerprint(), activation, formula, rate, seed, phase, data.budget
         )
 
-    tuned = [
-        key(step, seed, "tuning") for step in settings.grid_steps for seed in settings.tuning_seeds
-    ]
-    return {"tuning": tuned, "final": [key(-5, seed, "final") for seed in settings.final_seeds]}
+    tuned = [key(step, seed, "tuning") for step in settings.grid_steps for seed in TUNING_SEEDS[:2]]
+    return {"tuning": tuned, "final": [key(-5, seed, "final") for seed in final_seeds(10)]}
 
 
 def measure(keys: Sequence[TrialKey], rounds: int) -> Row:

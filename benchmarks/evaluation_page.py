@@ -26,7 +26,7 @@ def page(results: Results, command: str) -> str:
             "--out docs/evaluation_results.md\n```",
             f"**{results.conclusion.headline}.** {results.conclusion.paragraph}",
             *_sentences(results),
-            "## Candidates against the best usual activation",
+            f"## Candidates against {results.settings.reference}",
             _comparisons(results, "baseline"),
             "## Trained parameters against their frozen twins",
             _comparisons(results, "ablation"),
@@ -58,7 +58,7 @@ def _sentences(results: Results) -> Iterable[str]:
 def _comparisons(results: Results, question: Question) -> str:
     asked = [c for c in results.comparisons if c.question == question]
     return _table(
-        ["task", "candidate", "reference", "difference", "95 % interval", "p (Holm)", "verdict"],
+        ["task", "candidate", "reference", "difference", "95 % interval", "p (BH)", "verdict"],
         [
             (
                 c.task,
@@ -91,11 +91,11 @@ def _across(results: Results) -> Iterable[str]:
         ],
     )
     yield _table(
-        ["candidate", "against", "mean difference", "95 % interval", "p (Holm)", "verdict"],
+        ["candidate", "against", "mean difference", "95 % interval", "p (BH)", "verdict"],
         [
             (
                 o.candidate,
-                o.reference or "each task's best usual activation",
+                o.reference,
                 signed(o.difference.value),
                 f"{signed(o.difference.low)} to {signed(o.difference.high)}",
                 f"{o.p_adjusted:.4f}",

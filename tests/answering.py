@@ -12,6 +12,7 @@ from zeta.evaluate.protocol import formula_source, is_trained
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
 
+CONSTANT = 0.1  # the score of a constant prediction, on every split
 Value = Callable[[TrialKey], float | None]
 
 
@@ -45,7 +46,7 @@ class AnsweringEngine:
         curve = tuple(float(1 / (1 + key.learning_rate * 30 * step)) for step in steps)
         learned = (_learned(key),) if is_trained(key.activation) else ()
         timing = {"seconds": len(self.ran) / 8, "step_ms": 0.5}
-        return Trial(key, "accuracy", status, value, 100, curve, learned, timing)
+        return Trial(key, "accuracy", status, value, 100, curve, learned, timing, CONSTANT)
 
 
 def _learned(key: TrialKey) -> dict[str, float]:
@@ -68,7 +69,7 @@ def study(folder: Path, value: Value, settings: Settings) -> tuple[Results, Answ
 
 
 def settings_for(*candidates: str, task: str = "digits", seeds: int = 10) -> Settings:
-    return Settings(candidates, (task,), seeds)
+    return Settings(candidates, (task,), seeds, tuning_seeds=(0, 1))
 
 
 def write_tasks(folder: Path, number: int) -> tuple[str, ...]:

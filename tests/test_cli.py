@@ -98,6 +98,8 @@ def test_plot_and_doctor(files: Path) -> None:
         (["evaluate", "exoo"], "unknown activation 'exoo'; did you mean 'exo'?"),
         (["evaluate", "--task", "digit"], "unknown task 'digit'; did you mean 'digits'?"),
         (["evaluate", "--seeds", "1"], "seeds must be at least 2"),
+        (["evaluate", "--rope", "-1"], "rope must be a number from 0 up, got -1"),
+        (["evaluate", "--reference", "silo"], "unknown activation 'silo'; did you mean 'silu'?"),
         (["evaluate", "new\nline.py:f"], "'new\\nline.py:f' has control characters in its name"),
         (["evaluate", "--seeds", "1000000000"], "seeds must be at most 1000, got 1000000000"),
         (["evaluate", "exo", "relu", "--learn"], "'relu' has no parameters to learn; evaluate it"),
@@ -191,7 +193,7 @@ def test_an_output_without_unicode_is_no_failure(files: Path) -> None:
                          env={**os.environ, "PYTHONIOENCODING": "ascii"},
                          capture_output=True)  # fmt: skip
     assert (run.returncode, run.stderr) == (0, b"")
-    assert b"blobs: no difference found between exo and mish" in run.stdout
+    assert b"blobs: undecided between exo and mish" in run.stdout
 
 
 def test_evaluate_says_which_parameters_are_trained() -> None:
@@ -277,7 +279,8 @@ def test_evaluate_a_users_formula_then_resume(files: Path) -> None:
 def finished_study(files: Path) -> Path:
     """The folder of an evaluation of exo and mish."""
     with contextlib.chdir(files):
-        study(files / "out", noise, Settings(("exo", "mish"), ("task.py:blobs",)))
+        settings = Settings(("exo", "mish"), ("task.py:blobs",), 10, tuning_seeds=(0, 1))
+        study(files / "out", noise, settings)
     return files / "out"
 
 
@@ -290,7 +293,7 @@ def test_report_and_compare_read_finished_trials(files: Path) -> None:
     assert "<h2>Differences" in (files / "merged" / "report.html").read_text()
     run = zeta("compare", "exo", "mish", "--out", "merged", cwd=files)
     assert run.returncode == 0, run.stderr
-    assert "blobs: no difference found between exo and mish" in run.stdout
+    assert "blobs: undecided between exo and mish" in run.stdout
     run = zeta("compare", "exo", "mush", "--out", "out", cwd=files)
     assert run.stderr == "zeta: unknown activation or task 'mush'; did you mean 'mish'?\n"
 

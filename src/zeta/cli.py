@@ -105,9 +105,24 @@ def plot_command(names: tuple[str, ...], output: Path) -> None:
     metavar="NAME,…",
     default="relu,gelu,silu",
     show_default=True,
-    help="The rivals; the best of them on validation data is a task's reference.",
+    help="The rivals; the best of them on validation data stands beside each verdict.",
 )
-@click.option("--seeds", type=int, metavar="N", help="Final trials each, 2 or more; default 10.")
+@click.option(
+    "--seeds", type=int, metavar="N", help="Final trials each; default 20, or 10 on slow tasks."
+)
+@click.option(
+    "--reference",
+    default="silu",
+    show_default=True,
+    metavar="NAME",
+    help="The activation that verdicts compare with.",
+)
+@click.option(
+    "--rope",
+    type=float,
+    metavar="W",
+    help="Differences within ±W count as none; default 0.01 of accuracy, 0.02 of R² and nats.",
+)
 @click.option("--quick", is_flag=True, help="A look of some seconds, too small to conclude from.")
 @click.option(
     "--out",
@@ -138,6 +153,8 @@ def evaluate_command(
     learn: bool,
     baselines: str,
     seeds: int | None,
+    reference: str,
+    rope: float | None,
     quick: bool,
     out: Path,
     plan_only: bool,
@@ -166,6 +183,8 @@ def evaluate_command(
                 learn=learn,
                 baselines=rivals,
                 num_seeds=seeds,
+                reference=reference,
+                rope=rope,
                 quick=quick,
                 out=out,
             )
@@ -178,6 +197,8 @@ def evaluate_command(
             learn=learn,
             baselines=rivals,
             num_seeds=seeds,
+            reference=reference,
+            rope=rope,
             quick=quick,
             out=out,
             engine=engine,

@@ -35,7 +35,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Several tasks, so that the page has every section, but for the skipped tasks'."""
     folder = tmp_path_factory.mktemp("report")
     candidates = ("exo", "learnable_selu_variation", "laplace")
-    settings = Settings(candidates, write_tasks(folder, MIN_TASKS), tuning_seeds=(0,))
+    settings = Settings(candidates, write_tasks(folder, MIN_TASKS), 10, tuning_seeds=(0,))
     return study(folder / "out", realistic, settings)[0].report
 
 

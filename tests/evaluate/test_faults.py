@@ -135,7 +135,7 @@ class KillsAWorker(Silent):
 
 
 def test_a_worker_that_dies(files: Path) -> None:
-    settings = Settings(("exo",), (f"{files}/task.py:blobs",), num_seeds=4)
+    settings = Settings(("exo",), (f"{files}/task.py:blobs",), num_seeds=4, tuning_seeds=(0, 1))
     with (
         pytest.raises(UserError, match=r"a worker process died.*the same command resumes"),
         LocalEngine(workers=2) as engine,

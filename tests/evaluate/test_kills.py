@@ -52,7 +52,7 @@ class LoggingProgress(Silent):
         say("finished", [[trial.key for trial in trials]])
 
 if __name__ == "__main__":
-    settings = Settings(("exo",), ("task.py:blobs",), num_seeds=40)
+    settings = Settings(("exo",), ("task.py:blobs",), num_seeds=40, tuning_seeds=(0, 1))
     with LoggingEngine(workers=2) as engine:
         Study(settings, Path("out"), engine, LoggingProgress()).run()
 """

@@ -38,7 +38,7 @@ def test_nothing_is_written_and_the_probe_is_of_this_task(tmp_path: Path) -> Non
     found = plan(["exo"], [source], num_seeds=10, out=tmp_path / "out")
     (task,) = found.tasks
     assert found.start > 0
-    assert (task.task, task.tuning, task.final, task.finished) == (source, 40, 40, 0)
+    assert (task.task, task.tuning, task.final, task.finished) == (source, 120, 40, 0)
     assert task.measured
     assert task.seconds is not None
     assert 0 < task.seconds < 10
@@ -80,4 +80,14 @@ def test_a_probe_that_dies_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK)
     source = f"{tmp_path}/task.py:fatal"
     with pytest.raises(UserError, match=r"a trial of task '.*:fatal' ended its process"):
-        make_plan(Settings(("exo",), (source,), 2), tmp_path / "out")
+        make_plan(Settings(("exo",), (source,)), tmp_path / "out")
+
+
+def test_seeds_that_can_find_nothing_are_refused_with_how_many_would_do(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text(TASK)
+    source = f"{tmp_path}/task.py:blobs"
+    message = r"with 4 seeds on task '.*' and 1 comparisons in all, .*; 5 seeds would do"
+    with pytest.raises(UserError, match=message):
+        plan(["exo"], [source], num_seeds=4, out=tmp_path / "out")
+    with pytest.raises(UserError, match=r"with 5 seeds .* 3 comparisons in all, .*; 6 seeds"):
+        plan(["exo", "elu", "mish"], [source], num_seeds=5, out=tmp_path / "out")

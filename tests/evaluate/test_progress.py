@@ -58,21 +58,22 @@ def test_without_a_terminal_a_line_now_and_then(
 
 def test_the_plan_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     tasks = (
-        TaskPlan("digits", 40, 40, 30, 16, 2.0, 400_000_000, measured=True),
-        TaskPlan("a/my.py:task", 40, 40, 80, 16, None, None, measured=False),
+        TaskPlan("digits", 40, 40, 30, 16, 2.0, 400_000_000, measured=True, detectable=2.64),
+        TaskPlan("a/my.py:task", 40, 40, 80, 16, None, None, measured=False, detectable=4.9),
     )
-    plan = Plan(tasks, most_extensions=32, workers=2)
+    plan = Plan(tasks, most_extensions=32, workers=2, comparisons=6)
     assert plan.seconds == pytest.approx((50 + 3.2) * 2.0 / 2), "a tenth of what may be added"
     assert plan.memory == 800_000_000
     print_plan(plan)
     lines = capsys.readouterr().out.splitlines()
-    assert re.search(r"digits +40 +40 +30 +2 +400$", lines[3].rstrip())
-    assert re.search(r"task +40 +40 +80$", lines[4].rstrip())
-    assert "50 trials to run, and up to 32 more" in lines[6]
-    assert "About 53 s on 2 cores, going by a short probe." in lines[7]
-    assert "About 800 MB" in lines[8]
+    assert re.search(r"digits +40 +40 +30 +2 +400 +2\.6 sd$", lines[3].rstrip())
+    assert re.search(r"task +40 +40 +80 +4\.9 sd$", lines[4].rstrip())
+    assert "standard deviations of the paired differences, if it is the only one of 6" in lines[6]
+    assert "50 trials to run, and up to 32 more" in lines[7]
+    assert "About 53 s on 2 cores, going by a short probe." in lines[8]
+    assert "About 800 MB" in lines[9]
 
 
 def test_a_last_long_group_decides_the_time() -> None:
-    one = TaskPlan("digits", 0, 16, 0, 16, 2.0, None, measured=True)
-    assert Plan((one,), 0, workers=8).seconds == 32.0
+    one = TaskPlan("digits", 0, 16, 0, 16, 2.0, None, measured=True, detectable=3.0)
+    assert Plan((one,), 0, workers=8, comparisons=1).seconds == 32.0

@@ -7,7 +7,7 @@ import pytest
 from zeta import formula
 from zeta.activations import relu, silu
 from zeta.evaluate import Budget, Settings, Trial, TrialKey, formula_fingerprint
-from zeta.evaluate.protocol import half_decade
+from zeta.evaluate.protocol import final_seeds, half_decade
 from zeta.math import sigmoid
 
 KEY = TrialKey("digits", "d", "relu", "f", 0.01, 100, "final", Budget(1, 2, 3))
@@ -50,6 +50,7 @@ def test_json_round_trip() -> None:
         ({"curve": [1.0, 0.5]}, "2 of 1 epochs"),
         ({"learned": [{"a": None}]}, "no finite number"),
         ({"timing": {"seconds": float("inf")}}, "timing must be"),
+        ({"constant": None}, "constant is no finite number"),
     ],
 )
 def test_inconsistent_fields_are_refused(change: dict[str, object], message: str) -> None:
@@ -77,9 +78,9 @@ def test_fingerprint_follows_the_maths_not_the_spelling() -> None:
 
 
 def test_tuning_seeds_are_never_final_seeds() -> None:
-    settings = Settings(("exo",), ("digits",), num_seeds=500)
-    assert len(set(settings.final_seeds)) == 500
-    assert not set(settings.final_seeds) & set(settings.tuning_seeds)
+    settings = Settings(("exo",), ("digits",))
+    assert len(set(final_seeds(500))) == 500
+    assert not set(final_seeds(500)) & set(settings.tuning_seeds)
 
 
 def test_learning_rates_are_half_decades() -> None:

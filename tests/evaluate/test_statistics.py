@@ -1,68 +1,101 @@
-"""The statistics against hand counts, and on degenerate data without a warning."""
+"""The statistics against other packages' and hand counts, and on degenerate data."""
 
-import itertools
 from dataclasses import astuple
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from zeta.evaluate import statistics
 from zeta.evaluate.statistics import (
-    bootstrap_interval,
+    benjamini_hochberg,
+    detectable,
+    detectable_at_best,
     effect_size,
-    holm,
+    enough_seeds,
+    fewest_seeds,
     interquartile_mean,
     probability_of_improvement,
-    sign_flip_p_value,
-    smallest_adjusted_p,
     summarise,
 )
 
-
-@pytest.mark.parametrize("size", [2, 5, 10])
-def test_sign_flips_are_counted_exactly(size: int) -> None:
-    d = np.random.default_rng(size).normal(0.5, 1, size)
-    flipped = [abs(np.mean(d * s)) for s in itertools.product((-1, 1), repeat=size)]
-    expected = np.mean(np.array(flipped) >= abs(d.mean()) - 1e-12)
-    assert sign_flip_p_value(d.tolist()) == pytest.approx(expected)
+DIFFERENCES = np.random.default_rng(5).normal(0.4, 1, 12)
 
 
-def test_smallest_attainable_p_is_attained() -> None:
-    for pairs in (2, 3, 10):
-        d = [1.0 + 0.01 * i for i in range(pairs)]
-        assert sign_flip_p_value(d) == pytest.approx(smallest_adjusted_p(pairs, 1))
-    assert smallest_adjusted_p(10, 9) < statistics.SIGNIFICANCE < smallest_adjusted_p(7, 9)
+def test_the_corrected_t_equals_baycomp_s() -> None:
+    """Theirs are two-sided posteriors of the same t; of k folds, test to training is 1 to k - 1."""
+    baycomp = pytest.importorskip("baycomp", reason="pip install baycomp")
+    for runs, rope in ((1, 0.0), (3, 0.0), (3, 0.5)):
+        folds = len(DIFFERENCES) / runs
+        probabilities = baycomp.CorrelatedTTest(
+            np.zeros(len(DIFFERENCES)), DIFFERENCES, rope=rope, runs=runs
+        ).probs()
+        found = summarise(DIFFERENCES.tolist(), 1 / (folds - 1), rope)
+        if rope:
+            assert found.p_equivalent == pytest.approx(2 * max(probabilities[0], probabilities[2]))
+        else:
+            assert found.p_value == pytest.approx(2 * min(probabilities))
 
 
-def test_many_pairs_are_sampled_reproducibly() -> None:
-    d = np.random.default_rng(0).normal(0.1, 1, 30).tolist()
-    assert sign_flip_p_value(d) == sign_flip_p_value(d)
-    assert 0.001 < sign_flip_p_value(d) <= 1
+def test_without_a_correction_it_is_student_s() -> None:
+    found, theirs = summarise(DIFFERENCES.tolist(), 0.0), stats.ttest_1samp(DIFFERENCES, 0)
+    assert found.p_value == pytest.approx(theirs.pvalue)
+    assert (found.low, found.high) == pytest.approx(theirs.confidence_interval(0.95))
+
+
+def test_the_equivalence_test_equals_statsmodels_s() -> None:
+    weightstats = pytest.importorskip("statsmodels.stats.weightstats")
+    for rope in (0.2, 1.0, 1.5):
+        p, *_ = weightstats.DescrStatsW(DIFFERENCES).ttost_mean(-rope, rope)
+        found = summarise(DIFFERENCES.tolist(), 0.0, rope).p_equivalent
+        assert found == pytest.approx(min(1.0, 2 * p))
+
+
+def test_the_interval_lies_inside_exactly_where_it_is_equivalent() -> None:
+    found = summarise(DIFFERENCES.tolist(), 1 / 3)
+    edge = max(-found.low, found.high)
+    inside, outside = (
+        summarise(DIFFERENCES.tolist(), 1 / 3, rope).p_equivalent
+        for rope in (edge + 1e-6, edge - 1e-6)
+    )
+    assert inside < statistics.SIGNIFICANCE < outside
+
+
+def test_power_equals_statsmodels_s() -> None:
+    power = pytest.importorskip("statsmodels.stats.power").TTestPower()
+    expected = power.solve_power(nobs=20, alpha=0.05 / 9, power=0.8)
+    assert detectable(20, 0.0, comparisons=9) == pytest.approx(expected, rel=1e-4)
+
+
+def test_more_seeds_find_less_and_less_more() -> None:
+    found = [detectable(seeds, 1 / 3, 15) for seeds in (5, 10, 20, 1000)]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == pytest.approx(detectable_at_best(1 / 3, 15), rel=0.01)
+    needed = fewest_seeds(1 / 3, 15)
+    assert enough_seeds(needed, 1 / 3, 15)
+    assert not enough_seeds(needed - 1, 1 / 3, 15)
 
 
 @pytest.mark.parametrize("d", [[0.0] * 10, [0.1] * 10, [0.0] * 9 + [1.0], [-1.0, 1.0], [0.0, 1.0]])
 def test_degenerate_differences(d: list[float]) -> None:
-    summary = summarise(d)
-    assert summary.low <= summary.mean + 1e-12
-    assert summary.mean <= summary.high + 1e-12
-    assert 0 < summary.p_value <= 1
+    found = summarise(d, 1 / 3, rope=0.5)
+    assert found.low <= found.mean <= found.high
+    assert 0 <= found.p_value <= 1
+    assert 0 <= found.p_equivalent <= 1
 
 
-def test_equal_values_have_an_interval_of_width_zero() -> None:
-    assert bootstrap_interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
+def test_equal_differences_leave_nothing_to_chance() -> None:
+    found = summarise([0.25, 0.25, 0.25], 1 / 3, rope=0.3)
+    assert (found.low, found.high, found.p_value, found.p_equivalent) == (0.25, 0.25, 0, 0)
+    assert summarise([0.25, 0.25], 1 / 3, rope=0.2).p_equivalent == 1
 
 
-def test_interval_covers_the_truth_about_as_often_as_stated() -> None:
-    rng = np.random.default_rng(1)
-    intervals = [bootstrap_interval(rng.normal(1, 1, 20)) for _ in range(60)]
-    covered = sum(low <= 1 <= high for low, high in intervals)
-    assert 50 <= covered <= 60
-    assert sum(low <= 0 <= high for low, high in intervals) < 15, "and it is not just wide"
-
-
-def test_holm_against_a_hand_count() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
+def test_benjamini_and_hochberg_equal_statsmodels_s() -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = np.random.default_rng(0).uniform(0, 0.2, 15).tolist()
+    expected = multitest.multipletests(p_values, method="fdr_bh")[1]
+    assert benjamini_hochberg(p_values) == pytest.approx(expected)
+    assert benjamini_hochberg([]) == []
 
 
 def test_improvement_counts_every_pair_and_ties_half() -> None:

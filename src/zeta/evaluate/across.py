@@ -2,7 +2,7 @@
 
 Accuracies and R² cannot be averaged as they are. On the common scale of a task 0 is the score of
 its constant predictor, and 1 the mean score of its anchor: the baseline of the best validation
-score, which the test set has no part in choosing. So 1.02 says "2 % further from knowing nothing
+score, which test rows have no part in choosing. So 1.02 says "2 % further from knowing nothing
 than the usual activations get". The scale is linear, and no test in :mod:`zeta.evaluate.compare`
 depends on it. A task whose anchor is not better than the constant by five standard deviations of
 its seeds has no such scale: its unit would be hardly larger than the noise, and a usual difference
@@ -19,10 +19,9 @@ import numpy as np
 from zeta.evaluate import statistics, stratified
 from zeta.evaluate.compare import (
     Pair,
+    best_baseline,
     by_candidate,
-    choose_reference,
     decide,
-    enough_pairs,
 )
 from zeta.evaluate.protocol import Settings
 from zeta.evaluate.ranking import MIN_TASKS, Ranking, rank
@@ -35,7 +34,6 @@ from zeta.evaluate.results import (
     Score,
     TaskInfo,
     Tuning,
-    Verdict,
 )
 from zeta.evaluate.statistics import Array
 
@@ -62,11 +60,12 @@ def look_across(
     twins = settings.ablations.values()
     activations = [name for name in settings.activations if name not in twins]
     normalised = {}
+    seeds = min(task.seeds for task in tasks)  # those that every task has
     if scales:
         for name in activations:
             normalised[name] = np.stack(
                 [
-                    factor * (np.array(by_name[task, name].values) - zero)
+                    factor * (np.array(by_name[task, name].values[:seeds]) - zero)
                     for task, (zero, factor) in scales.items()
                 ]
             )
@@ -97,10 +96,11 @@ def task_scales(
     """
     scales = {}
     for task in tasks:
-        anchor = choose_reference("", [t for t in tunings if t.task == task.source], baselines)
-        span = scores[task.source, anchor].mean - task.constant
-        if span > _CLEARLY * scores[task.source, anchor].sd:
-            scales[task.source] = (task.constant, 1 / span)
+        anchor = best_baseline("", [t for t in tunings if t.task == task.source], baselines)
+        found = scores[task.source, anchor]
+        span = found.mean - found.constant
+        if span > _CLEARLY * found.sd:
+            scales[task.source] = (found.constant, 1 / span)
     return scales
 
 
@@ -109,18 +109,23 @@ def judge_overall(
 ) -> Overall:
     """One candidate against its reference over several tasks; p not yet corrected.
 
+    Each task has one vote, its mean difference, and tasks are the sample: what is said is of
+    tasks like these and not of more seeds of the same.
+
     Args:
-        pairs: candidate and reference on each task, with equally many seeds.
+        pairs: candidate and reference on each task.
         factors: of each task's scale; all 1 where the tasks share a metric.
     """
-    scale = np.array(factors)[:, None]
+    means = [
+        factor * (candidate.mean - reference.mean)
+        for (candidate, reference), factor in zip(pairs, factors, strict=True)
+    ]
+    difference, p = statistics.mean_of_tasks(means)
+    seeds = min(len(candidate.values) for candidate, _ in pairs)
     candidate, reference = (
-        np.stack([np.array(pair[side].values) for pair in pairs]) * scale for side in (0, 1)
+        np.stack([np.array(pair[side].values[:seeds]) for pair in pairs]) for side in (0, 1)
     )
-    differences = candidate - reference
-    size = differences.shape
-    difference = stratified.estimate(stratified.mean(differences), *size)
-    p = statistics.sign_flip_p_value(differences.ravel().tolist())
+    improvement = stratified.improvement(candidate, reference)
     references = {pair[1].activation for pair in pairs}
     return Overall(
         candidate=pairs[0][0].activation,
@@ -129,20 +134,20 @@ def judge_overall(
         difference=difference,
         p_value=p,
         p_adjusted=p,
-        improvement=stratified.estimate(stratified.improvement(candidate, reference), *size),
-        verdict=decide(difference.value, p, enough_pairs(differences.size, 1)),
+        improvement=stratified.estimate(improvement, *candidate.shape),
+        verdict=decide(difference.value, p, 1.0, enough=True),
         question=question,
     )
 
 
 def corrected(overall: Sequence[Overall]) -> tuple[Overall, ...]:
-    """With Holm's correction over all of them."""
-    adjusted = statistics.holm([o.p_value for o in overall])
+    """Corrected for all of them."""
+    adjusted = statistics.benjamini_hochberg([o.p_value for o in overall])
     return tuple(
         replace(
             o,
             p_adjusted=p,
-            verdict=decide(o.difference.value, p, o.verdict is not Verdict.TOO_FEW),
+            verdict=decide(o.difference.value, p, 1.0, enough=True),
         )
         for o, p in zip(overall, adjusted, strict=True)
     )
@@ -161,7 +166,8 @@ def _overall(
         for _, group in by_candidate(asked):
             pairs = [(scores[c.task, c.candidate], scores[c.task, c.reference]) for c in group]
             factors = [scales[c.task][1] for c in group]
-            family.append(judge_overall(pairs, factors, question))
+            if len(pairs) > 1:
+                family.append(judge_overall(pairs, factors, question))
         found += corrected(family)
     return tuple(found)
 

@@ -18,7 +18,7 @@ def analyse(run: Run, folder: Path) -> Results:
     scores = tuple(
         score_trials(tasks[t.task], t, run.final_trials(t.task, t.activation)) for t in run.tunings
     )
-    comparisons = compare(run.settings, run.tunings, scores)
+    comparisons = compare(run.settings, run.tasks, run.tunings, scores)
     across = look_across(run.settings, run.tasks, run.tunings, scores, comparisons)
     return Results(
         **vars(run),
@@ -26,6 +26,6 @@ def analyse(run: Run, folder: Path) -> Results:
         scores=scores,
         comparisons=comparisons,
         across=across,
-        conclusion=conclude(run.settings, comparisons, across),
-        protocol=describe_protocol(run.settings),
+        conclusion=conclude(run.settings, run.tasks, comparisons, across),
+        protocol=describe_protocol(run.settings, run.tasks),
     )

@@ -267,6 +267,8 @@ def _draw_differences(axis: Axes, pen: Pen, comparisons: Sequence[Comparison]) -
             for i, d in enumerate(c.differences, start=1)
         )
         yield Tip(c.mean, row, f"{label}: mean {signed(c.mean)}, {interval(c.low, c.high)}")
+    rope = comparisons[0].rope
+    axis.axvspan(-rope, rope, color=pen.palette.faint, alpha=0.15, lw=0, zorder=0)
     axis.axvline(0, color=pen.palette.faint, lw=1, zorder=0)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)

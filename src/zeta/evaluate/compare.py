@@ -1,11 +1,14 @@
 """From finished trials to scores, comparisons and verdicts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
+from statistics import fmean
 
 from zeta.evaluate import statistics
 from zeta.evaluate.protocol import Settings, Trial
 from zeta.evaluate.results import Comparison, Question, Score, TaskInfo, Tuning, Verdict
+from zeta.evaluate.statistics import Estimate
 
 Pair = tuple[Score, Score]  # candidate, reference
 
@@ -16,11 +19,13 @@ def score_trials(task: TaskInfo, tuning: Tuning, trials: Sequence[Trial]) -> Sco
     Args:
         trials: in the order of the seeds.
     """
-    values = tuple(task.score_of(trial) for trial in trials)
+    values = tuple(trial.score for trial in trials)
     return Score(
         task=task.source,
         activation=tuning.activation,
         learning_rate=tuning.learning_rate,
+        other_rates=tuning.others,
+        constant=fmean(trial.constant for trial in trials),
         values=values,
         mean=sum(values) / len(values),
         sd=statistics.standard_deviation(values),
@@ -31,7 +36,7 @@ def score_trials(task: TaskInfo, tuning: Tuning, trials: Sequence[Trial]) -> Sco
     )
 
 
-def choose_reference(candidate: str, tunings: Sequence[Tuning], baselines: Sequence[str]) -> str:
+def best_baseline(candidate: str, tunings: Sequence[Tuning], baselines: Sequence[str]) -> str:
     """The baseline with the best validation score; the candidate itself is not asked.
 
     Args:
@@ -42,40 +47,64 @@ def choose_reference(candidate: str, tunings: Sequence[Tuning], baselines: Seque
 
 
 def compare(
-    settings: Settings, tunings: Sequence[Tuning], scores: Sequence[Score]
+    settings: Settings,
+    tasks: Sequence[TaskInfo],
+    tunings: Sequence[Tuning],
+    scores: Sequence[Score],
 ) -> tuple[Comparison, ...]:
-    """Every candidate against its reference, and every learnable one against its frozen twin.
+    """Every candidate against the reference, and every learnable one against its frozen twin.
 
-    Each candidate is a question of its own, "does it help?", and so is its ablation: Holm's
-    correction is over the tasks of each. Were all candidates one family, ten seeds, whose exact
-    p is at least 2/1024, could not show anything on three candidates and twelve tasks.
+    All comparisons with the reference are one family, of every candidate on every task; those with
+    a twin are another.
     """
     by_name = {(score.task, score.activation): score for score in scores}
-    comparisons: list[Comparison] = []
-    for candidate in settings.candidates:
-        references = {
-            task: choose_reference(
-                candidate, [t for t in tunings if t.task == task], settings.baselines
-            )
-            for task in settings.tasks
-        }
-        pairs = [(by_name[task, candidate], by_name[task, r]) for task, r in references.items()]
-        comparisons += judge(pairs)
-    for candidate, twin in settings.ablations.items():
-        pairs = [(by_name[task, candidate], by_name[task, twin]) for task in settings.tasks]
-        comparisons += judge(pairs, "ablation")
-    return tuple(comparisons)
+    infos = {task.source: task for task in tasks}
+    pairs = [
+        (by_name[task, candidate], by_name[task, settings.reference_of(candidate)])
+        for candidate in settings.candidates
+        for task in settings.tasks
+    ]
+    twins = [
+        (by_name[task, candidate], by_name[task, twin])
+        for candidate, twin in settings.ablations.items()
+        for task in settings.tasks
+    ]
+    asked = []
+    for c in judge(settings, infos, pairs):
+        of_task = [t for t in tunings if t.task == c.task]
+        best = best_baseline(c.candidate, of_task, settings.baselines)
+        pair = by_name[c.task, c.candidate], by_name[c.task, best]
+        found = statistics.summarise(paired_differences(pair), infos[c.task].test_to_train)
+        difference = Estimate(found.mean, found.low, found.high)
+        asked.append(replace(c, best=best, best_difference=difference))
+    return (*asked, *judge(settings, infos, twins, "ablation"))
 
 
-def judge(pairs: Sequence[Pair], question: Question = "baseline") -> list[Comparison]:
-    """Compare each pair of scores, seed by seed, with Holm's correction over all of them.
+def judge(
+    settings: Settings,
+    tasks: Mapping[str, TaskInfo],
+    pairs: Sequence[Pair],
+    question: Question = "baseline",
+) -> list[Comparison]:
+    """Compare each pair of scores, seed by seed, corrected for all of them.
 
     Args:
+        tasks: by name.
         pairs: candidate and reference, with the same seeds in the same order.
     """
+    infos = [tasks[candidate.task] for candidate, _ in pairs]
     differences = [paired_differences(pair) for pair in pairs]
-    summaries = [statistics.summarise(d) for d in differences]
-    adjusted = statistics.holm([summary.p_value for summary in summaries])
+    ropes = [settings.rope_of(info.metric) for info in infos]
+    summaries = [
+        statistics.summarise(d, info.test_to_train, rope)
+        for d, info, rope in zip(differences, infos, ropes, strict=True)
+    ]
+    adjusted = statistics.benjamini_hochberg([s.p_value for s in summaries])
+    equivalent = statistics.benjamini_hochberg([s.p_equivalent for s in summaries])
+    enough = [
+        statistics.enough_seeds(len(d), info.test_to_train, len(pairs))
+        for d, info in zip(differences, infos, strict=True)
+    ]
     return [
         Comparison(
             task=candidate.task,
@@ -85,17 +114,19 @@ def judge(pairs: Sequence[Pair], question: Question = "baseline") -> list[Compar
             mean=summary.mean,
             low=summary.low,
             high=summary.high,
+            rope=rope,
             p_value=summary.p_value,
             p_adjusted=p,
+            p_equivalent=q,
             effect=summary.effect,
             improvement=statistics.probability_of_improvement(candidate.values, reference.values),
             diverged=candidate.diverged,
             diverged_reference=reference.diverged,
-            verdict=decide(summary.mean, p, enough_pairs(len(d), len(pairs))),
+            verdict=decide(summary.mean, p, q, able),
             question=question,
         )
-        for (candidate, reference), d, summary, p in zip(
-            pairs, differences, summaries, adjusted, strict=True
+        for (candidate, reference), d, summary, rope, p, q, able in zip(
+            pairs, differences, summaries, ropes, adjusted, equivalent, enough, strict=True
         )
     ]
 
@@ -111,21 +142,20 @@ def by_candidate(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[
         yield candidate, list(group)
 
 
-def decide(mean: float, p_adjusted: float, enough: bool) -> Verdict:
+def decide(mean: float, p_adjusted: float, p_equivalent: float, enough: bool) -> Verdict:
     """The verdict of one comparison.
 
     Args:
         mean: the mean difference, candidate minus reference; higher is better.
-        p_adjusted: Holm-adjusted.
-        enough: whether any outcome could have been significant, see :func:`enough_pairs`.
+        p_adjusted: that there is no difference, corrected.
+        p_equivalent: that it is of practical importance, corrected.
+        enough: whether there are seeds enough, see
+            :func:`zeta.evaluate.statistics.enough_seeds`.
     """
     if not enough:
         return Verdict.TOO_FEW
+    if p_equivalent < statistics.SIGNIFICANCE:
+        return Verdict.EQUIVALENT
     if p_adjusted >= statistics.SIGNIFICANCE:
-        return Verdict.SAME
+        return Verdict.UNDECIDED
     return Verdict.BETTER if mean > 0 else Verdict.WORSE
-
-
-def enough_pairs(pairs: int, comparisons: int) -> bool:
-    """Whether so many pairs in each of so many comparisons could show anything at all."""
-    return statistics.smallest_adjusted_p(pairs, comparisons) < statistics.SIGNIFICANCE

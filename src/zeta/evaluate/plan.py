@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from zeta._errors import UserError
+from zeta.evaluate import statistics
 from zeta.evaluate.engines.local import available_cores, prepare_worker
 from zeta.evaluate.engines.worker import trials_of, work
 from zeta.evaluate.protocol import Settings, Trial, TrialKey, half_decade, is_trained
@@ -41,6 +42,8 @@ class TaskPlan:
         memory: the largest resident size of a worker process, in bytes; None as above, or where
             the system does not tell.
         measured: whether ``seconds`` is of a short probe, not of the finished trials.
+        detectable: the difference that is found with 80 %, in standard deviations of the paired
+            differences, if it is the only one of all comparisons.
     """
 
     task: str
@@ -51,6 +54,7 @@ class TaskPlan:
     seconds: float | None
     memory: int | None
     measured: bool
+    detectable: float
     first: float = 0.0
 
     @property
@@ -66,6 +70,7 @@ class Plan:
     Attributes:
         most_extensions: how many tuning trials winners on the grid's edge can add.
         workers: the processes that run them, one per core.
+        comparisons: with the reference; one family.
         start: the seconds until a worker is ready; the report takes as long again.
         skipped: task -> why it is left out, with what to install.
     """
@@ -73,6 +78,7 @@ class Plan:
     tasks: tuple[TaskPlan, ...]
     most_extensions: int
     workers: int
+    comparisons: int
     start: float = 0.0
     skipped: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,9 +118,11 @@ def make_plan(settings: Settings, folder: Path, skipped: Mapping[str, str] | Non
         skipped: task -> why it is left out.
 
     Raises:
-        UserError: whatever the evaluation itself would refuse before training.
+        UserError: whatever the evaluation itself would refuse before training, or seeds too few
+            to find anything.
     """
     sweep = Sweep(settings)
+    _check_seeds(sweep)
     trials = {trial.key: trial for trial in read_trials(folder)}
     counts = [_count(sweep, task, trials) for task in settings.tasks]
     open_ = [task for task in counts if task.remaining]
@@ -130,24 +138,48 @@ def make_plan(settings: Settings, folder: Path, skipped: Mapping[str, str] | Non
         tasks=tuple(_timed(sweep, task, probes.get(task.task), trials) for task in counts),
         most_extensions=2 * settings.max_extensions * len(settings.tuning_seeds) * len(sweep.pairs),
         workers=workers,
+        comparisons=_comparisons(settings),
         start=max((probe.start for probe in probes.values()), default=0.0),
         skipped=dict(skipped or {}),
     )
 
 
+def _comparisons(settings: Settings) -> int:
+    return len(settings.candidates) * len(settings.tasks)
+
+
+def _check_seeds(sweep: Sweep) -> None:
+    """Refuse what cannot find anything; a quick look says so itself.
+
+    Raises:
+        UserError: too few seeds for so many comparisons.
+    """
+    comparisons = _comparisons(sweep.settings)
+    for name, info in {} if sweep.settings.quick else sweep.infos.items():
+        if not statistics.enough_seeds(info.seeds, info.test_to_train, comparisons):
+            needed = statistics.fewest_seeds(info.test_to_train, comparisons)
+            raise UserError(
+                f"with {info.seeds} seeds on task {name!r} and {comparisons} comparisons in all, "
+                f"hardly anything could be found; {needed} seeds would do (--seeds {needed})"
+            )
+
+
 def _count(sweep: Sweep, task: str, trials: Mapping[TrialKey, Trial]) -> TaskPlan:
     """How many trials a task needs; what they take is not known yet."""
-    pairs = _pairs(sweep, task)
+    pairs, info = _pairs(sweep, task), sweep.infos[task]
     tuning, final = _keys(sweep, pairs, trials)
     return TaskPlan(
         task=task,
         tuning=len(tuning),
-        final=len(pairs) * sweep.settings.num_seeds,
+        final=len(pairs) * info.seeds,
         finished=sum(key in trials for key in (*tuning, *final)),
         together=max(map(len, _sample(sweep, task))),
         seconds=None,
         memory=None,
         measured=False,
+        detectable=statistics.detectable(
+            info.seeds, info.test_to_train, _comparisons(sweep.settings)
+        ),
     )
 
 
@@ -162,7 +194,7 @@ def _keys(
     tuning = [key for pair in pairs for key in sweep.tuning_keys(pair, sweep.steps(pair, trials))]
     tuned = [pair for pair in pairs if not sweep.next_steps(pair, trials)]
     final = [
-        key for p in tuned for key in sweep.final_keys(p, sweep.tuning(p, trials).learning_rate)
+        key for p in tuned for key in sweep.final_keys(p, sweep.tuning(p, trials).learning_rates)
     ]
     return tuning, final
 
@@ -198,7 +230,7 @@ def _sample(sweep: Sweep, task: str) -> list[list[TrialKey]]:
         sweep.groups(keys)[0]
         for keys in (
             sweep.tuning_keys(first, settings.grid_steps),
-            sweep.final_keys(first, rate),
+            sweep.final_keys(first, [rate] * sweep.infos[task].seeds),
             sweep.tuning_keys(other, settings.grid_steps),
         )
     ]

@@ -65,6 +65,7 @@ def render(results: Results) -> str:
         verdicts=[v for v in Verdict if any(v in standing.verdicts for standing in ranking)],
         min_tasks=MIN_TASKS,
         few=len(results.tasks) <= _FEW_TASKS,
+        constants={score.task: score.constant for score in results.scores},
         scores=list(zip(results.scores, results.tunings, strict=True)),
         final_trials=[trial for trial in results.trials if trial.key.phase == "final"],
         legend=charts.legend(results, results.settings.activations),

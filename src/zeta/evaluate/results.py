@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from statistics import mode
 from typing import TYPE_CHECKING, Any, Literal
 
 from zeta.evaluate.protocol import Settings, Trial
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 # Raise it with any change that makes older readers misread ``results.json``.
-FORMAT = 2
+FORMAT = 3
 
 Question = Literal["baseline", "ablation"]
 
@@ -39,7 +40,8 @@ class Verdict(StrEnum):
 
     BETTER = "better"
     WORSE = "worse"
-    SAME = "no difference found"
+    EQUIVALENT = "equivalent"
+    UNDECIDED = "undecided"
     TOO_FEW = "too few seeds to tell"
 
 
@@ -49,21 +51,20 @@ class TaskInfo:
 
     Attributes:
         data: the data's fingerprint.
-        constant: the test score of a constant prediction.
+        seeds: final trials of each activation.
+        test_to_train: test rows to training rows, which corrects the variance of the mean of
+            trials that share them; see :meth:`zeta.evaluate.tasks.Task.test_to_train`.
     """
 
     source: str
     title: str
     metric: str
     data: str
-    constant: float
+    seeds: int
+    test_to_train: float
     epochs: int
     batch_size: int
     width: int
-
-    def score_of(self, trial: Trial) -> float:
-        """A trial's value; a diverged trial's is the constant predictor's."""
-        return self.constant if trial.value is None else trial.value
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,30 @@ class Tuning:
     """One activation's learning rates on one task.
 
     Attributes:
-        validation: learning rate -> mean validation score, in rising order.
-        learning_rate: the winner.
+        validation: learning rate -> mean validation score, in rising order; smoothed over
+            neighbouring rates.
+        learning_rates: what each final seed trains with: the winner of a resample, which the seed
+            draws, of the tuning seeds.
     """
 
     task: str
     activation: str
     validation: dict[float, float]
-    learning_rate: float
+    learning_rates: tuple[float, ...]
+
+    @property
+    def learning_rate(self) -> float:
+        """The one that most final seeds take."""
+        return mode(self.learning_rates)
+
+    @property
+    def others(self) -> int:
+        """How many final seeds take another one."""
+        return sum(rate != self.learning_rate for rate in self.learning_rates)
 
     @property
     def score(self) -> float:
-        """The winner's mean validation score."""
+        """The validation score at the usual learning rate."""
         return self.validation[self.learning_rate]
 
     @property
@@ -101,6 +114,8 @@ class Score:
     A diverged trial counts with the constant predictor's score.
 
     Attributes:
+        learning_rate: the usual one, which ``other_rates`` of the trials did not take.
+        constant: the mean score of constant predictions on the same test rows.
         parameters: how many numbers were trained, the activation's own included.
         step_ms: the median time of one optimiser step.
     """
@@ -108,6 +123,8 @@ class Score:
     task: str
     activation: str
     learning_rate: float
+    other_rates: int
+    constant: float
     values: tuple[float, ...]
     mean: float
     sd: float
@@ -124,16 +141,21 @@ class Comparison:
     Attributes:
         question: "baseline" asks whether the candidate beats the usual activations, "ablation"
             whether training its parameters beats leaving them as they are.
-        reference: the baseline with the best validation score (other than the candidate), or the
-            candidate's frozen twin.
+        reference: that of the settings, or the candidate's frozen twin.
         differences: candidate minus reference, one per seed.
-        mean, low, high: the mean difference and its 95 % bootstrap interval.
-        p_value, p_adjusted: of the sign-flip test, before and after Holm's correction.
+        mean, low, high: the mean difference and its 95 % interval by the corrected t, not
+            corrected for the number of comparisons.
+        rope: w: within [-w, w] a difference is of no practical importance.
+        p_value, p_adjusted: that there is no difference, before and after the correction of
+            Benjamini and Hochberg.
+        p_equivalent: that the difference is outside of the region; corrected.
         effect: the mean difference in standard deviations of the differences; None where they
             do not vary.
         improvement: probability of improvement: the share of all pairs of runs in which the
             candidate's was ahead, ties counting half.
         diverged, diverged_reference: how many trials of each diverged.
+        best: the baseline with the best validation score, other than the candidate, and
+            ``best_difference`` the difference to it, which decides nothing; None in an ablation.
     """
 
     task: str
@@ -143,14 +165,18 @@ class Comparison:
     mean: float
     low: float
     high: float
+    rope: float
     p_value: float
     p_adjusted: float
+    p_equivalent: float
     effect: "Estimate | None"
     improvement: float
     diverged: int
     diverged_reference: int
     verdict: Verdict
     question: Question = "baseline"
+    best: str | None = None
+    best_difference: "Estimate | None" = None
 
 
 @dataclass(frozen=True)
@@ -159,8 +185,10 @@ class Overall:
 
     Attributes:
         reference: one activation, or "" where each task has its own.
-        difference: the mean difference over tasks and seeds, with its stratified interval.
-        p_value, p_adjusted: of the sign-flip test of it, before and after Holm's correction.
+        difference: the mean over tasks of their mean differences, with its 95 % interval: each
+            task has one vote, and tasks vary by chance.
+        p_value, p_adjusted: that there is no difference, before and after the correction of
+            Benjamini and Hochberg.
         improvement: probability of improvement, averaged over the tasks.
     """
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from zeta._errors import UserError
 from zeta.evaluate.analyse import analyse
 from zeta.evaluate.conform import check_types
-from zeta.evaluate.protocol import MOST_SEEDS, Settings, Trial
+from zeta.evaluate.protocol import MOST_SEEDS, Settings, Trial, final_seeds
 from zeta.evaluate.results import FORMAT, Results, Run, Shape, TaskInfo, Tuning, short_names
 from zeta.evaluate.shapes import GRID
 from zeta.evaluate.wording import listing
@@ -83,7 +83,7 @@ def _parse(data: dict[str, Any]) -> Run:
         settings=Settings(**_tuples(protocol["settings"])),
         tasks=tuple(TaskInfo(**task) for task in protocol["tasks"]),
         tunings=tuple(
-            Tuning(**{**tuning, "validation": dict(tuning["validation"])})
+            Tuning(**{**_tuples(tuning), "validation": dict(tuning["validation"])})
             for tuning in data["tuning"]
         ),
         trials=tuple(map(Trial.from_json, data["trials"])),
@@ -108,22 +108,27 @@ def _check_complete(run: Run) -> None:
     """Raise a ValueError unless it is of one piece: every activation has its rates and trials."""
     if tuple(task.source for task in run.tasks) != run.settings.tasks or not run.tasks:
         raise ValueError("the tasks are not those of the settings")
-    if not 2 <= run.settings.num_seeds <= MOST_SEEDS:
-        raise ValueError(f"there cannot be {run.settings.num_seeds} seeds")
+    for info in run.tasks:
+        if not 2 <= info.seeds <= MOST_SEEDS:
+            raise ValueError(f"there cannot be {info.seeds} seeds")
+        if info.test_to_train < 0:
+            raise ValueError("test_to_train is negative")
     if missing := {"seconds", "run", "resumed"} - run.timing.keys():
         raise ValueError(f"timing has no {min(missing)!r}")
     pairs = [(task, name) for task in run.settings.tasks for name in run.settings.activations]
     if sorted((t.task, t.activation) for t in run.tunings) != sorted(pairs):
         raise ValueError("not every activation is tuned once on every task")
-    if any(t.learning_rate not in t.validation for t in run.tunings):
+    seeds = {task.source: list(final_seeds(task.seeds)) for task in run.tasks}
+    if any(not set(t.learning_rates) <= set(t.validation) for t in run.tunings):
         raise ValueError("a tuned learning rate was not tried")
+    if any(len(t.learning_rates) != len(seeds[t.task]) for t in run.tunings):
+        raise ValueError("not every seed has a learning rate")
     metrics = {task.source: task.metric for task in run.tasks}
     if any(metrics.get(t.key.task) != t.metric for t in run.trials):
         raise ValueError("a trial's metric is not its task's")
-    seeds = list(run.settings.final_seeds)
     for pair in pairs:
         found = [trial.key.seed for trial in run.final_trials(*pair)]
-        if found != seeds:
+        if found != seeds[pair[0]]:
             raise ValueError(f"{pair[1]!r} on {pair[0]!r} has {len(found)} final trials")
     for shape in run.shapes:
         curves = (shape.values, *shape.learned)
@@ -155,7 +160,7 @@ def merge(named: Sequence[tuple[str, Run]]) -> Run:
         runs[0].settings,
         candidates=_united(run.settings.candidates for run in runs),
         tasks=_united(run.settings.tasks for run in runs),
-        num_seeds=min(run.settings.num_seeds for run in runs),
+        num_seeds=min((n for run in runs if (n := run.settings.num_seeds)), default=None),
         baselines=_united(run.settings.baselines for run in runs),
     )
     tunings = _first({(t.task, t.activation): t for t in run.tunings} for run in runs)
@@ -169,13 +174,20 @@ def merge(named: Sequence[tuple[str, Run]]) -> Run:
         )
     pairs = [(task, name) for task in settings.tasks for name in settings.activations]
     tasks = _first({t.source: t for t in run.tasks} for run in runs)
+    seeds = {
+        name: min(t.seeds for r in runs for t in r.tasks if t.source == name) for name in tasks
+    }
+    tunings = {
+        pair: replace(tuning, learning_rates=tuning.learning_rates[: seeds[pair[0]]])
+        for pair, tuning in tunings.items()
+    }
     skipped = _first(run.skipped for run in runs)
     shapes = _first({s.activation: s for s in run.shapes} for run in runs)
     return Run(
         settings=settings,
-        tasks=tuple(tasks[task] for task in settings.tasks),
+        tasks=tuple(replace(tasks[task], seeds=seeds[task]) for task in settings.tasks),
         tunings=tuple(tunings[pair] for pair in pairs),
-        trials=_trials(runs, settings, {pair: tunings[pair] for pair in pairs}),
+        trials=_trials(runs, {pair: tunings[pair] for pair in pairs}),
         shapes=tuple(shapes[name] for name in settings.activations if name in shapes),
         environment=_environment(runs),
         skipped={t: why for t, why in skipped.items() if t not in tasks} | incomplete,
@@ -205,7 +217,7 @@ def _check_compatible(named: Sequence[tuple[str, Run]]) -> None:
             name: value for name, value in asdict(run.settings).items() if name not in _MERGED
         },
         "data of task": lambda run: {task.source: task.data for task in run.tasks},
-        "description of task": lambda run: {task.source: task for task in run.tasks},
+        "description of task": lambda run: {t.source: replace(t, seeds=0) for t in run.tasks},
         "formula of": lambda run: {t.key.activation: t.key.formula for t in run.trials},
     }
     (first_name, first), *others = named
@@ -222,22 +234,21 @@ def _check_compatible(named: Sequence[tuple[str, Run]]) -> None:
                 owner.setdefault((kind, item), name)
 
 
-def _trials(
-    runs: Sequence[Run], settings: Settings, tunings: Mapping[tuple[str, str], Tuning]
-) -> tuple[Trial, ...]:
+def _trials(runs: Sequence[Run], tunings: Mapping[tuple[str, str], Tuning]) -> tuple[Trial, ...]:
     """Every trial once; of final ones, those of the seeds and learning rates that count."""
     found = _first({trial.key: trial for trial in run.trials} for run in runs)
+    wanted = {
+        (*pair, seed, rate)
+        for pair, tuning in tunings.items()
+        for seed, rate in zip(
+            final_seeds(len(tuning.learning_rates)), tuning.learning_rates, strict=True
+        )
+    }
     return tuple(
         trial
         for key, trial in found.items()
         if (pair := (key.task, key.activation)) in tunings
-        and (
-            key.phase == "tuning"
-            or (
-                key.seed in settings.final_seeds
-                and key.learning_rate == tunings[pair].learning_rate
-            )
-        )
+        and (key.phase == "tuning" or (*pair, key.seed, key.learning_rate) in wanted)
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from zeta._formula import Formula
-from zeta.evaluate.protocol import Settings, Trial, formula_source
+from zeta.evaluate.protocol import FIRST_FINAL_SEED, Settings, Trial, formula_source
 from zeta.evaluate.results import Shape
 from zeta.load_formula import load_formula
 
@@ -27,7 +27,7 @@ def sample_shapes(settings: Settings, trials: Iterable[Trial]) -> tuple[Shape, .
         >>> [shape.activation for shape in sample_shapes(Settings(("exo",), ("digits",)), ())]
         ['exo', 'relu', 'gelu', 'silu']
     """
-    first = ("final", settings.final_seeds[0])
+    first = ("final", FIRST_FINAL_SEED)
     shown = [trial for trial in trials if (trial.key.phase, trial.key.seed) == first]
     twins = settings.ablations.values()  # which have their candidates' shapes
     shapes = []

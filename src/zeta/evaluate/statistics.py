@@ -1,25 +1,27 @@
-"""The statistics of paired trials: interval, exact test, correction for many comparisons."""
+"""The statistics of paired trials: interval, test, power, correction for many comparisons."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 __all__ = [
     "Estimate",
     "PairedSummary",
-    "bootstrap_interval",
+    "benjamini_hochberg",
+    "detectable",
+    "detectable_at_best",
     "effect_size",
-    "holm",
+    "enough_seeds",
+    "fewest_seeds",
     "interquartile_mean",
+    "mean_of_tasks",
     "median",
     "probability_of_improvement",
-    "sign_flip_p_value",
-    "smallest_adjusted_p",
     "standard_deviation",
     "summarise",
     "wins",
@@ -27,9 +29,8 @@ __all__ = [
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
+POWER = 0.8
 RESAMPLES = 9999
-# Up to so many pairs, all 2^n sign patterns are visited and the test is exact; beyond, RESAMPLES.
-MAX_EXACT_PAIRS = 16
 
 Array = npt.NDArray[np.float64]
 
@@ -49,8 +50,10 @@ class PairedSummary:
 
     Attributes:
         mean: the mean difference, in the metric's units.
-        low, high: the bounds of its 95 % bootstrap interval.
-        p_value: of the two-sided sign-flip test, uncorrected.
+        low, high: the bounds of its 95 % interval.
+        p_value: that there is no difference; two-sided, uncorrected.
+        p_equivalent: that the difference is outside of [-rope, rope]; below 0.05 where the
+            interval is inside. Uncorrected.
         effect: the mean in standard deviations of the differences, with its interval; None where
             they do not vary.
     """
@@ -59,23 +62,100 @@ class PairedSummary:
     low: float
     high: float
     p_value: float
+    p_equivalent: float
     effect: Estimate | None
 
 
-def summarise(differences: Sequence[float]) -> PairedSummary:
-    """Interval and test of paired differences.
+def summarise(
+    differences: Sequence[float], test_to_train: float, rope: float = 0.0
+) -> PairedSummary:
+    """Interval and tests of paired differences of n splits of the same data, by the corrected t.
+
+    Trials share rows, so that n of them say less than n independent ones would: the squared
+    standard error of the mean is s² (1/n + test_to_train), and the mean over it is held against
+    Student's t of n - 1 degrees of freedom. Source: Nadeau and Bengio (2003), "Inference for the
+    generalization error". The two one-sided tests of equivalence are those of Schuirmann (1987),
+    at half the level, so that they agree with the 95 % interval.
 
     Args:
         differences: candidate minus reference, one per seed; two or more.
+        test_to_train: test rows to training rows; 0 for independent trials.
+        rope: w, half the width of the region of practical equivalence.
 
     Example:
         >>> from zeta.evaluate.statistics import summarise
-        >>> summarise([0.0, 0.0, 0.0])
-        PairedSummary(mean=0.0, low=0.0, high=0.0, p_value=1.0, effect=None)
+        >>> found = summarise([0.1, 0.3, 0.2, 0.2], test_to_train=1 / 3)
+        >>> round(found.mean, 2), round(found.low, 2), round(found.high, 2)
+        (0.2, 0.0, 0.4)
+        >>> summarise([0.0, 0.0, 0.0], test_to_train=1 / 3).p_value
+        1.0
     """
-    low, high = bootstrap_interval(differences)
-    mean, p_value = float(np.mean(differences)), sign_flip_p_value(differences)
-    return PairedSummary(mean, low, high, p_value, effect_size(differences))
+    d = np.asarray(differences, dtype=float)
+    mean, size = float(d.mean()), abs(float(d.mean()))
+    error = 0.0 if _is_constant(d) else float(d.std(ddof=1)) * math.sqrt(1 / len(d) + test_to_train)
+    student = stats.t(len(d) - 1)
+    half = float(student.ppf((1 + CONFIDENCE) / 2)) * error
+    if error:
+        p_value = 2 * float(student.sf(size / error))
+        p_equivalent = min(1.0, 2 * float(student.sf((rope - size) / error)))
+    else:
+        p_value, p_equivalent = float(size == 0), float(size > rope)
+    low, high = mean - half, mean + half
+    return PairedSummary(mean, low, high, p_value, p_equivalent, effect_size(differences))
+
+
+def mean_of_tasks(means: Sequence[float]) -> tuple[Estimate, float]:
+    """The mean over tasks, with Student's interval and p-value that it is 0: tasks are the sample.
+
+    Args:
+        means: one per task; two or more.
+    """
+    found = summarise(means, test_to_train=0.0)
+    return Estimate(found.mean, found.low, found.high), found.p_value
+
+
+def detectable(seeds: int, test_to_train: float, comparisons: int) -> float:
+    """The effect that is found with 80 %, in standard deviations of the paired differences.
+
+    The noncentral t's, at the level 0.05 / comparisons, which Benjamini and Hochberg's correction
+    asks of a difference that is the only one of its family.
+
+    Args:
+        seeds: final trials.
+        test_to_train: as in :func:`summarise`.
+        comparisons: size of the family.
+
+    Example:
+        >>> from zeta.evaluate.statistics import detectable
+        >>> round(detectable(seeds=20, test_to_train=1 / 3, comparisons=1), 2)
+        1.83
+    """
+    critical = stats.t.isf(SIGNIFICANCE / comparisons / 2, seeds - 1)
+    shift = special.nctdtrinc(seeds - 1, 1 - POWER, critical)
+    return float(shift) * math.sqrt(1 / seeds + test_to_train)
+
+
+def detectable_at_best(test_to_train: float, comparisons: int) -> float:
+    """What :func:`detectable` tends to with the number of seeds: they all share their rows."""
+    critical = stats.norm.isf(SIGNIFICANCE / comparisons / 2)
+    return float(critical + stats.norm.ppf(POWER)) * math.sqrt(test_to_train)
+
+
+def enough_seeds(seeds: int, test_to_train: float, comparisons: int) -> bool:
+    """Whether no number of seeds would find effects half as large as so many do."""
+    best = detectable_at_best(test_to_train, comparisons)
+    return detectable(seeds, test_to_train, comparisons) <= 2 * best
+
+
+def fewest_seeds(test_to_train: float, comparisons: int) -> int:
+    """How many seeds are enough.
+
+    Example:
+        >>> from zeta.evaluate.statistics import fewest_seeds
+        >>> fewest_seeds(test_to_train=1 / 3, comparisons=1)
+        5
+    """
+    return next(n for n in count(2) if enough_seeds(n, test_to_train, comparisons))
 
 
 def effect_size(differences: Sequence[float]) -> Estimate | None:
@@ -94,8 +174,7 @@ def effect_size(differences: Sequence[float]) -> Estimate | None:
         (2.15, 0.56, 3.75)
     """
     d = np.asarray(differences, dtype=float)
-    # Equal differences may come out a rounding error apart.
-    if np.ptp(d) <= 1e-12 * np.abs(d).max():
+    if _is_constant(d):
         return None
     value = float(d.mean() / d.std(ddof=1))
     error = math.sqrt((1 + value**2 / 2) / len(d))
@@ -103,78 +182,22 @@ def effect_size(differences: Sequence[float]) -> Estimate | None:
     return Estimate(value, value - half, value + half)
 
 
-def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean: BCa, or percentile where BCa is undefined.
-
-    Equal values give an interval of width zero.
-    """
-    sample = np.asarray(values, dtype=float)
-    if np.ptp(sample) == 0:
-        return float(sample[0]), float(sample[0])
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings():
-            # BCa warns of degenerate samples and answers NaN: then it is the other's turn.
-            warnings.simplefilter("ignore")
-            interval = stats.bootstrap(
-                (sample,),
-                np.mean,
-                confidence_level=CONFIDENCE,
-                n_resamples=RESAMPLES,
-                method=method,
-                random_state=0,
-            ).confidence_interval
-        if np.isfinite(interval).all():
-            break
-    return float(interval.low), float(interval.high)
+def _is_constant(values: Array) -> bool:
+    """Equal differences may come out a rounding error apart."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
-def sign_flip_p_value(differences: Sequence[float]) -> float:
-    """The two-sided paired permutation test of the mean difference; exact up to 16 pairs."""
-    d = np.asarray(differences, dtype=float)
-    if not d.any():
-        return 1.0
-    exact = len(d) <= MAX_EXACT_PAIRS
-    result = stats.permutation_test(
-        (d,),
-        lambda x, axis: np.mean(x, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=2**MAX_EXACT_PAIRS if exact else RESAMPLES,
-        random_state=0,
-    )
-    return float(result.pvalue)
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: of those below 0.05, a share of 5 % is false at most, as is expected.
 
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: the family-wise error stays below the level.
+    Source: Benjamini and Hochberg (1995), "Controlling the false discovery rate".
 
     Example:
-        >>> from zeta.evaluate.statistics import holm
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
+        >>> from zeta.evaluate.statistics import benjamini_hochberg
+        >>> benjamini_hochberg([0.01, 0.04, 0.03])
+        [0.03, 0.04, 0.04]
     """
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, (len(p_values) - rank) * p_values[index])
-        adjusted[index] = min(1.0, largest)
-    return adjusted
-
-
-def smallest_adjusted_p(pairs: int, comparisons: int) -> float:
-    """The least Holm-adjusted p that the sign-flip test can give the clearest of its family.
-
-    Args:
-        pairs: seeds per comparison.
-        comparisons: size of the family.
-
-    Example:
-        >>> from zeta.evaluate.statistics import smallest_adjusted_p
-        >>> smallest_adjusted_p(pairs=3, comparisons=1)
-        0.25
-    """
-    patterns = 2**pairs if pairs <= MAX_EXACT_PAIRS else RESAMPLES + 1
-    return min(1.0, comparisons * 2 / patterns)
+    return [float(p) for p in stats.false_discovery_control(p_values)] if p_values else []
 
 
 def probability_of_improvement(candidate: Sequence[float], reference: Sequence[float]) -> float:

@@ -49,11 +49,6 @@ def percentile_bounds(resampled: Array) -> tuple[Array, Array]:
     return low, high
 
 
-def mean(scores: Array) -> Statistic:
-    """The mean over tasks and seeds."""
-    return lambda counts: (counts * scores).sum(axis=(-2, -1)) / scores.size
-
-
 def interquartile_mean(scores: Array) -> Statistic:
     """The mean of the middle half of all scores together, those of every task and seed."""
     order, cut = np.argsort(scores, axis=None), int(0.25 * scores.size)

@@ -99,8 +99,8 @@ class Study:
         return [self._sweep.tuning(pair, self._trials) for pair in pairs]
 
     def _finals(self, store: TrialStore, tunings: Sequence[Tuning]) -> None:
-        """Train every activation with fresh seeds at its tuned learning rate."""
-        keys = [self._sweep.final_keys((t.task, t.activation), t.learning_rate) for t in tunings]
+        """Train every activation with fresh seeds at its tuned learning rates."""
+        keys = [self._sweep.final_keys((t.task, t.activation), t.learning_rates) for t in tunings]
         self._complete(store, "final", keys)
 
     def _complete(
@@ -128,7 +128,7 @@ class Study:
         count = Counter(key.task for key in (*self._trials, *keys))
         if phase == "tuning":
             for task, _ in self._sweep.pairs:
-                count[task] += self.settings.num_seeds
+                count[task] += self._infos[task].seeds
         return dict(count)
 
     def _expected_cost(self, group: Sequence[TrialKey]) -> tuple[float, float]:

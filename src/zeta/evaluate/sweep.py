@@ -3,17 +3,22 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
+
 from zeta.evaluate import tasks as task_registry
 from zeta.evaluate.protocol import (
     Phase,
     Settings,
     Trial,
     TrialKey,
+    final_seeds,
     formula_fingerprint,
     formula_source,
     half_decade,
 )
 from zeta.evaluate.results import TaskInfo, Tuning
+from zeta.evaluate.tasks import Task
+from zeta.evaluate.tasks.task import Array
 from zeta.load_formula import load_formula
 
 Pair = tuple[str, str]  # task, activation
@@ -36,7 +41,7 @@ class Sweep:
         >>> sweep.next_steps(("diabetes", "exo"), {})
         [-7, -6, -5, -4, -3]
         >>> len(sweep.tuning_keys(("diabetes", "exo"), [-6, -5]))
-        4
+        12
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -68,10 +73,22 @@ class Sweep:
         return [step for steps in self._tuned(pair, trials) for step in steps]
 
     def tuning(self, pair: Pair, trials: Trials) -> Tuning:
-        """What the tuning of a pair found, once :meth:`next_steps` asks for no more."""
+        """What the tuning of a pair found, once :meth:`next_steps` asks for no more.
+
+        Each final seed trains at the rate that wins in a resample of the tuning seeds, the same
+        one for every activation: what is uncertain about the rate is part of how final scores
+        spread.
+        """
         steps, _ = self._tuned(pair, trials)
-        validation = {half_decade(s): self._validation(pair, s, trials) for s in steps}
-        return Tuning(*pair, validation, half_decade(self._winner(pair, steps, trials)))
+        scores_RS = self._validation(pair, steps, trials)
+        curve = map(float, smoothed(scores_RS.mean(axis=1)))
+        rates = [half_decade(step) for step in steps]
+        draws = [
+            np.random.default_rng(seed).integers(scores_RS.shape[1], size=scores_RS.shape[1])
+            for seed in final_seeds(self.infos[pair[0]].seeds)
+        ]
+        chosen = tuple(half_decade(self._winner(steps, scores_RS[:, draw])) for draw in draws)
+        return Tuning(*pair, dict(zip(rates, curve, strict=True)), chosen)
 
     def tuning_keys(self, pair: Pair, steps: Sequence[int]) -> list[TrialKey]:
         """The tuning trials of these learning rates."""
@@ -81,9 +98,11 @@ class Sweep:
             for seed in self.settings.tuning_seeds
         ]
 
-    def final_keys(self, pair: Pair, learning_rate: float) -> list[TrialKey]:
-        """The final trials, in the order of their seeds."""
-        return [self._key(pair, learning_rate, s, "final") for s in self.settings.final_seeds]
+    def final_keys(self, pair: Pair, learning_rates: Sequence[float]) -> list[TrialKey]:
+        """The final trials, one for each rate; equal rates, which train fastest, side by side."""
+        seeds = final_seeds(len(learning_rates))
+        keys = [self._key(pair, r, s, "final") for r, s in zip(learning_rates, seeds, strict=True)]
+        return sorted(keys, key=lambda key: (key.learning_rate, key.seed))
 
     def groups(self, keys: Sequence[TrialKey]) -> list[list[TrialKey]]:
         """The trials of one pair, cut into those that are trained together.
@@ -105,7 +124,8 @@ class Sweep:
         steps, asked = list[int](), list(self.settings.grid_steps)
         while asked and all(key in trials for key in self.tuning_keys(pair, asked)):
             steps = sorted(steps + asked)
-            asked = self._extension(self._winner(pair, steps, trials), steps)
+            winner = self._winner(steps, self._validation(pair, steps, trials))
+            asked = self._extension(winner, steps)
         return steps, asked
 
     def _extension(self, winner: int, steps: Sequence[int]) -> list[int]:
@@ -117,16 +137,17 @@ class Sweep:
             return [winner + 1]
         return []
 
-    def _winner(self, pair: Pair, steps: Sequence[int], trials: Trials) -> int:
-        """The step with the best mean validation score; of equals, the nearest to the middle."""
+    def _winner(self, steps: Sequence[int], scores_RS: Array) -> int:
+        """The step with the best smoothed mean score; of equals, the nearest to the middle."""
         grid = self.settings.grid_steps
         middle = (grid[0] + grid[-1]) / 2
-        return max(steps, key=lambda s: (self._validation(pair, s, trials), -abs(s - middle)))
+        curve = dict(zip(steps, smoothed(scores_RS.mean(axis=1)), strict=True))
+        return max(steps, key=lambda step: (curve[step], -abs(step - middle)))
 
-    def _validation(self, pair: Pair, step: int, trials: Trials) -> float:
-        info = self.infos[pair[0]]
-        values = [info.score_of(trials[key]) for key in self.tuning_keys(pair, [step])]
-        return sum(values) / len(values)
+    def _validation(self, pair: Pair, steps: Sequence[int], trials: Trials) -> Array:
+        """Validation scores (rates, tuning seeds)."""
+        scores = [trials[key].score for key in self.tuning_keys(pair, steps)]
+        return np.reshape(scores, (len(steps), -1))
 
     def _key(self, pair: Pair, learning_rate: float, seed: int, phase: Phase) -> TrialKey:
         task, activation = pair
@@ -144,15 +165,41 @@ class Sweep:
     def _describe(self, name: str) -> TaskInfo:
         task = self._tasks[name]
         budget = self.settings.budget(task.budget)
-        for seed in self.settings.tuning_seeds:
-            task.split("tuning", seed)  # an unusable one is found before any training
+        seeds = self.settings.num_seeds or task.usual_seeds
+        _check_splits(task, "tuning", self.settings.tuning_seeds)
+        _check_splits(task, "final", final_seeds(seeds))
         return TaskInfo(
             source=name,
             title=task.title,
             metric=task.metric,
             data=task.fingerprint(),
-            constant=task.constant_score(),
+            seeds=seeds,
+            test_to_train=task.test_to_train(),
             epochs=budget.epochs,
             batch_size=budget.batch_size,
             width=budget.width,
         )
+
+
+def smoothed(curve: Array) -> Array:
+    """Each rate's score with half of its neighbours' mixed in: weights 1 2 1, at the ends 2 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from zeta.evaluate.sweep import smoothed
+        >>> smoothed(np.array([0.0, 4.0, 0.0]))
+        array([1.33333333, 2.        , 1.33333333])
+    """
+    number = len(curve)
+    weights = 2 * np.eye(number) + np.eye(number, k=1) + np.eye(number, k=-1)
+    return np.asarray(weights @ curve / weights.sum(axis=1))
+
+
+def _check_splits(task: Task, phase: Phase, seeds: Sequence[int]) -> None:
+    """Find an unusable split before any training: the same targets throughout leave no R².
+
+    Raises:
+        UserError: the data cannot be split.
+    """
+    for seed in seeds if task.kind == "regression" else seeds[:1]:
+        task.split(phase, seed)

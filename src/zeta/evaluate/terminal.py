@@ -124,15 +124,21 @@ def print_plan(plan: Plan) -> None:
     console = Console(file=sys.stdout)
     names = short_names([task.task for task in plan.tasks])
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("task", "tuning", "final", "finished", "s per trial", "MB"):
+    for column in ("task", "tuning", "final", "finished", "s per trial", "MB", "finds"):
         table.add_column(column, justify="left" if column == "task" else "right")
     for task in plan.tasks:
         seconds = "" if task.seconds is None else f"{task.seconds:.2g}"
         memory = "" if task.memory is None else f"{task.memory / 1e6:.0f}"
-        row = (names[task.task], task.tuning, task.final, task.finished, seconds, memory)
+        counts = (task.tuning, task.final, task.finished)
+        row = (names[task.task], *counts, seconds, memory, f"{task.detectable:.1f} sd")
         table.add_row(*(Text(str(cell)) for cell in row))
     console.print(table)
     _print_skipped(console, plan.skipped)
+    console.print(
+        "finds: the difference that is found with 80 %, in standard deviations of the paired "
+        f"differences, if it is the only one of {plan.comparisons}.",
+        soft_wrap=True,
+    )
     remaining = sum(task.remaining for task in plan.tasks)
     console.print(
         f"{remaining} trials to run, and up to {plan.most_extensions} more where a learning rate "
@@ -189,7 +195,7 @@ def print_versus(found: Versus, names: dict[str, str]) -> None:
     table.add_column(across, overflow="fold")
     table.add_column(Text(f"{a}\n{b}"), overflow="fold")
     table.add_column("difference\n[95 % interval]", no_wrap=True)
-    table.add_column("p\n(Holm)", no_wrap=True)
+    table.add_column("p\n(BH)", no_wrap=True)
     table.add_column("improves\nwith probability", no_wrap=True)
     for label, c in found.comparisons.items():
         first, second = found.scores[label]
@@ -213,7 +219,7 @@ def _table(results: Results, task: TaskInfo, names: dict[str, str]) -> Table:
     table.add_column("activation", overflow="fold")
     table.add_column("mean±sd", no_wrap=True)
     table.add_column("difference\n[95 % interval]", no_wrap=True)
-    table.add_column("verdict", max_width=len("no difference"))
+    table.add_column("verdict", max_width=len("too few seeds"))
     twins = results.settings.ablations.values()
     for activation in results.settings.activations:
         score = results.score(task.source, activation)

@@ -163,7 +163,8 @@ class _Training:
             "seconds": round((time.perf_counter() - self._started) / trials, 4),
             "step_ms": round(1000 * (stopped - started) / steps, 4),
         }
-        results = zip(self._keys, curves, values, learned, strict=True)
+        constants = [self._task.constant_score(split) for split in self._data.splits]
+        results = zip(self._keys, curves, values, constants, learned, strict=True)
         return [self._trial(*result, count, timing) for result in results]
 
     def _trial(
@@ -171,6 +172,7 @@ class _Training:
         key: TrialKey,
         curve: Sequence[float],
         value: float | None,
+        constant: float,
         learned: tuple[dict[str, float], ...],
         parameters: int,
         timing: dict[str, float],
@@ -185,6 +187,7 @@ class _Training:
             curve=tuple(curve),
             learned=learned,
             timing=timing,
+            constant=constant,
         )
 
     def _train(self) -> tuple[list[list[float]], list[Tensor]]:
@@ -241,24 +244,23 @@ class _Rows:
     """The rows of trials that train together, each with its own split and order of batches.
 
     Attributes:
+        splits: each trial's.
         score_y: each trial's targets to score on.
         steps: batches of an epoch.
     """
 
     def __init__(self, task: Task, keys: Sequence[TrialKey]) -> None:
-        # Only tuning trials of different seeds have different rows; equal ones are held once.
-        final = keys[0].phase == "final" or task.stream
-        seeds = [keys[0].seed if final else key.seed for key in keys]
+        seeds = [key.seed for key in keys]  # those of equal seeds have equal rows, held once
         splits = {seed: task.split(keys[0].phase, seed) for seed in dict.fromkeys(seeds)}
         self._x = torch.cat([torch.from_numpy(s.train_x) for s in splits.values()])
         self._y = torch.cat([torch.from_numpy(s.train_y) for s in splits.values()])
         which = torch.tensor([list(splits).index(seed) for seed in seeds])
         self._rows = len(self._x) // len(splits)
         self._first_S = which * self._rows
-        self._seeds = [key.seed for key in keys]
-        self._orders = {s: torch.Generator().manual_seed(s) for s in dict.fromkeys(self._seeds)}
-        self._scored: list[Split] = [splits[seed] for seed in seeds]
-        self.score_y = [torch.from_numpy(split.score_y) for split in self._scored]
+        self._seeds = seeds
+        self._orders = {s: torch.Generator().manual_seed(s) for s in dict.fromkeys(seeds)}
+        self.splits: list[Split] = [splits[seed] for seed in seeds]
+        self.score_y = [torch.from_numpy(split.score_y) for split in self.splits]
         self._budget, self._stream = keys[0].budget, task.stream
         self._parts = iter(torch.arange(self._rows).tensor_split(self._budget.epochs))
         longest = -(-self._rows // self._budget.epochs) if task.stream else self._rows
@@ -281,7 +283,7 @@ class _Rows:
 
     def scored(self, rows: int) -> Iterator[Tensor]:
         """The rows to score on, (S, B, …), so many at once."""
-        x_S = [torch.from_numpy(split.score_x).split(rows) for split in self._scored]
+        x_S = [torch.from_numpy(split.score_x).split(rows) for split in self.splits]
         for parts in zip(*x_S, strict=True):
             yield torch.stack(parts)
 

@@ -1,13 +1,15 @@
 """`zeta compare`: two activations, or two tasks, of finished trials, seed by seed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from zeta._errors import UnknownNameError, UserError
 from zeta.evaluate.across import judge_overall, task_scales
 from zeta.evaluate.compare import Pair, judge
 from zeta.evaluate.results import Comparison, Overall, Results, Score
+from zeta.evaluate.statistics import standard_deviation
 from zeta.evaluate.wording import count, difference_words, interval, overall_figures, signed
 from zeta.load_formula import one_spelling
 
@@ -23,7 +25,7 @@ class Versus:
         kind: which of the two.
         scores: label -> the scores of A and of B. The labels are the tasks that two activations
             were run on, or the activations that were run on two tasks.
-        comparisons: label -> A minus B, with Holm's correction over the labels.
+        comparisons: label -> A minus B, corrected for all labels.
         overall: over all labels; None where there is one, or no common scale.
     """
 
@@ -71,7 +73,7 @@ def _activations(results: Results, a: str, b: str) -> Versus:
     if len(scales) > 1:
         factors = [factor for _, factor in scales.values()]
         overall = judge_overall([pairs[task] for task in scales], factors)
-    return _versus(a, b, "activation", pairs, overall)
+    return _versus(results, a, b, "activation", pairs, overall)
 
 
 def _tasks(results: Results, a: str, b: str) -> Versus:
@@ -85,15 +87,27 @@ def _tasks(results: Results, a: str, b: str) -> Versus:
                 f"tasks {a!r} and {b!r} differ in their {what}: only tasks of the same data and "
                 "metric can be compared seed by seed"
             )
+    seeds = min(infos[a].seeds, infos[b].seeds)
     pairs = {
-        name: (results.score(a, name), results.score(b, name))
+        name: (_first(results.score(a, name), seeds), _first(results.score(b, name), seeds))
         for name in results.settings.activations
     }
-    return _versus(a, b, "task", pairs, judge_overall(list(pairs.values()), [1.0] * len(pairs)))
+    overall = judge_overall(list(pairs.values()), [1.0] * len(pairs))
+    return _versus(results, a, b, "task", pairs, overall)
 
 
-def _versus(a: str, b: str, kind: Kind, pairs: dict[str, Pair], overall: Overall | None) -> Versus:
-    comparisons = dict(zip(pairs, judge(list(pairs.values())), strict=True))
+def _first(score: Score, seeds: int) -> Score:
+    """Of the first so many seeds."""
+    values = score.values[:seeds]
+    return replace(score, values=values, mean=fmean(values), sd=standard_deviation(values))
+
+
+def _versus(
+    results: Results, a: str, b: str, kind: Kind, pairs: dict[str, Pair], overall: Overall | None
+) -> Versus:
+    tasks = {task.source: task for task in results.tasks}
+    found = judge(results.settings, tasks, list(pairs.values()))
+    comparisons = dict(zip(pairs, found, strict=True))
     return Versus(a, b, kind, pairs, comparisons, overall)
 
 

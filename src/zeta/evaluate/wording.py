@@ -1,10 +1,12 @@
 """The verdict and the protocol in plain words."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import mode
 
 from zeta.evaluate import statistics
 from zeta.evaluate.compare import by_candidate
-from zeta.evaluate.protocol import PROTOCOL_VERSION, Settings
+from zeta.evaluate.protocol import PROTOCOL_VERSION, ROPES, Settings
 from zeta.evaluate.ranking import MIN_TASKS
 from zeta.evaluate.results import (
     AcrossTasks,
@@ -12,22 +14,30 @@ from zeta.evaluate.results import (
     Conclusion,
     Overall,
     Question,
+    TaskInfo,
     Verdict,
     short_names,
 )
-from zeta.evaluate.tasks.task import STREAM_TUNING_FRACTION, TEST_FRACTION, VALIDATION_FRACTION
+from zeta.evaluate.tasks.task import (
+    STREAM_TUNING_FRACTION,
+    TEST_FRACTION,
+    VALIDATION_FRACTION,
+    WINDOW_FRACTION,
+)
 
 SCOPE = (
-    "This holds for small networks and one fixed test set of each task; it is no statement about "
+    "This holds for small networks and for splits of these data sets; it is no statement about "
     "other data, deeper networks or longer training."
 )
 _ACROSS = (
     "Tasks together: on the common scale 0 is the task's constant predictor and 1 the mean score "
     "of the baseline with the best validation score; a task where that baseline is not clearly "
-    "better than the constant is left out. Interquartile means, profiles, differences "
-    "and probabilities of improvement have 95 % percentile bootstrap intervals, seeds resampled "
-    "within each task: they speak of these tasks, not of others. The mean difference has a "
-    "sign-flip test, with Holm's correction over the candidates. Mean ranks are compared by "
+    "better than the constant is left out. The mean difference is over the tasks' mean "
+    "differences, one vote each, with Student's interval and test: tasks are the sample, so that "
+    "it speaks of tasks like these; p-values are corrected over the candidates (Benjamini and "
+    "Hochberg). Interquartile means, profiles and probabilities of improvement have 95 % "
+    "percentile bootstrap intervals, seeds resampled within each task: they speak of these tasks, "
+    "not of others, and of these splits as if they were independent. Mean ranks are compared by "
     f"Friedman's and Nemenyi's tests from {MIN_TASKS} tasks on; with fewer, their approximations "
     "are rough and only differences of over two thirds of all ranks could be found."
 )
@@ -37,7 +47,10 @@ _MANY_TASKS = 4
 
 
 def conclude(
-    settings: Settings, comparisons: Sequence[Comparison], across: AcrossTasks | None
+    settings: Settings,
+    tasks: Sequence[TaskInfo],
+    comparisons: Sequence[Comparison],
+    across: AcrossTasks | None,
 ) -> Conclusion:
     """The verdict over all candidates and tasks.
 
@@ -59,7 +72,7 @@ def conclude(
         for candidate, group in by_candidate([c for c in comparisons if c.question == "ablation"])
     }
     parts = [
-        _overall(settings, asked, names),
+        _overall(settings, tasks, asked, names),
         _divergence(asked, names),
         QUICK if settings.quick else SCOPE,
     ]
@@ -114,7 +127,7 @@ def _headline(comparisons: Sequence[Comparison], names: dict[str, str]) -> str:
             by_task.setdefault(names[c.task], []).append(names[c.candidate])
         cases = [f"{listing(candidates)} on {task}" for task, candidates in by_task.items()]
         parts += [f"{verdict.capitalize()}: {'; '.join(cases)}"] if cases else []
-    return ". ".join(parts) or comparisons[0].verdict.capitalize()
+    return ". ".join(parts) or _without_difference(comparisons)
 
 
 def _counted_headline(comparisons: Sequence[Comparison], names: dict[str, str]) -> str:
@@ -124,32 +137,44 @@ def _counted_headline(comparisons: Sequence[Comparison], names: dict[str, str]) 
         counts = [(v, len(_of(group, v))) for v in (Verdict.BETTER, Verdict.WORSE)]
         found = listing([f"{verdict} on {number}" for verdict, number in counts if number])
         parts += [f"{names[candidate]} {found} of {count(len(group), 'task')}"] if found else []
-    return "; ".join(parts) or comparisons[0].verdict.capitalize()
+    return "; ".join(parts) or _without_difference(comparisons)
 
 
-def _overall(settings: Settings, comparisons: Sequence[Comparison], names: dict[str, str]) -> str:
-    size = f"{count(settings.num_seeds, 'paired seed')} and {count(len(comparisons), 'comparison')}"
-    if comparisons[0].verdict is Verdict.TOO_FEW:
+def _without_difference(comparisons: Sequence[Comparison]) -> str:
+    """What most comparisons say, none of which found a difference."""
+    return mode(c.verdict for c in comparisons).capitalize()
+
+
+def _overall(
+    settings: Settings,
+    tasks: Sequence[TaskInfo],
+    comparisons: Sequence[Comparison],
+    names: dict[str, str],
+) -> str:
+    size = f"{_seeds(tasks)} and {count(len(comparisons), 'comparison')}"
+    if all(c.verdict is Verdict.TOO_FEW for c in comparisons):
         return (
-            f"With {size}, even the clearest outcome could not reach significance: "
-            "the figures below are a first impression and no result."
+            f"With {size}, only differences twice as large as more seeds would show could be "
+            "found: the figures below are a first impression and no result."
         )
-    names_of_rivals = [names[baseline] for baseline in settings.baselines]
-    rivals = listing(names_of_rivals)
-    clear = [c for c in comparisons if c.verdict is not Verdict.SAME]
-    if not clear:
-        return (
-            f"With learning rates tuned alike, {size}, no candidate did measurably better or "
-            f"worse than the best of {rivals}. That is a result: if there is a difference, it is "
-            "smaller than these trials can show; the intervals say how small."
-        )
-    same = len(comparisons) - len(clear)
-    rest = f" No difference found in the other {count(same, 'comparison')}." if same else ""
-    better, worse = (len(_of(clear, verdict)) for verdict in (Verdict.BETTER, Verdict.WORSE))
-    return (
-        f"With learning rates tuned alike, {size} against the best of {rivals}, "
-        f"candidates were measurably better in {better} and worse in {worse}.{rest}"
+    found = [(v, len(_of(comparisons, v))) for v in (*_CLEAR, *_OPEN)]
+    verdicts = listing([f"{_COUNTED[verdict]} in {number}" for verdict, number in found if number])
+    open_ones = _of(comparisons, Verdict.UNDECIDED)
+    rest = (
+        " Where it is undecided, the intervals say which differences are possible."
+        if open_ones
+        else ""
     )
+    return (
+        f"With learning rates tuned alike, {size} with {names[settings.reference]}, candidates "
+        f"were {verdicts}.{rest}"
+    )
+
+
+def _seeds(tasks: Sequence[TaskInfo]) -> str:
+    """How many, or from how many to how many where tasks differ."""
+    least, most = min(t.seeds for t in tasks), max(t.seeds for t in tasks)
+    return (f"{least} to " if least < most else "") + count(most, "paired seed")
 
 
 def _together(
@@ -177,22 +202,35 @@ def difference_words(verdict: Verdict, a: str, b: str) -> str:
     """A verdict on two as a clause: "exo is better than relu"."""
     if verdict in (Verdict.BETTER, Verdict.WORSE):
         return f"{a} is {verdict} than {b}"
-    return f"{verdict} between {a} and {b}" if verdict is Verdict.SAME else f"{verdict}"
+    if verdict is Verdict.EQUIVALENT:
+        return f"{a} and {b} are equivalent"
+    return f"{verdict} between {a} and {b}" if verdict is Verdict.UNDECIDED else f"{verdict}"
 
 
-_CLEAR, _OPEN = (Verdict.BETTER, Verdict.WORSE), (Verdict.SAME, Verdict.TOO_FEW)
+_CLEAR = Verdict.BETTER, Verdict.WORSE
+_OPEN = Verdict.EQUIVALENT, Verdict.UNDECIDED, Verdict.TOO_FEW
+# A verdict before the number of comparisons it was given in.
+_COUNTED = {
+    Verdict.BETTER: "better",
+    Verdict.WORSE: "worse",
+    Verdict.EQUIVALENT: "equivalent",
+    Verdict.UNDECIDED: "neither for certain",
+    Verdict.TOO_FEW: "tried with too few seeds to tell",
+}
 # What a verdict on a candidate says over all tasks …
 _AGAINST = {
     Verdict.BETTER: "better than its references",
     Verdict.WORSE: "worse than its references",
-    Verdict.SAME: Verdict.SAME,
+    Verdict.EQUIVALENT: Verdict.EQUIVALENT,
+    Verdict.UNDECIDED: Verdict.UNDECIDED,
     Verdict.TOO_FEW: Verdict.TOO_FEW,
 }
 # … and one on training its parameters.
 _ABLATED = {
     Verdict.BETTER: "it helped",
     Verdict.WORSE: "it did harm",
-    Verdict.SAME: "it made no difference that was found",
+    Verdict.EQUIVALENT: "it made no difference of importance",
+    Verdict.UNDECIDED: "it left undecided whether it matters",
     Verdict.TOO_FEW: "it was tried with too few seeds to tell",
 }
 
@@ -255,14 +293,15 @@ def _of(comparisons: Sequence[Comparison], verdict: Verdict) -> list[Comparison]
     return [c for c in comparisons if c.verdict is verdict]
 
 
-def describe_protocol(settings: Settings) -> tuple[str, ...]:
+def describe_protocol(settings: Settings, tasks: Sequence[TaskInfo]) -> tuple[str, ...]:
     """The rules that were followed, one sentence or two each."""
     tuning = count(len(settings.tuning_seeds), "tuning seed")
     return (
-        f"Data: {percent(TEST_FRACTION)} of each data set is a fixed test set, the same in every "
-        "trial: drawn at random with classes in equal shares, or the newest where rows are in "
-        "order of time; the rest is development data. Features (and regression targets) are "
-        "standardised by the training rows.",
+        f"Data: each seed draws its own test rows, {percent(TEST_FRACTION)} of each data set, with "
+        "classes in equal shares; the rest trains. Of rows in order of time it draws where a "
+        f"window of {percent(WINDOW_FRACTION)} of them starts, the newest "
+        f"{percent(TEST_FRACTION)} of which test. Features (and regression targets) are "
+        "standardised, and vocabularies chosen, by the training rows.",
         f"Streams: each batch is scored before it is trained on, in one pass; learning rates are "
         f"tuned on the first {percent(STREAM_TUNING_FRACTION)}, then a fresh network is scored on "
         "the rest.",
@@ -270,33 +309,44 @@ def describe_protocol(settings: Settings) -> tuple[str, ...]:
         "PyTorch's default initialisation for every activation, Adam with a constant learning "
         "rate, float32. Activations of the learnable family train their parameters, from the "
         "documented values on; all others keep theirs.",
-        f"Tuning: every learning rate of the grid with {tuning}, scored on validation data "
-        f"({percent(VALIDATION_FRACTION)} of the development data, drawn by seed); the same grid "
-        "and budget for every activation. The best mean wins, ties go to the rate nearest the "
-        f"middle of the grid. A winner on the grid's edge extends it by one step, at most "
+        f"Tuning: every learning rate of the grid with {tuning}, each with a split of its own, "
+        f"scored on validation rows ({percent(VALIDATION_FRACTION)} of those that do not test); "
+        "the same grid and budget for every activation. Mean scores are smoothed over neighbouring "
+        "rates (weights 1 2 1), and the best wins; ties go to the rate nearest the middle of the "
+        "grid. A winner on the grid's edge extends it by one step, at most "
         f"{settings.max_extensions}× on each side.",
-        f"Final: {count(settings.num_seeds, 'fresh seed')}, trained on all development data with "
-        "the tuned learning rate; the test set is scored once per trial.",
+        f"Final: {_seeds(tasks)}, none of which tuned. Each takes the learning rate that wins in "
+        "a bootstrap resample of the tuning seeds, drawn by the final seed and the same for all "
+        "activations, so that what is uncertain about the rate is part of the scores' spread. "
+        "The test rows are scored once per trial. They are not kept from the tuning of other "
+        "seeds: all that could pass to them is the choice among a few rates.",
         "Pairing: for one task and seed, every activation sees the same split, the same batches "
         "in the same order and the same initial weights.",
-        "Reference: the baseline (other than the candidate) with the best validation score; the "
-        "test set plays no part in the choice.",
+        f"Reference: {settings.reference} for every candidate and task, and "
+        f"{settings.reference_of(settings.reference)} for {settings.reference} itself. The "
+        f"difference to the best of {listing(settings.baselines)} by validation score is shown "
+        "beside it and decides nothing: no activation is the best of them on every task.",
         "Divergence: a trial whose loss or output is not finite is counted and shown, and enters "
         "the statistics with the score of a constant prediction.",
-        "Statistics: mean paired difference; 95 % bootstrap interval (BCa, "
-        f"{statistics.RESAMPLES} resamples), not corrected for the number of comparisons; "
-        f"two-sided paired sign-flip permutation test, exact up to {statistics.MAX_EXACT_PAIRS} "
-        "seeds, with Holm's correction over the tasks of each candidate; significant below "
-        f"{statistics.SIGNIFICANCE}. Each candidate is a question of its own: among several, "
-        "chance alone has several tries. The effect is the mean difference in standard deviations "
+        "Statistics: mean paired difference with Nadeau and Bengio's corrected t: splits share "
+        "rows, so the squared standard error is s²·(1/n + r), with r the test rows to the training "
+        f"rows ({_ratios(tasks)}); of windows, what gives the share of test rows that two of them "
+        "have in common. Intervals are of 95 % and not corrected for the number of comparisons. "
+        "p-values, of no difference and of a difference of importance, are corrected over all "
+        "candidates and tasks together (Benjamini and Hochberg): of the differences called, 5 % at "
+        "most are expected to be none. The effect is the mean difference in standard deviations "
         "of the paired differences; the probability of improvement is the share of all pairs of "
-        "runs in which the candidate's scored higher. Seeds vary weights and batch order, not the "
-        "test set.",
+        "runs in which the candidate's scored higher.",
+        f"Verdict: within ±w a difference is of no practical importance ({_ropes(settings)}). "
+        f"Equivalent: the difference is inside, corrected p below {statistics.SIGNIFICANCE}, for "
+        "which its 95 % interval must lie inside. Better or worse: it is not 0, likewise. Else "
+        "undecided; or too few seeds to tell, where no effect is found with 80 % that is not twice "
+        "as large as what any number of seeds would find.",
         *(
             (
                 "Ablation: a candidate that trains parameters of its own is also compared with "
                 "its frozen twin, which keeps them as documented and is tuned and trained alike; "
-                "Holm's correction is over its tasks.",
+                "those comparisons are a family of their own.",
             )
             if settings.ablations
             else ()
@@ -304,3 +354,15 @@ def describe_protocol(settings: Settings) -> tuple[str, ...]:
         *((_ACROSS,) if len(settings.tasks) > 1 else ()),
         f"Protocol version {PROTOCOL_VERSION}.",
     )
+
+
+def _ratios(tasks: Sequence[TaskInfo]) -> str:
+    """The distinct corrections and how many tasks have them."""
+    found = Counter(f"{task.test_to_train:.2f}" for task in tasks)
+    return ", ".join(f"{ratio} on {count(number, 'task')}" for ratio, number in found.items())
+
+
+def _ropes(settings: Settings) -> str:
+    if settings.rope is not None:
+        return f"w = {settings.rope:g}"
+    return "w: " + ", ".join(f"{w:g} of {metric}" for metric, w in ROPES.items())

@@ -77,7 +77,7 @@ def test_the_table_is_the_same_though_a_node_dies(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("task.py").write_text(TASK.replace("EPOCHS", "10"))
-    settings = Settings(("exo",), ("task.py:blobs",), num_seeds=10)
+    settings = Settings(("exo",), ("task.py:blobs",), num_seeds=10, tuning_seeds=(0, 1))
 
     def results(out: str, engine: Engine, progress: Silent) -> Any:
         with engine:

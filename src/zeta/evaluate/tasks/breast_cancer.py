@@ -1,8 +1,11 @@
 """A table with two classes: tumours, benign or malignant."""
 
+from functools import cache
+
 from zeta.evaluate.tasks.task import Array, Budget, Task
 
 
+@cache
 def _load() -> tuple[Array, Array]:
     from sklearn.datasets import load_breast_cancer
 

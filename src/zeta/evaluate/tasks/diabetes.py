@@ -1,8 +1,11 @@
 """Regression: the progression of diabetes over a year."""
 
+from functools import cache
+
 from zeta.evaluate.tasks.task import Array, Budget, Task
 
 
+@cache
 def _load() -> tuple[Array, Array]:
     from sklearn.datasets import load_diabetes
 

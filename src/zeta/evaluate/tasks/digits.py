@@ -1,5 +1,6 @@
 """Images: handwritten digits, 8×8 pixels, for a network of rows and a convolutional one."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from zeta.evaluate.tasks.task import Array, Budget, MakeActivation, Shape, Task
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@cache
 def _load() -> tuple[Array, Array]:
     from sklearn.datasets import load_digits
 

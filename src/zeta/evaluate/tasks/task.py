@@ -22,8 +22,13 @@ MakeActivation = Callable[[], "nn.Module"]
 
 TEST_FRACTION = 0.25
 VALIDATION_FRACTION = 0.25
-# Of a stream: what learning rates are tuned on, before the part that scores them.
+# Of rows in order of time: what one seed's window holds. Of two windows of half the rows, the test
+# rows are to 23 % the same, as of two tests drawn at random; of 80 %, to 67 %.
+WINDOW_FRACTION = 0.5
+# Of a stream's window: what learning rates are tuned on, before the part that scores them.
 STREAM_TUNING_FRACTION = 0.25
+# Final seeds of a task whose trials train together, and of one whose trials take seconds each.
+_MANY_SEEDS, _FEW_SEEDS = 20, 10
 # Kind of task -> its score's name.
 METRICS = {"classification": "accuracy", "regression": "R²", "likelihood": "log-likelihood"}
 # The fewest rows of which both cuts leave a class some, and all together two, on either side.
@@ -32,8 +37,6 @@ _LEAST_OF_A_CLASS, _LEAST_ROWS = 4, 8
 _LARGEST_VALUE = 1e150
 # Class numbers beyond it are no vocabulary, and no output layer has room for them.
 _LARGEST_CLASS = 2**24
-# The held-out test set never depends on a trial's seed.
-TEST_SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,11 @@ class Task:
             activation wherever it is to be compared; by default two hidden layers on rows of
             features. It gives (rows, outputs). Dropout and batch normalisation train in training
             and predict in scoring; a stream's predictions are those of the training pass.
-        in_order: rows are in order of time: the last quarter is the test set, the last quarter
-            of the rest validates.
+        in_order: rows are in order of time: a trial has a window of half of them, of which the
+            last quarter tests; the last quarter of the rest validates.
         stream: rows are seen once, in order, each batch scored before it is trained on
-            (prequential evaluation); learning rates are tuned on the first quarter, and a fresh
-            network is scored on the rest.
+            (prequential evaluation), in a window of half of them; learning rates are tuned on the
+            first quarter of one, and a fresh network is scored on the rest.
         together: the most trials that train as one stacked model; 1 for networks whose cost is
             in large matrix products, which gain nothing, and for those that cannot be stacked (an
             error says so). Dropout draws other numbers in a stack than alone.
@@ -163,7 +166,7 @@ class Task:
         ...     load=lambda: ((np.arange(64)[:, None] >> np.arange(6)) % 2.0, np.arange(64) % 2),
         ...     budget=Budget(epochs=20, batch_size=8, width=16),
         ... )
-        >>> parity.constant_score()
+        >>> parity.constant_score(parity.split("final", seed=0))
         0.5
     """
 
@@ -195,6 +198,11 @@ class Task:
         """The score's name; higher is better."""
         return METRICS[self.kind]
 
+    @property
+    def usual_seeds(self) -> int:
+        """Final trials of an activation: twenty where trials train together, else ten."""
+        return _MANY_SEEDS if self.together > 1 else _FEW_SEEDS
+
     def fingerprint(self) -> str:
         """A hash of the data: other data, another fingerprint."""
         digest = hashlib.sha256(f"{self.kind}{self.in_order}{self.stream}".encode())
@@ -204,15 +212,16 @@ class Task:
         return digest.hexdigest()[:16]
 
     def split(self, phase: Phase, seed: int) -> Split:
-        """The rows of one trial, features standardised by the training rows.
+        """The rows of one trial, drawn by its seed, features standardised by the training rows.
 
         Those of a stream are standardised by the part that tunes.
 
         Args:
-            phase: "tuning" splits the development data by ``seed`` into training and validation
-                rows; "final" trains on all development data and scores on the test set. Both are
-                of the same sizes for every seed.
-            seed: of the validation split.
+            phase: "final" draws the test rows, trains on all others and scores on them; "tuning"
+                draws validation rows from those others, trains on what is left and scores on
+                them: the test rows of its own seed are not looked at. Both are of the same sizes
+                for every seed.
+            seed: draws test and validation rows; in order of time, the start of the window.
 
         Raises:
             UserError: the data are not as documented, or cannot be split.
@@ -221,14 +230,37 @@ class Task:
         train, score = self._rows(y, phase, seed)
         # Of a stream, only its start is known beforehand.
         known = self._rows(y, "tuning", seed)[0] if self.stream else train
-        x = x.astype(np.int64) if x.dtype.kind in "biu" else _standardised(x, known)
-        y = _standardised(y, known) if self.kind == "regression" else y.astype(np.int64)
+        x, y = self.encoded(x, y, known)
         if self.kind == "regression" and not np.ptp(y[score], axis=0).any():
             raise self._error(
                 f"the {len(score)} rows that score the {phase} trials all have the same target, "
                 "which leaves R² undefined; more rows with different targets are needed"
             )
         return Split(x[train], y[train], x[score], y[score])
+
+    def encoded(self, x: Array, y: Array, known: Array) -> tuple[Array, Array]:
+        """The data as networks take them, by what the rows ``known`` tell and no others."""
+        x = x.astype(np.int64) if x.dtype.kind in "biu" else _standardised(x, known)
+        return x, _standardised(y, known) if self.kind == "regression" else y.astype(np.int64)
+
+    def test_to_train(self) -> float:
+        """ρ/(1-ρ), where two trials share the part ρ of their test rows, as is expected of chance.
+
+        Of rows that are drawn it is test rows to training rows, as in the correction of Nadeau
+        and Bengio (2003), "Inference for the generalization error". A window of the part w starts
+        anywhere in the part 1-w of all rows, so that two of them lie |Δ| apart, of density
+        2 (1-w-|Δ|) / (1-w)².
+        """
+        if not (self.in_order or self.stream):
+            split = self.split("final", seed=0)
+            return len(split.score_y) / len(split.train_y)
+        tested = WINDOW_FRACTION * (1 - STREAM_TUNING_FRACTION if self.stream else TEST_FRACTION)
+        room = 1 - WINDOW_FRACTION
+        # The integral of (tested - Δ) times that density, from 0 to where nothing is shared.
+        apart = min(tested, room)
+        shared = tested * room * apart - (tested + room) * apart**2 / 2 + apart**3 / 3
+        overlap = 2 * shared / room**2 / tested
+        return overlap / (1 - overlap)
 
     def shape(self, width: int) -> Shape:
         """What a network of this width must fit."""
@@ -257,9 +289,8 @@ class Task:
         spread = np.sum((targets - targets.mean(axis=0)) ** 2, dtype=np.float64)
         return 1.0 - residual / float(spread)
 
-    def constant_score(self) -> float:
-        """The test score of the best constant prediction, which a diverged trial is given."""
-        split = self.split("final", seed=0)
+    def constant_score(self, split: Split) -> float:
+        """The score of the best constant prediction, which a diverged trial is given."""
         rows = len(split.score_y)
         if self.kind == "regression":
             constant = split.train_y.mean(axis=0)
@@ -273,11 +304,13 @@ class Task:
     def _rows(self, y: Array, phase: Phase, seed: int) -> tuple[Array, Array]:
         """The rows to train and to score on."""
         rows = np.arange(len(y))
+        if self.in_order or self.stream:
+            rows = _window(rows, seed)
         if self.stream:
-            start, rest = np.split(rows, [round(len(y) * STREAM_TUNING_FRACTION)])
+            start, rest = np.split(rows, [round(len(rows) * STREAM_TUNING_FRACTION)])
             seen = start if phase == "tuning" else rest
             return seen, seen
-        development, test = self._cut(y, rows, TEST_FRACTION, TEST_SPLIT_SEED)
+        development, test = self._cut(y, rows, TEST_FRACTION, seed)
         if phase == "final":
             return development, test
         return self._cut(y, development, VALIDATION_FRACTION, seed)
@@ -326,11 +359,15 @@ class Task:
         return x, y
 
     def _check_rows(self, x: Array, y: Array) -> None:
-        if len(y) < _LEAST_ROWS:
-            raise self._error(f"at least {_LEAST_ROWS} rows are needed, got {len(y)}")
-        if self.stream and round(len(y) * STREAM_TUNING_FRACTION) < self.budget.epochs:
+        ordered = self.in_order or self.stream
+        least = round(_LEAST_ROWS / WINDOW_FRACTION) if ordered else _LEAST_ROWS
+        if len(y) < least:
+            raise self._error(f"at least {least} rows are needed, got {len(y)}")
+        window = len(_window(y, 0))
+        if self.stream and round(window * STREAM_TUNING_FRACTION) < self.budget.epochs:
             raise self._error(
-                "the first quarter of a stream needs a row for each of its budget's epochs; got "
+                "the first quarter of a stream's window, which is half of its rows, needs a row "
+                "for each of its budget's epochs; got "
                 f"{len(y)} rows in all and {self.budget.epochs} epochs"
             )
         if max(np.abs(values.astype(float)).max() for values in (x, y)) > _LARGEST_VALUE:
@@ -390,6 +427,13 @@ class Task:
         firsts = [group[cut:] for group, cut in zip(groups, cuts, strict=True)]
         seconds = [group[:cut] for group, cut in zip(groups, cuts, strict=True)]
         return np.sort(np.concatenate(firsts)), np.sort(np.concatenate(seconds))
+
+
+def _window(rows: Array, seed: int) -> Array:
+    """So many rows in a row, from a start that ``seed`` draws."""
+    length = round(len(rows) * WINDOW_FRACTION)
+    start = np.random.default_rng(seed).integers(len(rows) - length + 1)
+    return rows[start : start + length]
 
 
 def _is_count(value: object) -> bool:
