@@ -10,8 +10,9 @@ from scipy import stats
 from answering import noise, settings_for, study, write_tasks
 from zeta.evaluate import Settings, TrialKey, Verdict
 from zeta.evaluate.compare import compare, judge
-from zeta.evaluate.protocol import BASELINES, frozen_twin
+from zeta.evaluate.protocol import BASELINES, as_trained, frozen_twin
 from zeta.evaluate.results import Comparison, Score, TaskInfo, Tuning
+from zeta.evaluate.runs import rebuild
 from zeta.evaluate.statistics import POWER, Array, benjamini_hochberg, detectable
 
 LSELU = "learnable_selu_variation"
@@ -146,6 +147,40 @@ def test_the_reference_is_never_the_candidate_itself(tmp_path: Path) -> None:
         ("exo", "elu"), ("elu", "relu"),
     ]  # fmt: skip
     assert settings.activations == ("exo", "elu", "relu", "gelu", "silu")
+
+
+def test_controls_are_the_reference_against_itself(tmp_path: Path) -> None:
+    """Tuned with other seeds, as it is and raised by one standard deviation of its scores."""
+
+    def value(key: TrialKey) -> float:
+        return noise(replace(key, activation=as_trained(key.activation)))
+
+    settings = replace(settings_for("exo"), controlled=("digits",), rope=0.001)
+    results, engine = study(tmp_path, value, settings)
+    retuned, planted = results.controls
+    assert (retuned.mean, retuned.verdict) == (0, Verdict.EQUIVALENT)
+    assert planted.mean == pytest.approx(results.score("digits", "silu").sd)
+    assert planted.verdict is Verdict.BETTER
+    said = results.conclusion.paragraph
+    assert "was called different from itself on 0 of 1 task; raised by one standard" in said
+    assert "deviation of its scores, on 1." in said
+    assert "<h3>Controls</h3>" in results.report.read_text()
+    seeds = [
+        {key.seed for key in engine.ran if (key.phase, key.activation) == ("tuning", name)}
+        for name in ("silu", settings.control)
+    ]
+    assert not set.intersection(*seeds)
+    assert rebuild([tmp_path], tmp_path).to_json() == results.to_json()
+
+
+def test_a_control_that_differs_is_a_false_alarm_that_is_told(tmp_path: Path) -> None:
+    def value(key: TrialKey) -> float:
+        return noise(key) + (0.05 if key.activation == "silu (retuned)" else 0)
+
+    settings = replace(settings_for("exo"), controlled=("digits",))
+    results, _ = study(tmp_path, value, settings)
+    assert "different from itself on 1 of 1 task" in results.conclusion.paragraph
+    assert [c.candidate for c in results.comparisons] == ["exo"], "and is no candidate"
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from zeta import formula
+from zeta import activations, formula
 from zeta.activations import relu, silu
 from zeta.evaluate import Budget, Settings, Trial, TrialKey, formula_fingerprint
-from zeta.evaluate.protocol import final_seeds, half_decade
+from zeta.evaluate.protocol import final_seeds, formula_source, half_decade
 from zeta.math import sigmoid
 
 KEY = TrialKey("digits", "d", "relu", "f", 0.01, 100, "final", Budget(1, 2, 3))
@@ -77,10 +77,21 @@ def test_fingerprint_follows_the_maths_not_the_spelling() -> None:
     assert len(set(prints)) == 4
 
 
+@pytest.mark.parametrize("name", ["silu", "learnable_selu_variation"])
+def test_the_control_is_the_same_formula_trained_alike(name: str) -> None:
+    control = Settings(("exo",), ("digits",), reference=name).control
+    formula = activations.get(name)
+    assert formula_source(control) == name
+    assert formula_fingerprint(control, formula) == formula_fingerprint(name, formula)
+    frozen = formula_fingerprint(f"{name} (frozen)", formula)
+    assert (frozen == formula_fingerprint(name, formula)) == (name == "silu")
+
+
 def test_tuning_seeds_are_never_final_seeds() -> None:
     settings = Settings(("exo",), ("digits",))
     assert len(set(final_seeds(500))) == 500
     assert not set(final_seeds(500)) & set(settings.tuning_seeds)
+    assert not set(final_seeds(500)) & set(settings.tuning_seeds_of(settings.control))
 
 
 def test_learning_rates_are_half_decades() -> None:

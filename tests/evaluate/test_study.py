@@ -235,8 +235,11 @@ def test_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings, skipped = make_settings((), (), None, quick=False)
     assert settings.activations == (
         "exo", "learnable_selu_variation", "laplace", "relu", "gelu", "silu",
-        "learnable_selu_variation (frozen)",
+        "learnable_selu_variation (frozen)", "silu (retuned)",
     )  # fmt: skip
+    assert {"digits", "diabetes"} <= set(settings.controlled) <= set(tasks.TASKS)
+    assert "digits_conv" not in settings.controlled, "its trials are too long"
+    assert ("digits_conv", "silu (retuned)") not in settings.pairs
     assert settings.tasks == tuple(tasks.TASKS)
     assert not skipped
     monkeypatch.setenv("ZETA_DATASETS", str(tmp_path / "none"))

@@ -163,6 +163,14 @@ def test_any_formula_may_train(name: str) -> None:
     assert trial.key.formula != fixed.key.formula
 
 
+def test_a_control_trains_as_what_it_is_the_control_of() -> None:
+    name = "learnable_selu_variation"
+    trial, control = run_trial(key_of(name)), run_trial(key_of(f"{name} (retuned)"))
+    assert (control.value, control.curve, control.learned) == (
+        trial.value, trial.curve, trial.learned,
+    )  # fmt: skip
+
+
 def test_a_stream_is_scored_before_it_is_trained_on(tmp_path: Path) -> None:
     # Labels are drawn by chance: whoever is scored after training on a row knows its label.
     path = tmp_path / "stream.py"

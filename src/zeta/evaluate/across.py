@@ -57,8 +57,8 @@ def look_across(
         return None
     by_name = {(score.task, score.activation): score for score in scores}
     scales = task_scales(tasks, tunings, by_name, settings.baselines)
-    twins = settings.ablations.values()
-    activations = [name for name in settings.activations if name not in twins]
+    others = (*settings.ablations.values(), settings.control)
+    activations = [name for name in settings.activations if name not in others]
     normalised = {}
     seeds = min(task.seeds for task in tasks)  # those that every task has
     if scales:

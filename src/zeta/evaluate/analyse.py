@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from zeta.evaluate.across import look_across
-from zeta.evaluate.compare import compare, score_trials
+from zeta.evaluate.compare import compare, control, score_trials
 from zeta.evaluate.results import Results, Run
 from zeta.evaluate.wording import conclude, describe_protocol
 
@@ -19,13 +19,15 @@ def analyse(run: Run, folder: Path) -> Results:
         score_trials(tasks[t.task], t, run.final_trials(t.task, t.activation)) for t in run.tunings
     )
     comparisons = compare(run.settings, run.tasks, run.tunings, scores)
+    controls = control(run.settings, run.tasks, scores)
     across = look_across(run.settings, run.tasks, run.tunings, scores, comparisons)
     return Results(
         **vars(run),
         folder=folder,
         scores=scores,
         comparisons=comparisons,
+        controls=controls,
         across=across,
-        conclusion=conclude(run.settings, run.tasks, comparisons, across),
+        conclusion=conclude(run.settings, run.tasks, comparisons, controls, across),
         protocol=describe_protocol(run.settings, run.tasks),
     )

@@ -80,6 +80,33 @@ def compare(
     return (*asked, *judge(settings, infos, twins, "ablation"))
 
 
+def control(
+    settings: Settings, tasks: Sequence[TaskInfo], scores: Sequence[Score]
+) -> tuple[Comparison, ...]:
+    """What the run makes of a difference that is known: 0, and one standard deviation.
+
+    The reference is compared with itself, tuned once more with other seeds ("retuned"); and with
+    that and the standard deviation of its own scores added to them ("planted"). Each question is a
+    family over the tasks.
+    """
+    by_name = {(score.task, score.activation): score for score in scores}
+    infos = {task.source: task for task in tasks}
+    retuned = [
+        (by_name[task, settings.control], by_name[task, settings.reference])
+        for task in settings.controlled
+    ]
+    planted = [(_raised(again, reference.sd), reference) for again, reference in retuned]
+    return (
+        *judge(settings, infos, retuned, "retuned"),
+        *judge(settings, infos, planted, "planted"),
+    )
+
+
+def _raised(score: Score, effect: float) -> Score:
+    values = tuple(value + effect for value in score.values)
+    return replace(score, values=values, mean=score.mean + effect)
+
+
 def judge(
     settings: Settings,
     tasks: Mapping[str, TaskInfo],

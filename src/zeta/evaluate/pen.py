@@ -68,7 +68,8 @@ class Pen:
     """The lines and labels of one evaluation's activations.
 
     Colours take turns, and with each turn the marker changes: 112 candidates and baselines look
-    different. Candidates are lines, baselines dashed, and a frozen twin is its candidate, dotted.
+    different. Candidates are lines, baselines dashed; a frozen twin is its candidate, dotted, and
+    the control its reference.
 
     Args:
         results: what is drawn.
@@ -93,7 +94,7 @@ class Pen:
     @cached_property
     def styles(self) -> dict[str, Style]:
         """Every activation's line."""
-        twins = {twin: name for name, twin in self._settings.ablations.items()}
+        twins = self._twins
         others = [name for name in self._settings.activations if name not in twins]
         turns = {name: divmod(i, len(self.palette.series)) for i, name in enumerate(others)}
         markers = list(MARKERS)
@@ -103,10 +104,17 @@ class Pen:
             styles[name] = Style(series, self._dash(name), markers[turn % len(markers)])
         return styles
 
+    @property
+    def _twins(self) -> dict[str, str]:
+        """Whatever is drawn as another activation, dotted -> that activation."""
+        settings = self._settings
+        frozen = {twin: name for name, twin in settings.ablations.items()}
+        return frozen | {settings.control: settings.reference}
+
     def _dash(self, activation: str) -> str:
         if activation in self._settings.candidates:
             return "-"
-        return ":" if activation in self._settings.ablations.values() else "--"
+        return ":" if activation in self._twins else "--"
 
     def color(self, activation: str) -> str:
         """An activation's colour."""

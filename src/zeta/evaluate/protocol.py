@@ -29,8 +29,11 @@ DEFAULT_REFERENCE = "silu"
 _LEARNED = " (learned)"
 # What trains its parameters has a frozen twin in every evaluation, which shows what that is worth.
 _FROZEN = " (frozen)"
+# The reference once more, tuned with other seeds: a control, whose true difference is 0.
+_RETUNED = " (retuned)"
 
 TUNING_SEEDS = (0, 1, 2, 3, 4, 5)
+_RETUNING = 50  # added to them for the control
 FIRST_FINAL_SEED = 100  # never a tuning seed
 # Far beyond any use: a digit too many is found before the list of trials fills the memory.
 MOST_SEEDS = 1000
@@ -89,7 +92,18 @@ def trained_parameters(activation: str, formula: Formula) -> tuple[str, ...]:
 
 def formula_source(activation: str) -> str:
     """Where the formula of an activation of :attr:`Settings.activations` is found."""
-    return activation.removesuffix(_FROZEN).removesuffix(_LEARNED)
+    return as_trained(activation).removesuffix(_FROZEN).removesuffix(_LEARNED)
+
+
+def as_trained(activation: str) -> str:
+    """What an activation of :attr:`Settings.activations` trains as: the control as the reference.
+
+    Example:
+        >>> from zeta.evaluate.protocol import as_trained
+        >>> as_trained("silu (retuned)")
+        'silu'
+    """
+    return activation.removesuffix(_RETUNED)
 
 
 def final_seeds(number: int) -> tuple[int, ...]:
@@ -117,7 +131,8 @@ class Settings:
         grid_steps: the learning rates, in half decades: -6 is 0.001, -5 is 0.003.
         max_extensions: how often a winner on the grid's edge extends it, on each side.
         epoch_divisor: divides every task's epochs.
-        baselines: the rivals, one of which is a candidate's reference on each task.
+        baselines: the rivals; the best of them stands beside each verdict.
+        controlled: tasks on which the reference is tuned once more, with other seeds.
     """
 
     candidates: tuple[str, ...]
@@ -129,14 +144,36 @@ class Settings:
     grid_steps: tuple[int, ...] = (-7, -6, -5, -4, -3)
     max_extensions: int = 2
     epoch_divisor: int = 1
+    controlled: tuple[str, ...] = ()
     quick: bool = False
     baselines: tuple[str, ...] = BASELINES
 
     @property
     def activations(self) -> tuple[str, ...]:
-        """Candidates, baselines and the reference if they are none, and the frozen twins."""
+        """Candidates, baselines, the reference, the frozen twins, the control if there is one."""
         usual = (*self.candidates, *self.baselines, self.reference)
-        return tuple(dict.fromkeys((*usual, *self.ablations.values())))
+        control = (self.control,) if self.controlled else ()
+        return tuple(dict.fromkeys((*usual, *self.ablations.values(), *control)))
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every task with every activation that is run on it."""
+        return [
+            (task, name)
+            for task in self.tasks
+            for name in self.activations
+            if name != self.control or task in self.controlled
+        ]
+
+    @property
+    def control(self) -> str:
+        """The name of the reference when it is tuned once more."""
+        return self.reference + _RETUNED
+
+    def tuning_seeds_of(self, activation: str) -> tuple[int, ...]:
+        """The control's are others than everybody's."""
+        shift = _RETUNING if activation == self.control else 0
+        return tuple(seed + shift for seed in self.tuning_seeds)
 
     @property
     def ablations(self) -> dict[str, str]:
@@ -145,7 +182,7 @@ class Settings:
 
     def reference_of(self, candidate: str) -> str:
         """The reference; its own is the first other baseline."""
-        rivals = (self.reference, *BASELINES)
+        rivals = (self.reference, *self.baselines)
         return next(name for name in rivals if name != candidate)
 
     def rope_of(self, metric: str) -> float:
@@ -299,6 +336,6 @@ def formula_fingerprint(activation: str, formula: Formula) -> str:
     """
     import sympy
 
-    trained = trained_parameters(activation, formula)
+    trained = trained_parameters(as_trained(activation), formula)
     parts = [sympy.srepr(formula.symbolic()), dict(formula.parameters), trained]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

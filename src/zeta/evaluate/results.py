@@ -32,7 +32,7 @@ __all__ = [
 # Raise it with any change that makes older readers misread ``results.json``.
 FORMAT = 3
 
-Question = Literal["baseline", "ablation"]
+Question = Literal["baseline", "ablation", "retuned", "planted"]
 
 
 class Verdict(StrEnum):
@@ -140,7 +140,9 @@ class Comparison:
 
     Attributes:
         question: "baseline" asks whether the candidate beats the usual activations, "ablation"
-            whether training its parameters beats leaving them as they are.
+            whether training its parameters beats leaving them as they are; "retuned" and
+            "planted" are the controls: the reference tuned once more, as it is and raised by the
+            standard deviation of its scores, against itself.
         reference: that of the settings, or the candidate's frozen twin.
         differences: candidate minus reference, one per seed.
         mean, low, high: the mean difference and its 95 % interval by the corrected t, not
@@ -307,6 +309,7 @@ class Results(Run):
 
     Attributes:
         folder: where the report lies.
+        controls: the reference tuned once more against itself, without and with a planted effect.
         across: what the tasks say together; None with a single task.
         protocol: the rules that were followed, in words.
     """
@@ -314,6 +317,7 @@ class Results(Run):
     folder: Path
     scores: tuple[Score, ...]
     comparisons: tuple[Comparison, ...]
+    controls: tuple[Comparison, ...]
     across: AcrossTasks | None
     conclusion: Conclusion
     protocol: tuple[str, ...]
@@ -351,6 +355,7 @@ class Results(Run):
                 "skipped": self.skipped,
             },
             "comparisons": [asdict(c) for c in self.comparisons],
+            "controls": [asdict(c) for c in self.controls],
             "across": asdict(self.across) if self.across else None,
             "scores": [_score_to_json(s) for s in self.scores],
             "tuning": tunings,

@@ -156,6 +156,8 @@ def make_settings(
         baselines=_rivals(candidates, baselines),
         reference=_full_name(one_spelling(reference), learn=False),
         rope=rope,
+        # Where trials train together a control costs little.
+        controlled=tuple(n for n in names if not quick and task_registry.get(n).together > 1),
     )
     return settings, skipped
 

@@ -18,7 +18,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 # Settings in which runs that are merged may differ; whatever else decides a trial must agree.
-_MERGED = ("candidates", "tasks", "num_seeds", "baselines")
+_MERGED = ("candidates", "tasks", "num_seeds", "baselines", "controlled")
 
 
 def rebuild(folders: Sequence[Path], out: Path) -> Results:
@@ -115,7 +115,7 @@ def _check_complete(run: Run) -> None:
             raise ValueError("test_to_train is negative")
     if missing := {"seconds", "run", "resumed"} - run.timing.keys():
         raise ValueError(f"timing has no {min(missing)!r}")
-    pairs = [(task, name) for task in run.settings.tasks for name in run.settings.activations]
+    pairs = run.settings.pairs
     if sorted((t.task, t.activation) for t in run.tunings) != sorted(pairs):
         raise ValueError("not every activation is tuned once on every task")
     seeds = {task.source: list(final_seeds(task.seeds)) for task in run.tasks}
@@ -160,6 +160,7 @@ def merge(named: Sequence[tuple[str, Run]]) -> Run:
         runs[0].settings,
         candidates=_united(run.settings.candidates for run in runs),
         tasks=_united(run.settings.tasks for run in runs),
+        controlled=_united(run.settings.controlled for run in runs),
         num_seeds=min((n for run in runs if (n := run.settings.num_seeds)), default=None),
         baselines=_united(run.settings.baselines for run in runs),
     )
@@ -172,7 +173,7 @@ def merge(named: Sequence[tuple[str, Run]]) -> Run:
             f"no task was run with every activation, so that nothing can be compared: {task!r} "
             f"is {why}; run what is missing, or merge runs that share a task"
         )
-    pairs = [(task, name) for task in settings.tasks for name in settings.activations]
+    pairs = settings.pairs
     tasks = _first({t.source: t for t in run.tasks} for run in runs)
     seeds = {
         name: min(t.seeds for r in runs for t in r.tasks if t.source == name) for name in tasks
@@ -198,7 +199,7 @@ def merge(named: Sequence[tuple[str, Run]]) -> Run:
 def _incomplete(settings: Settings, tunings: Mapping[tuple[str, str], Tuning]) -> dict[str, str]:
     """Each task that some activation was not run on -> which."""
     missing = {
-        task: [name for name in settings.activations if (task, name) not in tunings]
+        task: [name for of, name in settings.pairs if of == task and (task, name) not in tunings]
         for task in settings.tasks
     }
     names = short_names(settings.activations)

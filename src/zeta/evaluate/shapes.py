@@ -29,10 +29,10 @@ def sample_shapes(settings: Settings, trials: Iterable[Trial]) -> tuple[Shape, .
     """
     first = ("final", FIRST_FINAL_SEED)
     shown = [trial for trial in trials if (trial.key.phase, trial.key.seed) == first]
-    twins = settings.ablations.values()  # which have their candidates' shapes
+    others = (*settings.ablations.values(), settings.control)  # of the same shapes
     shapes = []
     for name in settings.activations:
-        if name in twins:
+        if name in others:
             continue
         formula = load_formula(formula_source(name))
         layers = [layer for t in shown if t.key.activation == name for layer in t.learned]

@@ -30,12 +30,12 @@ class Standing:
 
 
 def standings(results: Results) -> list[Standing]:
-    """Candidates and baselines, best first; frozen twins stand beside their candidates elsewhere.
+    """Candidates and baselines, best first; frozen twins and the control stand elsewhere.
 
     Ranks need no common scale, and no task outweighs the others.
     """
-    twins = results.settings.ablations.values()
-    names = [name for name in results.settings.activations if name not in twins]
+    others = (*results.settings.ablations.values(), results.settings.control)
+    names = [name for name in results.settings.activations if name not in others]
     scores = np.array([[results.score(t.source, n).mean for n in names] for t in results.tasks])
     ranks = stats.rankdata(-scores, axis=1)
     places = stats.rankdata(ranks.mean(axis=0).round(9), method="min")

@@ -52,8 +52,8 @@ class Sweep:
 
     @property
     def pairs(self) -> list[Pair]:
-        """Every task with every activation."""
-        return [(task, name) for task in self._tasks for name in self._formulas]
+        """Every task with every activation that is run on it."""
+        return self.settings.pairs
 
     @cached_property
     def infos(self) -> dict[str, TaskInfo]:
@@ -95,7 +95,7 @@ class Sweep:
         return [
             self._key(pair, half_decade(step), seed, "tuning")
             for step in steps
-            for seed in self.settings.tuning_seeds
+            for seed in self.settings.tuning_seeds_of(pair[1])
         ]
 
     def final_keys(self, pair: Pair, learning_rates: Sequence[float]) -> list[TrialKey]:
@@ -166,7 +166,8 @@ class Sweep:
         task = self._tasks[name]
         budget = self.settings.budget(task.budget)
         seeds = self.settings.num_seeds or task.usual_seeds
-        _check_splits(task, "tuning", self.settings.tuning_seeds)
+        for activation in (self.settings.reference, self.settings.control):
+            _check_splits(task, "tuning", self.settings.tuning_seeds_of(activation))
         _check_splits(task, "final", final_seeds(seeds))
         return TaskInfo(
             source=name,

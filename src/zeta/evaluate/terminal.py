@@ -221,9 +221,11 @@ def _table(results: Results, task: TaskInfo, names: dict[str, str]) -> Table:
     table.add_column("difference\n[95 % interval]", no_wrap=True)
     table.add_column("verdict", max_width=len("too few seeds"))
     twins = results.settings.ablations.values()
-    for activation in results.settings.activations:
+    here = [name for on, name in results.settings.pairs if on == task.source]
+    for activation in here:
         score = results.score(task.source, activation)
         role = "parameters frozen" if activation in twins else "baseline"
+        role = "control" if activation == results.settings.control else role
         difference, verdict = Text(role, style="dim"), Text("")
         if c := results.comparison(task.source, activation):
             difference = Text(

@@ -22,6 +22,7 @@ from zeta.evaluate.network_check import check_networks
 from zeta.evaluate.protocol import (
     Trial,
     TrialKey,
+    as_trained,
     formula_fingerprint,
     formula_source,
     trained_parameters,
@@ -126,7 +127,8 @@ def make_network(task: Task, formula: Formula, key: TrialKey) -> nn.Module:
     return network
 
 
-def _activation_of(name: str, formula: Formula) -> MakeActivation:
+def _activation_of(activation: str, formula: Formula) -> MakeActivation:
+    name = as_trained(activation)
     if name in CLASSES:
         return getattr(zeta.nn, CLASSES[name])
     learned = trained_parameters(name, formula)

@@ -48,7 +48,7 @@ def versus(results: Results, a: str, b: str) -> Versus:
         UserError: an unknown name (the message suggests the nearest), twice the same, one of each,
             or tasks of which the seeds are no pairs.
     """
-    kinds: dict[str, Kind] = dict.fromkeys(results.settings.activations, "activation")
+    kinds: dict[str, Kind] = dict.fromkeys(_activations_of(results), "activation")
     kinds |= dict.fromkeys(results.settings.tasks, "task")
     known = {called: (kinds[name], name) for name, short in results.names.items()
              for called in (name, short)}  # fmt: skip
@@ -62,6 +62,11 @@ def versus(results: Results, a: str, b: str) -> Versus:
     if a == b:
         raise UserError(f"{a!r} cannot be compared with itself; name two different ones")
     return _activations(results, a, b) if kind == "activation" else _tasks(results, a, b)
+
+
+def _activations_of(results: Results) -> list[str]:
+    """Those that were run on every task: all but the control."""
+    return [name for name in results.settings.activations if name != results.settings.control]
 
 
 def _activations(results: Results, a: str, b: str) -> Versus:
@@ -90,7 +95,7 @@ def _tasks(results: Results, a: str, b: str) -> Versus:
     seeds = min(infos[a].seeds, infos[b].seeds)
     pairs = {
         name: (_first(results.score(a, name), seeds), _first(results.score(b, name), seeds))
-        for name in results.settings.activations
+        for name in _activations_of(results)
     }
     overall = judge_overall(list(pairs.values()), [1.0] * len(pairs))
     return _versus(results, a, b, "task", pairs, overall)

@@ -50,12 +50,14 @@ def conclude(
     settings: Settings,
     tasks: Sequence[TaskInfo],
     comparisons: Sequence[Comparison],
+    controls: Sequence[Comparison],
     across: AcrossTasks | None,
 ) -> Conclusion:
     """The verdict over all candidates and tasks.
 
     Args:
         comparisons: every candidate on every task, and the ablations.
+        controls: the reference against itself.
         across: what the tasks say together, if there are several.
     """
     names = short_names((*settings.activations, *settings.tasks))
@@ -74,6 +76,7 @@ def conclude(
     parts = [
         _overall(settings, tasks, asked, names),
         _divergence(asked, names),
+        _controls(controls, names),
         QUICK if settings.quick else SCOPE,
     ]
     many = len(settings.tasks) >= _MANY_TASKS
@@ -289,6 +292,21 @@ def _divergence(comparisons: Sequence[Comparison], names: dict[str, str]) -> str
     return f"Training diverged for {listing(diverged)}." if diverged else ""
 
 
+def _controls(controls: Sequence[Comparison], names: dict[str, str]) -> str:
+    """How often the run called a difference where there was none, and one that was planted."""
+    if not controls:
+        return ""
+    called = {
+        question: len([c for c in controls if c.question == question and c.verdict in _CLEAR])
+        for question in ("retuned", "planted")
+    }
+    return (
+        f"Controls: {names[controls[0].reference]}, tuned once more with other seeds, was called "
+        f"different from itself on {called['retuned']} of {count(len(controls) // 2, 'task')}; "
+        f"raised by one standard deviation of its scores, on {called['planted']}."
+    )
+
+
 def _of(comparisons: Sequence[Comparison], verdict: Verdict) -> list[Comparison]:
     return [c for c in comparisons if c.verdict is verdict]
 
@@ -349,6 +367,16 @@ def describe_protocol(settings: Settings, tasks: Sequence[TaskInfo]) -> tuple[st
                 "those comparisons are a family of their own.",
             )
             if settings.ablations
+            else ()
+        ),
+        *(
+            (
+                f"Controls: on {count(len(settings.controlled), 'task')}, those whose trials train "
+                f"together, {settings.reference} is tuned once more with other seeds and compared "
+                "with itself, as it is and raised by one standard deviation of its own scores; "
+                "each is a family over these tasks, and neither part of any other.",
+            )
+            if settings.controlled
             else ()
         ),
         *((_ACROSS,) if len(settings.tasks) > 1 else ()),
