@@ -1,18 +1,21 @@
 """The common scale, and what all tasks say together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy import stats
 
 from answering import CONSTANT, noise, realistic, study, write_tasks
 from zeta.evaluate import Settings, TrialKey, Verdict
 from zeta.evaluate.across import judge_overall
+from zeta.evaluate.compare import judge
+from zeta.evaluate.pooling import pool
 from zeta.evaluate.protocol import BASELINES
 from zeta.evaluate.ranking import MIN_TASKS
-from zeta.evaluate.results import AcrossTasks, Results, Score
+from zeta.evaluate.results import AcrossTasks, Results, Score, TaskInfo
+from zeta.evaluate.statistics import Estimate
+from zeta.evaluate.wording import overall_figures
 
 CANDIDATES = ("exo", "learnable_selu_variation", "laplace")
 
@@ -68,32 +71,57 @@ def test_the_mean_difference_is_that_of_the_scaled_comparisons(
     results: Results, across: AcrossTasks
 ) -> None:
     laplace = next(o for o in across.overall if o.candidate == "laplace")
-    scaled = []
+    effects, errors = [], []
     for task in results.tasks:
         tuned = {t.activation: t.score for t in results.tunings if t.task == task.source}
         anchor = max(BASELINES, key=lambda name: tuned[name])
+        span = results.score(task.source, anchor).mean - CONSTANT
         c = results.comparison(task.source, "laplace")
-        scaled.append(c.mean / (results.score(task.source, anchor).mean - CONSTANT))
-    assert laplace.difference.value == pytest.approx(np.mean(scaled))
+        effects.append(c.mean / span)
+        errors.append(c.error / span)
+    expected = pool([task.source for task in results.tasks], effects, errors)
+    assert laplace.difference.value == pytest.approx(expected.mean.value)
+    assert laplace.p_value == pytest.approx(expected.p_value)
+    assert len(laplace.pooled.without) == MIN_TASKS
 
 
 @pytest.mark.parametrize(
-    ("gains", "verdict"),
-    [((0.05, 0.06, 0.05, 0.04), Verdict.BETTER), ((0.0, 0.0, 0.5, 0.0), Verdict.UNDECIDED)],
+    ("gains", "datasets", "verdict"),
+    [
+        ((0.05, 0.06, 0.05, 0.04), "abcd", Verdict.BETTER),
+        ((0.0, 0.0, 0.5, 0.0), "abcd", Verdict.UNDECIDED),
+        ((0.0, 0.5, 0.5, 0.5), "abbb", Verdict.UNDECIDED),
+    ],
 )
-def test_one_task_does_not_decide_for_all(gains: Sequence[float], verdict: Verdict) -> None:
-    """Each task has one vote, however clear it is."""
+def test_one_data_set_does_not_decide_for_all(
+    gains: Sequence[float], datasets: str, verdict: Verdict
+) -> None:
+    """Each has one vote, however clear it is and however many tasks it has."""
 
     def score(task: int, activation: str, gain: float) -> Score:
-        values = tuple(0.9 + gain + 0.001 * seed for seed in range(10))
+        values = tuple(0.9 + gain + (0.001 * seed if gain else 0) for seed in range(10))
         mean = sum(values) / 10
         return Score(f"{task}", activation, 0.01, 0, 0.1, values, mean, 1, 0, 0, 100, 0.1)
 
     pairs = [(score(i, "exo", g), score(i, "silu", 0)) for i, g in enumerate(gains)]
-    found = judge_overall(pairs, [1.0] * len(gains))
+    infos = {
+        f"{i}": TaskInfo(f"{i}", "", "accuracy", "", name, 10, 1 / 3, 1, 1, 1)
+        for i, name in enumerate(datasets)
+    }
+    comparisons = judge(Settings(("exo",), tuple(infos)), infos, pairs)
+    found = judge_overall(comparisons, pairs, [1.0] * len(gains), list(datasets))
     assert found.verdict is verdict
-    assert found.difference.value == pytest.approx(np.mean(gains))
-    assert found.p_value == pytest.approx(stats.ttest_1samp(gains, 0).pvalue)
+    assert found.pooled.shrunken.keys() == set(datasets)
+
+
+def test_a_verdict_that_hangs_on_one_data_set_says_so(across: AcrossTasks) -> None:
+    (overall, *_) = across.overall
+    without = {"a": Estimate(0.1, 0.05, 0.15), "b": Estimate(0.1, -0.01, 0.2)}
+    hanging = replace(
+        overall, verdict=Verdict.BETTER, pooled=replace(overall.pooled, without=without)
+    )
+    assert overall_figures(hanging).endswith("; not so without b")
+    assert "not so" not in overall_figures(replace(hanging, verdict=Verdict.UNDECIDED))
 
 
 def test_profiles_fall_from_all_runs_to_few(across: AcrossTasks) -> None:

@@ -20,7 +20,7 @@ LSELU = "learnable_selu_variation"
 
 SEEDS, TEST_TO_TRAIN = 20, 1 / 3
 SETTINGS = Settings(("exo",), ("digits",), rope=0.01)
-DIGITS = TaskInfo("digits", "", "accuracy", "", SEEDS, TEST_TO_TRAIN, 1, 1, 1)
+DIGITS = TaskInfo("digits", "", "accuracy", "", "digits", SEEDS, TEST_TO_TRAIN, 1, 1, 1)
 
 
 def simulate(rng: np.random.Generator, effect: float) -> Comparison:

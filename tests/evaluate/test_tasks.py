@@ -218,6 +218,17 @@ def test_scores_and_constant_predictor() -> None:
     assert -0.1 < regression.constant_score(regression.split("final", 0)) <= 0
 
 
+def test_tasks_of_the_same_data_say_so() -> None:
+    """Over all tasks together they have one vote."""
+    of = {name: task.dataset or name for name, task in tasks.TASKS.items()}
+    assert {name for name, data in of.items() if data == "digits"} == {
+        "digits", "digits_conv", "transfer", "see_and_hear",
+    }  # fmt: skip
+    assert {name for name, data in of.items() if data == "addresses"} == {
+        name for name in tasks.TASKS if name.startswith("words")
+    }
+
+
 def test_other_data_other_fingerprint() -> None:
     changed = Task("toy", "", "classification", lambda: (numbered()[0] + 1, numbered()[1]), BUDGET)
     assert changed.fingerprint() != TOY.fingerprint()

@@ -23,6 +23,7 @@ from zeta.evaluate.compare import (
     by_candidate,
     decide,
 )
+from zeta.evaluate.pooling import pool
 from zeta.evaluate.protocol import Settings
 from zeta.evaluate.ranking import MIN_TASKS, Ranking, rank
 from zeta.evaluate.results import (
@@ -79,7 +80,9 @@ def look_across(
         },
         thresholds=tuple(map(float, thresholds)),
         aggregates=tuple(_aggregate(n, values, thresholds) for n, values in normalised.items()),
-        overall=_overall(scales, by_name, comparisons),
+        overall=_overall(
+            scales, by_name, comparisons, {task.source: task.dataset for task in tasks}
+        ),
         ranking=_ranking(tasks, activations, by_name),
     )
 
@@ -105,22 +108,26 @@ def task_scales(
 
 
 def judge_overall(
-    pairs: Sequence[Pair], factors: Sequence[float], question: Question = "baseline"
+    comparisons: Sequence[Comparison],
+    pairs: Sequence[Pair],
+    factors: Sequence[float],
+    datasets: Sequence[str],
 ) -> Overall:
     """One candidate against its reference over several tasks; p not yet corrected.
 
-    Each task has one vote, its mean difference, and tasks are the sample: what is said is of
-    tasks like these and not of more seeds of the same.
+    Data sets are the sample: what is said is of data like these and not of more seeds of the
+    same.
 
     Args:
-        pairs: candidate and reference on each task.
+        comparisons, pairs: the candidate with its reference, on each task.
         factors: of each task's scale; all 1 where the tasks share a metric.
+        datasets: each task's; two different ones or more.
     """
-    means = [
-        factor * (candidate.mean - reference.mean)
-        for (candidate, reference), factor in zip(pairs, factors, strict=True)
-    ]
-    difference, p = statistics.mean_of_tasks(means)
+    effects, errors = (
+        [factor * getattr(c, name) for c, factor in zip(comparisons, factors, strict=True)]
+        for name in ("mean", "error")
+    )
+    pooled = pool(datasets, effects, errors)
     seeds = min(len(candidate.values) for candidate, _ in pairs)
     candidate, reference = (
         np.stack([np.array(pair[side].values[:seeds]) for pair in pairs]) for side in (0, 1)
@@ -131,12 +138,13 @@ def judge_overall(
         candidate=pairs[0][0].activation,
         reference=references.pop() if len(references) == 1 else "",
         tasks=tuple(pair[0].task for pair in pairs),
-        difference=difference,
-        p_value=p,
-        p_adjusted=p,
+        difference=pooled.mean,
+        pooled=pooled,
+        p_value=pooled.p_value,
+        p_adjusted=pooled.p_value,
         improvement=stratified.estimate(improvement, *candidate.shape),
-        verdict=decide(difference.value, p, 1.0, enough=True),
-        question=question,
+        verdict=decide(pooled.mean.value, pooled.p_value, 1.0, enough=True),
+        question=comparisons[0].question,
     )
 
 
@@ -157,6 +165,7 @@ def _overall(
     scales: Mapping[str, tuple[float, float]],
     scores: Mapping[tuple[str, str], Score],
     comparisons: Sequence[Comparison],
+    datasets: Mapping[str, str],
 ) -> tuple[Overall, ...]:
     """Candidates against their references, corrected as one family; ablations as another."""
     found: list[Overall] = []
@@ -166,8 +175,9 @@ def _overall(
         for _, group in by_candidate(asked):
             pairs = [(scores[c.task, c.candidate], scores[c.task, c.reference]) for c in group]
             factors = [scales[c.task][1] for c in group]
-            if len(pairs) > 1:
-                family.append(judge_overall(pairs, factors, question))
+            names = [datasets[c.task] for c in group]
+            if len(set(names)) > 1:
+                family.append(judge_overall(group, pairs, factors, names))
         found += corrected(family)
     return tuple(found)
 

@@ -141,6 +141,7 @@ def judge(
             mean=summary.mean,
             low=summary.low,
             high=summary.high,
+            error=summary.error,
             rope=rope,
             p_value=summary.p_value,
             p_adjusted=p,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zeta.evaluate.protocol import Settings, Trial
 
 if TYPE_CHECKING:
+    from zeta.evaluate.pooling import Pooled
     from zeta.evaluate.ranking import Ranking
     from zeta.evaluate.statistics import Estimate
 
@@ -51,6 +52,7 @@ class TaskInfo:
 
     Attributes:
         data: the data's fingerprint.
+        dataset: what they are called; tasks of the same have one vote over all tasks.
         seeds: final trials of each activation.
         test_to_train: test rows to training rows, which corrects the variance of the mean of
             trials that share them; see :meth:`zeta.evaluate.tasks.Task.test_to_train`.
@@ -60,6 +62,7 @@ class TaskInfo:
     title: str
     metric: str
     data: str
+    dataset: str
     seeds: int
     test_to_train: float
     epochs: int
@@ -139,7 +142,7 @@ class Comparison:
     """A candidate against its reference on one task.
 
     Attributes:
-        question: "baseline" asks whether the candidate beats the usual activations, "ablation"
+        question: "baseline" asks whether the candidate beats the reference, "ablation"
             whether training its parameters beats leaving them as they are; "retuned" and
             "planted" are the controls: the reference tuned once more, as it is and raised by the
             standard deviation of its scores, against itself.
@@ -147,6 +150,7 @@ class Comparison:
         differences: candidate minus reference, one per seed.
         mean, low, high: the mean difference and its 95 % interval by the corrected t, not
             corrected for the number of comparisons.
+        error: its standard error.
         rope: w: within [-w, w] a difference is of no practical importance.
         p_value, p_adjusted: that there is no difference, before and after the correction of
             Benjamini and Hochberg.
@@ -167,6 +171,7 @@ class Comparison:
     mean: float
     low: float
     high: float
+    error: float
     rope: float
     p_value: float
     p_adjusted: float
@@ -187,8 +192,8 @@ class Overall:
 
     Attributes:
         reference: one activation, or "" where each task has its own.
-        difference: the mean over tasks of their mean differences, with its 95 % interval: each
-            task has one vote, and tasks vary by chance.
+        difference: the random-effects mean over data sets, with its 95 % interval.
+        pooled: what it is made of: see :mod:`zeta.evaluate.pooling`.
         p_value, p_adjusted: that there is no difference, before and after the correction of
             Benjamini and Hochberg.
         improvement: probability of improvement, averaged over the tasks.
@@ -198,6 +203,7 @@ class Overall:
     reference: str
     tasks: tuple[str, ...]
     difference: "Estimate"
+    pooled: "Pooled"
     p_value: float
     p_adjusted: float
     improvement: "Estimate"

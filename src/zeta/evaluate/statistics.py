@@ -19,7 +19,6 @@ __all__ = [
     "enough_seeds",
     "fewest_seeds",
     "interquartile_mean",
-    "mean_of_tasks",
     "median",
     "probability_of_improvement",
     "standard_deviation",
@@ -51,6 +50,7 @@ class PairedSummary:
     Attributes:
         mean: the mean difference, in the metric's units.
         low, high: the bounds of its 95 % interval.
+        error: its standard error.
         p_value: that there is no difference; two-sided, uncorrected.
         p_equivalent: that the difference is outside of [-rope, rope]; below 0.05 where the
             interval is inside. Uncorrected.
@@ -61,6 +61,7 @@ class PairedSummary:
     mean: float
     low: float
     high: float
+    error: float
     p_value: float
     p_equivalent: float
     effect: Estimate | None
@@ -101,17 +102,7 @@ def summarise(
     else:
         p_value, p_equivalent = float(size == 0), float(size > rope)
     low, high = mean - half, mean + half
-    return PairedSummary(mean, low, high, p_value, p_equivalent, effect_size(differences))
-
-
-def mean_of_tasks(means: Sequence[float]) -> tuple[Estimate, float]:
-    """The mean over tasks, with Student's interval and p-value that it is 0: tasks are the sample.
-
-    Args:
-        means: one per task; two or more.
-    """
-    found = summarise(means, test_to_train=0.0)
-    return Estimate(found.mean, found.low, found.high), found.p_value
+    return PairedSummary(mean, low, high, error, p_value, p_equivalent, effect_size(differences))
 
 
 def detectable(seeds: int, test_to_train: float, comparisons: int) -> float:

@@ -174,6 +174,7 @@ class Sweep:
             title=task.title,
             metric=task.metric,
             data=task.fingerprint(),
+            dataset=task.dataset or name,
             seeds=seeds,
             test_to_train=task.test_to_train(),
             epochs=budget.epochs,

@@ -74,11 +74,17 @@ def _activations(results: Results, a: str, b: str) -> Versus:
     pairs = {task: (results.score(task, a), results.score(task, b)) for task in tasks}
     by_name: dict[tuple[str, str], Score] = {(s.task, s.activation): s for s in results.scores}
     scales = task_scales(results.tasks, results.tunings, by_name, results.settings.baselines)
+    comparisons = _compared(results, pairs)
     overall = None
-    if len(scales) > 1:
-        factors = [factor for _, factor in scales.values()]
-        overall = judge_overall([pairs[task] for task in scales], factors)
-    return _versus(results, a, b, "activation", pairs, overall)
+    datasets = {task.source: task.dataset for task in results.tasks if task.source in scales}
+    if len(set(datasets.values())) > 1:
+        overall = judge_overall(
+            [comparisons[task] for task in scales],
+            [pairs[task] for task in scales],
+            [factor for _, factor in scales.values()],
+            [datasets[task] for task in scales],
+        )
+    return Versus(a, b, "activation", pairs, comparisons, overall)
 
 
 def _tasks(results: Results, a: str, b: str) -> Versus:
@@ -97,8 +103,12 @@ def _tasks(results: Results, a: str, b: str) -> Versus:
         name: (_first(results.score(a, name), seeds), _first(results.score(b, name), seeds))
         for name in _activations_of(results)
     }
-    overall = judge_overall(list(pairs.values()), [1.0] * len(pairs))
-    return _versus(results, a, b, "task", pairs, overall)
+    comparisons = _compared(results, pairs)
+    # Here the activations are the sample.
+    overall = judge_overall(
+        list(comparisons.values()), list(pairs.values()), [1.0] * len(pairs), list(pairs)
+    )
+    return Versus(a, b, "task", pairs, comparisons, overall)
 
 
 def _first(score: Score, seeds: int) -> Score:
@@ -107,13 +117,10 @@ def _first(score: Score, seeds: int) -> Score:
     return replace(score, values=values, mean=fmean(values), sd=standard_deviation(values))
 
 
-def _versus(
-    results: Results, a: str, b: str, kind: Kind, pairs: dict[str, Pair], overall: Overall | None
-) -> Versus:
+def _compared(results: Results, pairs: dict[str, Pair]) -> dict[str, Comparison]:
     tasks = {task.source: task for task in results.tasks}
     found = judge(results.settings, tasks, list(pairs.values()))
-    comparisons = dict(zip(pairs, found, strict=True))
-    return Versus(a, b, kind, pairs, comparisons, overall)
+    return dict(zip(pairs, found, strict=True))
 
 
 def describe(found: Versus, names: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ from statistics import mode
 
 from zeta.evaluate import statistics
 from zeta.evaluate.compare import by_candidate
+from zeta.evaluate.pooling import decisive
 from zeta.evaluate.protocol import PROTOCOL_VERSION, ROPES, Settings
 from zeta.evaluate.ranking import MIN_TASKS
 from zeta.evaluate.results import (
@@ -32,9 +33,10 @@ SCOPE = (
 _ACROSS = (
     "Tasks together: on the common scale 0 is the task's constant predictor and 1 the mean score "
     "of the baseline with the best validation score; a task where that baseline is not clearly "
-    "better than the constant is left out. The mean difference is over the tasks' mean "
-    "differences, one vote each, with Student's interval and test: tasks are the sample, so that "
-    "it speaks of tasks like these; p-values are corrected over the candidates (Benjamini and "
+    "better than the constant is left out. The mean difference is that of a random-effects model "
+    "with data sets as the sample (DerSimonian and Laird's variance, Hartung and Knapp's interval "
+    "by Student's t): it speaks of data like these. Tasks of the same data have one vote, and each "
+    "data set is left out in turn; p-values are corrected over the candidates (Benjamini and "
     "Hochberg). Interquartile means, profiles and probabilities of improvement have 95 % "
     "percentile bootstrap intervals, seeds resampled within each task: they speak of these tasks, "
     "not of others, and of these splits as if they were independent. Mean ranks are compared by "
@@ -197,8 +199,17 @@ def overall_figures(o: Overall, unit: str = " on the common scale") -> str:
     return (
         f"mean difference {signed(d.value)}{unit}, {interval(d.low, d.high)}, "
         f"probability of improvement {percent(better.value)} "
-        f"({percent(better.low)} to {percent(better.high)})"
+        f"({percent(better.low)} to {percent(better.high)}){_without(o)}"
     )
+
+
+def _without(o: Overall) -> str:
+    """Which data sets a verdict over all of them hangs on."""
+    deciding = decisive(o.pooled.without) if o.verdict in _CLEAR else []
+    if not deciding:
+        return ""
+    names = short_names(deciding)
+    return f"; not so without {' or '.join(names[name] for name in deciding)}"
 
 
 def difference_words(verdict: Verdict, a: str, b: str) -> str:

@@ -50,4 +50,5 @@ digits_conv = Task(
     budget=Budget(epochs=10, batch_size=64, width=12),
     network=_convolutional,
     together=1,
+    dataset="digits",
 )

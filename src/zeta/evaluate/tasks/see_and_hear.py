@@ -69,4 +69,5 @@ see_and_hear = Task(
     network=_two_branches,
     together=1,
     missing=spoken_digits.missing,
+    dataset="digits",
 )

@@ -152,6 +152,8 @@ class Task:
             in large matrix products, which gain nothing, and for those that cannot be stacked (an
             error says so). Dropout draws other numbers in a stack than alone.
         missing: says what to install if the data are not there.
+        dataset: what the data are called, if other tasks have the same: over all tasks together,
+            they have one vote; by default the task's name.
 
     Raises:
         UserError: an unknown kind, or a budget that is no Budget of whole numbers from 1.
@@ -180,6 +182,7 @@ class Task:
     stream: bool = False
     together: int = 16
     missing: Callable[[], str | None] = nothing_missing
+    dataset: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in METRICS:

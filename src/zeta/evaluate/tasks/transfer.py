@@ -73,4 +73,5 @@ transfer = Transfer(
     kind="classification",
     load=_load,
     budget=Budget(epochs=10, batch_size=32, width=32),
+    dataset="digits",
 )

