@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 from zeta.doctor import environment
 from zeta.evaluate import Trial, TrialKey, formula_fingerprint, tasks
@@ -64,12 +64,12 @@ def measure(keys: Sequence[TrialKey], rounds: int) -> Row:
     run_trials(keys[:1])  # the data, the kernels
     together, alone = [], []
     for _ in range(rounds):
-        started = perf_counter()
+        started = process_time()
         trials = run_trials(keys)
-        together.append((perf_counter() - started) / len(keys))
-        started = perf_counter()
+        together.append((process_time() - started) / len(keys))
+        started = process_time()
         singles = [run_trials([keys[i]])[0] for i in SAMPLED]
-        alone.append((perf_counter() - started) / len(SAMPLED))
+        alone.append((process_time() - started) / len(SAMPLED))
     pairs = list(zip([trials[i] for i in SAMPLED], singles, strict=True))
     return Row(
         keys[0].task,

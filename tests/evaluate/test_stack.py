@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from zeta import activations
+from zeta.evaluate.blocks import CausalAttention, LastPlace, Places, Residual
 from zeta.evaluate.stack import Alone, Stack, networks_of
-from zeta.nn import Exo, LaplaceActivation, LearnableSELUVariation
+from zeta.nn import Exo, GatedUnit, LaplaceActivation, LearnableSELUVariation
 
 RATES = [0.001, 0.01, 0.01, 0.003]
 S, B = len(RATES), 6
@@ -30,7 +31,7 @@ def convolutional(make_activation: Callable[[], nn.Module]) -> nn.Module:
     )  # fmt: skip
 
 
-class Residual(nn.Module):
+class OwnForward(nn.Module):
     """A module of a user's own, with a buffer."""
 
     def __init__(self, make_activation: Callable[[], nn.Module]) -> None:
@@ -58,7 +59,7 @@ def tied(make_activation: Callable[[], nn.Module]) -> nn.Module:
 
 
 def tied_inside(make_activation: Callable[[], nn.Module]) -> nn.Module:
-    network = Residual(make_activation)
+    network = OwnForward(make_activation)
     network.inner[2].weight = network.inner[0].weight
     return network
 
@@ -100,9 +101,67 @@ def overridden(make_activation: Callable[[], nn.Module]) -> nn.Module:
     return Twice(nn.Linear(5, 8), make_activation(), nn.Linear(8, 3))
 
 
+def residual(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    """Images of 1×5 pixels in two channels."""
+
+    def block() -> nn.Module:
+        inner = nn.Conv2d(4, 4, (1, 3), padding=(0, 1), bias=False), nn.BatchNorm2d(4)
+        return Residual(*inner, make_activation(), nn.Conv2d(4, 4, 1, groups=2))
+
+    return nn.Sequential(
+        nn.Linear(5, 10), nn.Unflatten(-1, (2, 1, 5)), nn.Conv2d(2, 4, 1, bias=False),
+        nn.BatchNorm2d(4, affine=False), block(), nn.Sequential(block(), make_activation()),
+        nn.AvgPool2d((1, 2)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
+class Tokens(nn.Module):
+    """Numbers as whole ones from 0 to 3."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(-1.4, 1.4).add(2).long()
+
+
+def transformer(make_activation: Callable[[], nn.Module]) -> nn.Module:
+    def block() -> list[nn.Module]:
+        mlp = nn.Linear(8, 24), GatedUnit(activations.swiglu), nn.Linear(12, 8), make_activation()
+        return [
+            Residual(nn.LayerNorm(8), CausalAttention(8, 2)),
+            Residual(nn.LayerNorm(8, bias=False), *mlp),
+        ]
+
+    return nn.Sequential(
+        Tokens(), nn.Embedding(4, 8), Places(5, 8), *block(), *block(), LastPlace(),
+        nn.LayerNorm(8, elementwise_affine=False), nn.Linear(8, 3), nn.LogSoftmax(-1),
+    )  # fmt: skip
+
+
+class OwnAttention(nn.Module):
+    """Forward passes of a user's own around layers that are written out."""
+
+    def __init__(self, make_activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.act, self.places = make_activation(), nn.Embedding(5, 4)
+        self.embed, self.qkv, self.out = (
+            nn.Linear(1, 4),
+            nn.Linear(4, 12, bias=False),
+            nn.Linear(20, 3),
+        )
+        self.block = Residual(nn.LayerNorm(4), self.act)  # one activation, held twice
+        self.gate = GatedUnit(activations.glu)
+        self.attention = nn.MultiheadAttention(4, 2, bias=False, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.embed(x[..., None]) + self.places(torch.arange(5)))
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        x = x + nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = self.block(x) + self.attention(x, x, x, need_weights=False)[0]
+        return self.out(self.gate(x, x.flip(0)).flatten(1))
+
+
 NETWORKS = [
-    perceptron, convolutional, Residual, shared, tied, tied_inside, frozen, normalised,
-    parametrized, hooked, overridden,
+    perceptron, convolutional, OwnForward, shared, residual, transformer, OwnAttention, tied,
+    tied_inside, frozen, normalised, parametrized, hooked, overridden,
 ]  # fmt: skip
 
 
@@ -162,6 +221,38 @@ def test_equal_to_networks_that_train_alone(
     networks = [make_network(make_activation).double() for _ in range(S)]
     for together, alone in zip(trained(Stack, networks), trained(OneByOne, networks), strict=True):
         torch.testing.assert_close(together, alone, rtol=1e-11, atol=1e-12)
+
+
+def test_dropout_draws_for_each_network_and_predicts_without() -> None:
+    stack = networks_of(
+        [nn.Sequential(nn.Linear(1, 100), nn.Dropout(0.5)) for _ in range(2)], [0.1] * 2
+    )
+    x = torch.ones(2, 3, 1)
+    first, second = (stack(x) == 0).float()
+    assert 0.35 < first.mean() < 0.65
+    assert not first.equal(second)
+    stack.train(False)
+    assert (stack(x) != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.MaxPool1d(2), torch.randn(3, 2, 4, 6)),
+        (nn.MaxPool2d(2), torch.randn(3, 2, 4, 6, 6)),
+        (nn.Flatten(0, 1), torch.randn(3, 2, 4, 6)),
+        (nn.LogSoftmax(0), torch.randn(3, 2, 4)),
+        (GatedUnit(activations.swiglu, dim=1, layout="interleaved"), torch.randn(3, 2, 4, 6)),
+        (nn.Conv2d(2, 2, 1, padding=1, padding_mode="circular"), torch.randn(3, 2, 2, 4, 4)),
+        (nn.Embedding(4, 2, padding_idx=0), torch.randint(4, (3, 2, 5))),
+    ],
+    ids=lambda value: "" if isinstance(value, Tensor) else type(value).__name__,
+)
+def test_layers_that_look_elsewhere(layer: nn.Module, x: Tensor) -> None:
+    alone = torch.stack([copy.deepcopy(layer)(one) for one in x])
+    network = nn.Sequential(layer)
+    network.register_parameter("trained", nn.Parameter(torch.ones(())))
+    torch.testing.assert_close(Stack([network] * 3, [0.1] * 3)(x), alone)
 
 
 def test_a_network_that_diverges_leaves_the_others_alone() -> None:

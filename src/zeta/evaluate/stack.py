@@ -5,18 +5,24 @@ about as many calls as one. Shape suffixes: S networks, B rows of a batch, I inp
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeGuard, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrize import is_parametrized
 
-from zeta.nn import FormulaModule, LaplaceActivation
+from zeta.evaluate.blocks import Block, Places
+from zeta.nn import FormulaModule, GatedUnit, LaplaceActivation
+from zeta.ops import gated
 
 Parameters = dict[str, Tensor]
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Tensor]
 Kind = TypeVar("Kind", bound=nn.Module)
 
 
@@ -166,19 +172,28 @@ def _stacked_tensors(named: Sequence[Mapping[str, Tensor]]) -> Parameters:
 def _stacked(module: nn.Module, state: Parameters) -> Forward:
     """A module's forward pass for all networks, given its stacked parameters and buffers.
 
-    Linear layers and formulas, which small networks are made of, are written out; `torch.vmap`
-    takes whatever else there is, at several times the calls.
+    The layers that small networks are made of are written out; `torch.vmap` takes whatever else
+    there is, at several times the calls.
     """
+    return _written_out(module, state) or _vmapped(module, state)
+
+
+def _written_out(module: nn.Module, state: Parameters) -> Forward | None:
+    """As :func:`_stacked`, if the module is one of those layers."""
     if _runs(module, nn.Sequential):
         # Not `named_children`, which leaves out a layer's second occurrence.
         layers = [_stacked(child, _below(name, state)) for name, child in module._modules.items()]
         return lambda x: _chain(layers, x)
-    if _runs(module, nn.Linear):
-        return _linear(state["weight"], state.get("bias"))
-    one_number_each = all(p.dim() == 1 for p in state.values())
-    if (_runs(module, FormulaModule) or _runs(module, LaplaceActivation)) and one_number_each:
-        return _formula(module, state)
-    return _vmapped(module, state)
+    if isinstance(module, Block) and _runs(module, type(module)):
+        return _block(module, state)
+    if type(module) in _EACH_NUMBER and _runs(module, type(module)):
+        return _own_forward(module)
+    if type(module) in _EACH_ROW and _runs(module, type(module)):
+        return _each_row(module)
+    for kind, layer in _LAYERS.items():
+        if _runs(module, kind):
+            return layer(module, state)
+    return None
 
 
 def _runs(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
@@ -198,8 +213,46 @@ def _chain(layers: Sequence[Forward], x: Tensor) -> Tensor:
     return x
 
 
-def _linear(weight_SOI: Tensor, bias_SO: Tensor | None) -> Forward:
-    weight_SIO = weight_SOI.mT
+def _block(module: Block, state: Parameters) -> Forward:
+    """Its own forward pass, calling layers that compute for all networks."""
+    shell = copy.copy(module)
+    shell._modules = {
+        name: _Layer(_stacked(child, _below(name, state)))
+        for name, child in module._modules.items()
+        if child is not None
+    }
+
+    def forward(x: Tensor) -> Tensor:
+        shell.training = module.training
+        y: Tensor = shell.forward(x)
+        return y
+
+    return forward
+
+
+class _Layer(nn.Module):
+    """A stacked layer where a module is called."""
+
+    def __init__(self, forward: Forward) -> None:
+        super().__init__()
+        self.forward = forward
+
+
+def _own_forward(module: nn.Module) -> Forward:
+    """As its class has it, whatever the instance was given in its place."""
+    return partial(type(module).forward, module)
+
+
+def _each_row(module: nn.Module) -> Forward | None:
+    """A layer without weights to which all networks' rows are rows of one batch."""
+    if any(getattr(module, name, -1) in (0, None) for name in ("dim", "start_dim")):
+        return None  # it looks across the rows
+    own = _own_forward(module)
+    return lambda x: own(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def _linear(module: nn.Linear, state: Parameters) -> Forward:
+    weight_SIO, bias_SO = state["weight"].mT, state.get("bias")
 
     def forward(x: Tensor) -> Tensor:
         x_SBI = x.flatten(1, -2)
@@ -212,19 +265,230 @@ def _linear(weight_SOI: Tensor, bias_SO: Tensor | None) -> Forward:
     return forward
 
 
-def _formula(module: FormulaModule, learned_S: Parameters) -> Forward:
+def _convolution(module: nn.Conv1d | nn.Conv2d, state: Parameters) -> Forward | None:
+    """One convolution, in which each network is a group of channels."""
+    if module.padding_mode != "zeros":
+        return None
+    convolve = F.conv1d if isinstance(module, nn.Conv1d) else F.conv2d
+    weight_S, bias_SO = state["weight"], state.get("bias")
+
     def forward(x: Tensor) -> Tensor:
-        per_network = {k: p.view(-1, *[1] * (x.dim() - 1)) for k, p in learned_S.items()}
-        y: Tensor = module.formula(x, **(module.parameter_values(x) | per_network))
+        y: Tensor = convolve(
+            _side_by_side(x),
+            weight_S.flatten(0, 1),
+            None if bias_SO is None else bias_SO.flatten(),
+            module.stride,
+            module.padding,
+            module.dilation,
+            len(weight_S) * module.groups,
+        )
+        return _one_by_one(y, len(weight_S))
+
+    return forward
+
+
+def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, state: Parameters) -> Forward | None:
+    """One normalisation of all networks' channels; running statistics change in place."""
+    momentum = module.momentum
+    if momentum is None or not module.track_running_stats:
+        return None
+    flat = {name: t.view(-1) for name, t in state.items()}
+
+    def forward(x: Tensor) -> Tensor:
+        if module.training:
+            state["num_batches_tracked"].add_(1)
+        y = F.batch_norm(
+            _side_by_side(x),
+            flat["running_mean"],
+            flat["running_var"],
+            flat.get("weight"),
+            flat.get("bias"),
+            module.training,
+            momentum,
+            module.eps,
+        )
+        return _one_by_one(y, len(x))
+
+    return forward
+
+
+def _side_by_side(x_SBC: Tensor) -> Tensor:
+    """(B, S·C, …): all networks' channels as one's, those of a pixel side by side."""
+    x = x_SBC.transpose(0, 1).flatten(1, 2)
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def _one_by_one(y_B: Tensor, networks: int) -> Tensor:
+    """(S, B, C, …) of (B, S·C, …)."""
+    return y_B.unflatten(1, (networks, -1)).transpose(0, 1)
+
+
+def _layer_norm(module: nn.LayerNorm, state: Parameters) -> Forward:
+    weight_S, bias_S, dims = state.get("weight"), state.get("bias"), len(module.normalized_shape)
+
+    def forward(x: Tensor) -> Tensor:
+        y = F.layer_norm(x, module.normalized_shape, eps=module.eps)
+        every_row = [1] * (x.dim() - 1 - dims)
+        if weight_S is not None:
+            y = y * weight_S.unflatten(0, (-1, *every_row))
+        return y if bias_S is None else y + bias_S.unflatten(0, (-1, *every_row))
+
+    return forward
+
+
+def _embedding(module: nn.Embedding, state: Parameters) -> Forward | None:
+    """One table of all networks' entries, in which each has its place."""
+    if module.padding_idx is not None or module.max_norm is not None or module.scale_grad_by_freq:
+        return None
+    weight_S = state["weight"]
+    first_S = torch.arange(len(weight_S), device=weight_S.device) * module.num_embeddings
+
+    def forward(x: Tensor) -> Tensor:
+        places = x + first_S.view(-1, *[1] * (x.dim() - 1))
+        return F.embedding(places, weight_S.flatten(0, 1))
+
+    return forward
+
+
+def _places(module: Places, state: Parameters) -> Forward:
+    weight_STD = state["weight"]
+    return lambda x: x + weight_STD.view(len(x), *[1] * (x.dim() - 3), *weight_STD.shape[1:])
+
+
+def _formula(module: FormulaModule, learned_S: Parameters) -> Forward | None:
+    if not _one_number_each(learned_S):
+        return None
+
+    def forward(*inputs: Tensor) -> Tensor:
+        values = module.parameter_values(inputs[0]) | _per_network(learned_S, inputs[0])
+        y: Tensor = module.formula(*inputs, **values)
         return y
 
     return forward
 
 
+def _gated_unit(module: GatedUnit, learned_S: Parameters) -> Forward | None:
+    if not _one_number_each(learned_S):
+        return None
+    of_one = partial(
+        gated,
+        module.formula,
+        dim=module.dim if module.dim < 0 else module.dim + 1,
+        layout=module.layout,
+        gate_first=module.gate_first,
+        reuse=module.reuse,
+    )
+
+    def forward(*inputs: Tensor) -> Tensor:
+        values = module.parameter_values(inputs[0]) | _per_network(learned_S, inputs[0])
+        return of_one(*inputs, **values) if len(inputs) == 1 else module.formula(*inputs, **values)
+
+    return forward
+
+
+def _one_number_each(learned_S: Parameters) -> bool:
+    return all(p.dim() == 1 for p in learned_S.values())
+
+
+def _per_network(learned_S: Parameters, x: Tensor) -> Parameters:
+    return {name: p.view(-1, *[1] * (x.dim() - 1)) for name, p in learned_S.items()}
+
+
+# Those that take a number at a time, and those that take a row at a time.
+_EACH_NUMBER = {
+    nn.Dropout, nn.ELU, nn.GELU, nn.Identity, nn.ReLU, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Tanh,
+}  # fmt: skip
+_EACH_ROW = {
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.Flatten,
+    nn.LogSoftmax, nn.MaxPool1d, nn.MaxPool2d, nn.Unflatten,
+}  # fmt: skip
+# Those with weights of their own, or a formula's numbers.
+_LAYERS: dict[type[nn.Module], Callable[[Any, Parameters], Forward | None]] = {
+    nn.Linear: _linear,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.LayerNorm: _layer_norm,
+    nn.Embedding: _embedding,
+    Places: _places,
+    FormulaModule: _formula,
+    LaplaceActivation: _formula,
+    GatedUnit: _gated_unit,
+}
+
+
 def _vmapped(module: nn.Module, state: Parameters) -> Forward:
+    """A forward pass that is not known: `torch.vmap` runs it, and known layers leave that again."""
+    _leave_vmap(module, state)
+    named = itertools.chain(module.named_parameters(), module.named_buffers())
+    own = {name: state[name] for name, _ in named}  # of several names of one, the first
+
     def one(state: Parameters, x: Tensor) -> Tensor:
         y: Tensor = functional_call(module, state, (x,))
         return y
 
     every = torch.vmap(one, randomness="different")
-    return lambda x: every(state, x)
+
+    def forward(x: Tensor) -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):  # for the others `vmap` has no rule
+            y: Tensor = every(own, x)
+        return y
+
+    return forward
+
+
+def _leave_vmap(module: nn.Module, state: Parameters) -> None:
+    """Give the layers inside a module that are written out that forward pass."""
+    for name, child in module.named_children():
+        layer = _written_out(child, _below(name, state))
+        if layer is None:
+            _leave_vmap(child, _below(name, state))
+        else:
+            child.forward = _leaving(child, layer)
+
+
+def _leaving(child: nn.Module, layer: Forward) -> Forward:
+    own = _own_forward(child)
+
+    def forward(*inputs: Any, **options: Any) -> Tensor:
+        if options or not all(isinstance(x, Tensor) for x in inputs):
+            return own(*inputs, **options)
+        weight = next(itertools.chain(child.parameters(), child.buffers()), None)
+        y: Tensor = _OutsideVmap.apply(layer, own, weight, *inputs)
+        return y
+
+    return forward
+
+
+class _OutsideVmap(torch.autograd.Function):
+    """A layer as one network calls it under `torch.vmap`, computed for all networks outside.
+
+    The weight only tells `vmap` that the layer is not the same for all networks. Autograd follows
+    what is computed outside, so that there is no backward pass to write.
+    """
+
+    @staticmethod
+    def forward(layer: Forward, own: Forward, weight: Tensor | None, *inputs: Tensor) -> Tensor:
+        """Neither the layer nor its inputs differ by network."""
+        return own(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept, as nothing has a gradient."""
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: Sequence[int | None],
+        layer: Forward,
+        own: Forward,
+        weight: Tensor | None,
+        *inputs: Tensor,
+    ) -> tuple[Tensor, int]:
+        """The layer of all networks' inputs, networks first."""
+        each = [
+            x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(inputs, in_dims[3:], strict=True)
+        ]
+        return layer(*each), 0

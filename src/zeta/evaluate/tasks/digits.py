@@ -49,6 +49,5 @@ digits_conv = Task(
     load=_load_images,
     budget=Budget(epochs=10, batch_size=64, width=12),
     network=_convolutional,
-    together=1,
     dataset="digits",
 )

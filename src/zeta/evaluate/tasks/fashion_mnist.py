@@ -67,6 +67,5 @@ fashion_mnist = Task(
     load=_load,
     budget=Budget(epochs=5, batch_size=64, width=8),
     network=_convolutional,
-    together=1,
     missing=_missing,
 )

@@ -37,7 +37,9 @@ def _two_branches(shape: Shape, make_activation: MakeActivation) -> "nn.Module":
     import torch
     from torch import nn
 
-    class SeeAndHear(nn.Module):
+    from zeta.evaluate.blocks import Block
+
+    class SeeAndHear(Block):
         """A branch for each sense; what they say is joined and read together."""
 
         def __init__(self) -> None:
@@ -67,7 +69,6 @@ see_and_hear = Task(
     load=_load,
     budget=Budget(epochs=8, batch_size=32, width=32),
     network=_two_branches,
-    together=1,
     missing=spoken_digits.missing,
     dataset="digits",
 )

@@ -39,7 +39,9 @@ def load() -> tuple[Array, Array]:
 def _convolutional(shape: Shape, make_activation: MakeActivation) -> "nn.Module":
     from torch import nn
 
-    class FramesLast(nn.Module):
+    from zeta.evaluate.blocks import Block
+
+    class FramesLast(Block):
         def forward(self, x: "Tensor") -> "Tensor":
             return x.mT
 
@@ -64,6 +66,5 @@ spoken_digits = Task(
     load=load,
     budget=Budget(epochs=6, batch_size=64, width=24),
     network=_convolutional,
-    together=1,
     missing=missing,
 )
