@@ -1,7 +1,8 @@
 """Trials of `zeta evaluate` that train together, against the same trials one at a time.
 
-Both use one thread, as every worker does; with a worker per core both grow alike. For each task
-that trains stacked, the ten trials of an activation's tuning (five learning rates, two seeds) and
+Both use one thread, as every worker does; with a worker per core both grow alike. Seconds are the
+processor's, which other programs on the machine lengthen less. For each task that trains stacked,
+the ten trials of an activation's tuning (five learning rates, two seeds) and
 its ten final ones (one learning rate), in turn with two of them trained alone; medians over the
 rounds. Also, how far the results are apart.
 
@@ -59,13 +60,19 @@ def groups(task: str, activation: str) -> dict[str, list[TrialKey]]:
     return {"tuning": tuned, "final": [key(-5, seed, "final") for seed in final_seeds(10)]}
 
 
+def groups_of(keys: Sequence[TrialKey]) -> list[Sequence[TrialKey]]:
+    """As many as the task trains together."""
+    most = tasks.get(keys[0].task).together
+    return [keys[i : i + most] for i in range(0, len(keys), most)]
+
+
 def measure(keys: Sequence[TrialKey], rounds: int) -> Row:
     """Together and alone in turn."""
     run_trials(keys[:1])  # the data, the kernels
     together, alone = [], []
     for _ in range(rounds):
         started = process_time()
-        trials = run_trials(keys)
+        trials = [trial for group in groups_of(keys) for trial in run_trials(group)]
         together.append((process_time() - started) / len(keys))
         started = process_time()
         singles = [run_trials([keys[i]])[0] for i in SAMPLED]
@@ -108,13 +115,16 @@ def main() -> None:
     """Measure, print, and write if asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tasks", nargs="+", default=list(tasks.TASKS))
+    parser.add_argument("--activations", nargs="+", default=ACTIVATIONS)
     parser.add_argument("--out", type=Path, metavar="FILE.md")
     options = parser.parse_args()
     rows = []
-    for name, task in tasks.TASKS.items():
+    for name in options.tasks:
+        task = tasks.get(name)
         if task.together == 1 or task.missing():
             continue
-        for activation in ACTIVATIONS:
+        for activation in options.activations:
             rows += [measure(keys, options.rounds) for keys in groups(name, activation).values()]
             print(table(rows[-2:]), flush=True)
     machine = "\n".join(f"- {label}: {value}" for label, value in environment().items())

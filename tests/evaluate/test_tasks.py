@@ -15,6 +15,7 @@ from zeta import activations
 from zeta._errors import UnknownNameError, UserError
 from zeta.evaluate import TrialKey, formula_fingerprint, run_trial, tasks
 from zeta.evaluate.tasks import Budget, Task
+from zeta.evaluate.tasks.letters import CONTEXT, LETTERS
 from zeta.evaluate.tasks.task import WINDOW_FRACTION, needs_package
 from zeta.evaluate.tasks.words import VOCABULARY
 
@@ -94,6 +95,27 @@ def test_tasks_can_be_learned(name: str) -> None:
     value = run_trial(key).value
     assert value is not None
     assert value > task.constant_score(task.split("final", 1)) + 0.1
+
+
+def test_a_gated_transformer_has_as_many_parameters() -> None:
+    plain_task, gated_task = tasks.get("letters"), tasks.get("letters_gated")
+    shape = tasks.Shape((CONTEXT,), LETTERS, plain_task.budget.width)
+    networks = [task.network(shape, nn.ReLU) for task in (plain_task, gated_task)]
+    plain, gated = (sum(p.numel() for p in network.parameters()) for network in networks)
+    assert plain == gated
+
+
+def test_patches_are_pieces_of_their_quarter() -> None:
+    from sklearn.datasets import load_sample_image
+
+    x, y = tasks.get("patches").load()
+    upper_left, lower_right = (x[np.flatnonzero(y == label)[0]] for label in (0, 7))
+    china, flower = load_sample_image("china.jpg"), load_sample_image("flower.jpg")
+    np.testing.assert_array_equal(upper_left.transpose(1, 2, 0), china[:8, :8])
+    row = 8 * 27  # the first of the lower half's 53 rows of pieces, whose number is odd
+    np.testing.assert_array_equal(
+        lower_right.transpose(1, 2, 0), flower[row : row + 8, 8 * 41 : 8 * 42]
+    )
 
 
 def test_fashion_mnist_is_where_debian_puts_it_or_where_the_user_says(

@@ -82,3 +82,23 @@ class Places(nn.Module):
     def forward(self, x_TD: Tensor) -> Tensor:
         """``x + weight``."""
         return x_TD + self.weight
+
+
+class Gate(Block):
+    """``activation(gate)·value`` of the two halves of the last dimension (Shazeer, 2020).
+
+    Args:
+        activation: of one input.
+
+    Shape: (…, 2·D) to (…, D).
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The first half goes through the activation."""
+        gate, value = x.chunk(2, dim=-1)
+        y: Tensor = self.activation(gate) * value
+        return y

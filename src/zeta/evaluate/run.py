@@ -56,8 +56,8 @@ def evaluate(
             ``"NAME (learned)"`` trains the parameters, and ``"NAME (frozen)"`` keeps them.
         learn: have every candidate train its parameters.
         baselines: the rivals, named as candidates are; by default relu, gelu and silu.
-        tasks: by name or ``"path/to/file.py:name"``; by default all whose data are installed, or
-            three small ones if quick.
+        tasks: by name or ``"path/to/file.py:name"``; by default all whose data are installed
+            but for those that take minutes, or three small ones if quick.
         num_seeds: final trials per activation and task, 2 to 1000; by default 20 where trials
             train together and 10 on the other tasks, or 3 if quick.
         reference: the activation that candidates are compared with, named as they are; where it
@@ -147,7 +147,8 @@ def make_settings(
     """
     asked = tuple(map(one_spelling, activations)) or DEFAULT_CANDIDATES
     candidates = tuple(dict.fromkeys(_full_name(name, learn) for name in asked))
-    usual = task_registry.QUICK if quick else tuple(task_registry.TASKS)
+    default = tuple(name for name in task_registry.TASKS if name not in task_registry.SLOW)
+    usual = task_registry.QUICK if quick else default
     names, skipped = _available(tuple(dict.fromkeys(map(one_spelling, tasks))), usual)
     if rope is not None and not 0 <= rope < math.inf:
         raise UserError(f"rope must be a number from 0 up, got {rope:g}")

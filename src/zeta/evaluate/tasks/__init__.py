@@ -6,10 +6,15 @@ To add one, write a small file with a :class:`Task` and name it in ``TASKS``.
 from zeta._errors import UnknownNameError
 from zeta.evaluate.tasks.adult import adult
 from zeta.evaluate.tasks.breast_cancer import breast_cancer
+from zeta.evaluate.tasks.deep_housing import deep_housing
 from zeta.evaluate.tasks.diabetes import diabetes
 from zeta.evaluate.tasks.digits import digits, digits_conv
 from zeta.evaluate.tasks.fashion_mnist import fashion_mnist
+from zeta.evaluate.tasks.housing import housing
+from zeta.evaluate.tasks.letters import letters, letters_gated
+from zeta.evaluate.tasks.patches import patches
 from zeta.evaluate.tasks.photograph import photograph
+from zeta.evaluate.tasks.photograph_waves import photograph_waves
 from zeta.evaluate.tasks.see_and_hear import see_and_hear
 from zeta.evaluate.tasks.shuttle import shuttle_stream
 from zeta.evaluate.tasks.spoken_digits import spoken_digits
@@ -23,7 +28,7 @@ from zeta.evaluate.tasks.words import (
 )
 from zeta.load_formula import is_file_source, load_from_file
 
-__all__ = ["QUICK", "TASKS", "Budget", "Shape", "Split", "Task", "get"]
+__all__ = ["QUICK", "SLOW", "TASKS", "Budget", "Shape", "Split", "Task", "get"]
 
 #: Every task by name.
 TASKS: dict[str, Task] = {
@@ -44,8 +49,16 @@ TASKS: dict[str, Task] = {
         transfer,
         shuttle_stream,
         words_stream,
+        deep_housing,
+        patches,
+        letters,
+        letters_gated,
+        housing,
+        photograph_waves,
     )
 }
+#: Tasks that take minutes and so are run if they are named.
+SLOW = ("letters", "letters_gated")
 #: The tasks of a quick look, which take seconds and need nothing more to be installed.
 QUICK = ("digits", "breast_cancer", "diabetes")
 

