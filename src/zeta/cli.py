@@ -142,6 +142,13 @@ def plot_command(names: tuple[str, ...], output: Path) -> None:
 )
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster; default: the one here.")
 @click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="Where trials train: cpu, cuda, cuda:1, …",
+)
+@click.option(
     "--tensorboard",
     type=_Path(),
     metavar="DIR",
@@ -160,6 +167,7 @@ def evaluate_command(
     plan_only: bool,
     engine: Literal["local", "ray"],
     address: str | None,
+    device: str,
     tensorboard: Path | None,
 ) -> None:
     """Compare activations with the usual ones on real data, and write a report.
@@ -187,6 +195,7 @@ def evaluate_command(
                 rope=rope,
                 quick=quick,
                 out=out,
+                device=device,
             )
         )
         return
@@ -203,6 +212,7 @@ def evaluate_command(
             out=out,
             engine=engine,
             address=address,
+            device=device,
             tensorboard=tensorboard,
             progress=progress,
         )

@@ -255,6 +255,18 @@ def test_layers_that_look_elsewhere(layer: nn.Module, x: Tensor) -> None:
     torch.testing.assert_close(Stack([network] * 3, [0.1] * 3)(x), alone)
 
 
+@pytest.mark.parametrize("make_network", [convolutional, residual, transformer, OwnForward])
+def test_nothing_stays_behind_on_the_cpu(make_network: Callable[..., nn.Module]) -> None:
+    """Stood for by the device without numbers, which refuses to meet the CPU's."""
+    networks = [make_network(LearnableSELUVariation).to("meta") for _ in range(2)]
+    stack = Stack(networks, [0.1, 0.2])
+    output = stack(torch.zeros(2, 3, 5, device="meta"))
+    output.sum().backward()
+    assert (
+        {p.grad.device.type for p in stack.parameters.values()} == {output.device.type} == {"meta"}
+    )
+
+
 def test_a_network_that_diverges_leaves_the_others_alone() -> None:
     torch.manual_seed(0)
     stack = networks_of([nn.Linear(2, 1) for _ in range(2)], [0.1, 0.1])

@@ -9,7 +9,15 @@ import torch
 
 from zeta import activations
 from zeta._errors import UserError
-from zeta.evaluate import Budget, TrialKey, formula_fingerprint, run_trial, tasks
+from zeta.evaluate import (
+    Budget,
+    TrialKey,
+    evaluate,
+    formula_fingerprint,
+    plan,
+    run_trial,
+    tasks,
+)
 from zeta.evaluate.protocol import formula_source, frozen_twin, learned_name
 from zeta.evaluate.training import make_network, run_trials
 from zeta.load_formula import load_formula
@@ -223,3 +231,18 @@ def test_frozen_parameters_are_not_counted(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(freezing)
     key = key_of("relu", f"{tmp_path}/task.py:t", budget=Budget(1, 8, 4))
     assert run_trial(key).parameters == 4 * 2
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """Before any training, and without a folder."""
+    for device, reason in (("meta", "meta"), ("cuda:9", "CUDA"), ("gpu", "device")):
+        if device == "cuda:9" and torch.cuda.device_count() > 9:
+            continue
+        with pytest.raises(
+            UserError, match=f"^device '{device}' cannot be used here: .*{reason}"
+        ) as e:
+            evaluate(["exo"], ["digits"], out=tmp_path / "out", device=device)
+        assert "\n" not in str(e.value)
+        with pytest.raises(UserError, match=f"^device '{device}' cannot be used here"):
+            plan(["exo"], ["digits"], out=tmp_path / "out", device=device)
+        assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from zeta._errors import UserError
 from zeta.evaluate import statistics
+from zeta.evaluate.device import CPU, check_device
 from zeta.evaluate.engines.local import available_cores, prepare_worker
 from zeta.evaluate.engines.worker import trials_of, work
 from zeta.evaluate.protocol import Settings, Trial, TrialKey, half_decade, is_trained
@@ -104,7 +105,12 @@ class Plan:
         return max(known) * self.workers if known else None
 
 
-def make_plan(settings: Settings, folder: Path, skipped: Mapping[str, str] | None = None) -> Plan:
+def make_plan(
+    settings: Settings,
+    folder: Path,
+    skipped: Mapping[str, str] | None = None,
+    device: str = CPU,
+) -> Plan:
     """Count the trials, and measure a few short ones; the folder is read and not written.
 
     The probe of a task are groups of trials with one and two epochs, in a process of its own: the
@@ -116,11 +122,13 @@ def make_plan(settings: Settings, folder: Path, skipped: Mapping[str, str] | Non
         settings: what would be compared.
         folder: where the report would go.
         skipped: task -> why it is left out.
+        device: where the trials would train.
 
     Raises:
         UserError: whatever the evaluation itself would refuse before training, or seeds too few
             to find anything.
     """
+    check_device(device)
     sweep = Sweep(settings)
     _check_seeds(sweep)
     trials = {trial.key: trial for trial in read_trials(folder)}
@@ -131,7 +139,7 @@ def make_plan(settings: Settings, folder: Path, skipped: Mapping[str, str] | Non
         task.task: probe
         for some in _batches(open_, workers)
         for task, probe in zip(
-            some, _probe_all([_sample(sweep, t.task) for t in some]), strict=True
+            some, _probe_all([_sample(sweep, t.task) for t in some], device), strict=True
         )
     }
     return Plan(
@@ -265,7 +273,7 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def _probe_all(samples: Sequence[Sequence[Sequence[TrialKey]]]) -> list[_Probe]:
+def _probe_all(samples: Sequence[Sequence[Sequence[TrialKey]]], device: str) -> list[_Probe]:
     """:func:`_probe` of several tasks at once.
 
     Each has a fresh process, so that the peak of its memory is the task's.
@@ -285,7 +293,7 @@ def _probe_all(samples: Sequence[Sequence[Sequence[TrialKey]]]) -> list[_Probe]:
         ]
         try:
             asked = [
-                pool.submit(_probe, groups, time.time())
+                pool.submit(_probe, groups, device, time.time())
                 for pool, groups in zip(pools, samples, strict=True)
             ]
             return [
@@ -306,7 +314,7 @@ def _probed(future: "Future[_Probe]", task: str) -> _Probe:
         ) from None
 
 
-def _probe(groups: Sequence[Sequence[TrialKey]], asked: float) -> _Probe:
+def _probe(groups: Sequence[Sequence[TrialKey]], device: str, asked: float) -> _Probe:
     """What the groups of :func:`_sample` take.
 
     Args:
@@ -316,23 +324,23 @@ def _probe(groups: Sequence[Sequence[TrialKey]], asked: float) -> _Probe:
         UserError: they cannot be run.
     """
     start = time.time() - asked
-    first = _seconds(groups[0], 1)  # loads, imports and compiles
-    again = _seconds(groups[0], 1)
-    tuning, final, other = map(_per_trial, groups)
+    first = _seconds(groups[0], device, 1)  # loads, imports and compiles
+    again = _seconds(groups[0], device, 1)
+    tuning, final, other = (_per_trial(group, device) for group in groups)
     return _Probe(tuning, final, other, max(0.0, first - again), start, _peak_memory())
 
 
-def _per_trial(group: Sequence[TrialKey]) -> float:
+def _per_trial(group: Sequence[TrialKey], device: str) -> float:
     """Seconds of one trial of a group with all its epochs, by those with one and with two."""
-    one, two = _seconds(group, 1), _seconds(group, 2)
+    one, two = _seconds(group, device, 1), _seconds(group, device, 2)
     further = (group[0].budget.epochs - 1) * max(0.0, two - one)
     return (one + further) / len(group)
 
 
-def _seconds(group: Sequence[TrialKey], epochs: int) -> float:
+def _seconds(group: Sequence[TrialKey], device: str, epochs: int) -> float:
     keys = [replace(key, budget=replace(key.budget, epochs=epochs)) for key in group]
     started = time.perf_counter()
-    trials_of(work(keys))
+    trials_of(work(keys, device))
     return time.perf_counter() - started
 
 

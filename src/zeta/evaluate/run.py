@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zeta._errors import UserError
 from zeta.evaluate import tasks as task_registry
+from zeta.evaluate.device import CPU
 from zeta.evaluate.engines import EngineName, make_engine
 from zeta.evaluate.plan import Plan, make_plan
 from zeta.evaluate.progress import Progress, Silent
@@ -42,6 +43,7 @@ def evaluate(
     out: str | Path = "zeta-report",
     engine: EngineName = "local",
     address: str | None = None,
+    device: str = CPU,
     tensorboard: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Results:
@@ -69,15 +71,16 @@ def evaluate(
         engine: "local", this machine's cores, or "ray", a cluster.
         address: of the Ray cluster, ``host:port``; by default the one that runs here, or else a
             new one.
+        device: where trials train, as PyTorch names it: "cpu", "cuda". Their keys and the store do
+            not tell devices apart, since their results differ by rounding alone.
         tensorboard: a folder for TensorBoard's event files.
         progress: told of every finished trial.
 
     Raises:
         UserError: an unknown name, an unusable file, nothing to learn, too few or too many seeds,
             no baseline, a negative ``rope``, a task whose data are not installed, an address
-            without a cluster, or a
-            folder that cannot be written to or is in use, all found before any training; also a
-            full disk, or workers lost for good.
+            without a cluster, a device that is not here, or a folder that cannot be written to or
+            is in use, all found before any training; also a full disk, or workers lost for good.
         Interrupted: Ctrl-C.
     """
     progress = progress or Silent()
@@ -89,7 +92,7 @@ def evaluate(
 
         names = (*settings.activations, *settings.tasks)
         progress = TensorBoard(Path(tensorboard), names, progress)
-    with make_engine(engine, address) as workers:
+    with make_engine(engine, address, device) as workers:
         study = Study(settings, Path(out), workers, progress, skipped)
         try:
             return study.run()
@@ -111,6 +114,7 @@ def plan(
     rope: float | None = None,
     quick: bool = False,
     out: str | Path = "zeta-report",
+    device: str = CPU,
 ) -> Plan:
     """What :func:`evaluate` with these arguments would run; the time and memory are measured.
 
@@ -124,7 +128,7 @@ def plan(
     settings, skipped = make_settings(
         activations, tasks, num_seeds, quick, learn, baselines, reference=reference, rope=rope
     )
-    return make_plan(settings, Path(out), skipped)
+    return make_plan(settings, Path(out), skipped, device)
 
 
 def make_settings(

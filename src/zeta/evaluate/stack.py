@@ -99,10 +99,11 @@ class Stack:
         # Without weights of its own, so that what is not in the state cannot be taken for it.
         self._shell = copy.deepcopy(networks[0]).to("meta")
         self._forward = _stacked(self._shell, state)
-        rates = torch.tensor(learning_rates, dtype=torch.float64)
-        largest = float(rates.max())
+        device = next(iter(self._parameters.values())).device
+        rates, largest = torch.tensor(learning_rates, dtype=torch.float64), max(learning_rates)
         self._optimizer = torch.optim.Adam(self._parameters.values(), lr=largest, fused=True)
-        self._shares_S = rates / largest if bool((rates < largest).any()) else None
+        shares_S = (rates / largest).to(device)
+        self._shares_S = shares_S if min(learning_rates) < largest else None
 
     @property
     def parameters(self) -> Parameters:

@@ -18,6 +18,7 @@ from zeta._errors import UserError
 from zeta._formula import Formula
 from zeta._modules import CLASSES
 from zeta.evaluate import tasks
+from zeta.evaluate.device import CPU, check_device
 from zeta.evaluate.network_check import check_networks
 from zeta.evaluate.protocol import (
     Trial,
@@ -63,7 +64,7 @@ def run_trial(key: TrialKey) -> Trial:
     return run_trials([key])[0]
 
 
-def run_trials(keys: Sequence[TrialKey]) -> list[Trial]:
+def run_trials(keys: Sequence[TrialKey], device: str = CPU) -> list[Trial]:
     """Train the networks that ``keys`` describe together, and score them.
 
     Each trial's numbers are those of :func:`run_trial` up to rounding: other shapes of the same
@@ -72,14 +73,19 @@ def run_trials(keys: Sequence[TrialKey]) -> list[Trial]:
     Args:
         keys: trials that differ in seed and learning rate alone; equal rates side by side train
             fastest.
+        device: where they train. It is no part of a key: weights and batches are drawn on the CPU,
+            so that another device gives the same trials up to rounding (dropout draws other
+            numbers).
 
     Raises:
-        UserError: the formula or the data are no longer those of the keys.
+        UserError: the formula or the data are no longer those of the keys, or the device cannot be
+            used.
         ValueError: the keys differ in more.
     """
     first = keys[0]
     if any(replace(k, seed=first.seed, learning_rate=first.learning_rate) != first for k in keys):
         raise ValueError("trials that train together may differ in seed and learning rate alone")
+    check_device(device)
     task, formula = tasks.get(first.task), load_formula(formula_source(first.activation))
     if formula_fingerprint(first.activation, formula) != first.formula:
         raise UserError(f"activation {first.activation!r} changed while it was being evaluated")
@@ -89,7 +95,7 @@ def run_trials(keys: Sequence[TrialKey]) -> list[Trial]:
             "give the same each time: seed its random numbers, and leave its files as they are"
         )
     with torch.random.fork_rng(devices=[]), _one_thread():
-        return _Training(task, formula, keys).run()
+        return _Training(task, formula, keys, device).run()
 
 
 @contextmanager
@@ -138,14 +144,14 @@ def _activation_of(activation: str, formula: Formula) -> MakeActivation:
 class _Training:
     """Trials that train together, from their keys to their results."""
 
-    def __init__(self, task: Task, formula: Formula, keys: Sequence[TrialKey]) -> None:
+    def __init__(self, task: Task, formula: Formula, keys: Sequence[TrialKey], device: str) -> None:
         self._started = time.perf_counter()
-        self._task, self._keys = task, keys
-        self._data = _Rows(task, keys)
-        tried = [make_network(task, formula, key) for key in keys[:2]]
+        self._task, self._keys, self._device = task, keys, device
+        self._data = _Rows(task, keys, device)
+        tried = [make_network(task, formula, key).to(device) for key in keys[:2]]
         check_networks(task, tried, *self._data.first(_CHECKED_ROWS))
         self._network = make_network(task, formula, keys[0])
-        by_seed = {key.seed: make_network(task, formula, key) for key in keys}
+        by_seed = {key.seed: make_network(task, formula, key).to(device) for key in keys}
         self._networks = networks_of(
             [by_seed[key.seed] for key in keys], [key.learning_rate for key in keys]
         )
@@ -196,7 +202,7 @@ class _Training:
         """Each trial's mean loss by epoch, up to divergence; a stream's outputs."""
         losses, outputs = [], []
         for _ in range(self._keys[0].budget.epochs):
-            total_S, rows = torch.zeros(len(self._keys)), 0
+            total_S, rows = torch.zeros(len(self._keys), device=self._device), 0
             for x_SB, y_SB in self._data.epoch():
                 output_SB = self._networks(x_SB)
                 loss_S = _mean_losses(self._task, output_SB, y_SB)
@@ -238,7 +244,7 @@ class _Training:
         """The metric; None if an output is not finite."""
         if not bool(predictions.isfinite().all()):
             return None
-        value = self._task.score(predictions.numpy(), targets.numpy())
+        value = self._task.score(predictions.cpu().numpy(), targets.numpy())
         return value if math.isfinite(value) else None
 
 
@@ -251,11 +257,12 @@ class _Rows:
         steps: batches of an epoch.
     """
 
-    def __init__(self, task: Task, keys: Sequence[TrialKey]) -> None:
+    def __init__(self, task: Task, keys: Sequence[TrialKey], device: str) -> None:
         seeds = [key.seed for key in keys]  # those of equal seeds have equal rows, held once
         splits = {seed: task.split(keys[0].phase, seed) for seed in dict.fromkeys(seeds)}
-        self._x = torch.cat([torch.from_numpy(s.train_x) for s in splits.values()])
-        self._y = torch.cat([torch.from_numpy(s.train_y) for s in splits.values()])
+        self._device = device
+        self._x = torch.cat([torch.from_numpy(s.train_x) for s in splits.values()]).to(device)
+        self._y = torch.cat([torch.from_numpy(s.train_y) for s in splits.values()]).to(device)
         which = torch.tensor([list(splits).index(seed) for seed in seeds])
         self._rows = len(self._x) // len(splits)
         self._first_S = which * self._rows
@@ -280,14 +287,15 @@ class _Rows:
         else:
             drawn = {s: torch.randperm(self._rows, generator=g) for s, g in self._orders.items()}
             order_SN = torch.stack([drawn[seed] for seed in self._seeds])
-        for rows_SB in (order_SN + self._first_S[:, None]).split(self._budget.batch_size, dim=1):
+        order_SN = (order_SN + self._first_S[:, None]).to(self._device)
+        for rows_SB in order_SN.split(self._budget.batch_size, dim=1):
             yield self._x[rows_SB], self._y[rows_SB]
 
     def scored(self, rows: int) -> Iterator[Tensor]:
         """The rows to score on, (S, B, …), so many at once."""
         x_S = [torch.from_numpy(split.score_x).split(rows) for split in self.splits]
         for parts in zip(*x_S, strict=True):
-            yield torch.stack(parts)
+            yield torch.stack(parts).to(self._device)
 
 
 def _mean_losses(task: Task, output_SB: Tensor, target_SB: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Literal, Protocol, get_args
 
 from zeta._errors import UnknownNameError, UserError
+from zeta.evaluate.device import CPU
 from zeta.evaluate.engines.local import LocalEngine
 from zeta.evaluate.protocol import Trial, TrialKey
 
@@ -41,15 +42,16 @@ class Engine(Protocol):
         """End the workers; after an exception without waiting for the trials that run."""
 
 
-def make_engine(name: EngineName, address: str | None = None) -> Engine:
+def make_engine(name: EngineName, address: str | None = None, device: str = CPU) -> Engine:
     """The engine of that name.
 
     Args:
         name: "local", this machine's cores, or "ray", a cluster.
         address: of the Ray cluster; None for the one that runs here, or else a new one.
+        device: where the workers train; a cluster finds out on its nodes whether it is there.
 
     Raises:
-        UserError: an unknown name, or an address without a cluster.
+        UserError: an unknown name, an address without a cluster, or a device that is not here.
         ImportError: Ray is not installed.
 
     Example:
@@ -63,7 +65,7 @@ def make_engine(name: EngineName, address: str | None = None) -> Engine:
     if name == "local":
         if address is not None:
             raise UserError("an address is a Ray cluster's; add --engine ray")
-        return LocalEngine()
+        return LocalEngine(device=device)
     from zeta.evaluate.engines.ray import RayEngine
 
-    return RayEngine(address)
+    return RayEngine(address, device)

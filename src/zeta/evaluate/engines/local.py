@@ -11,6 +11,7 @@ from threading import Thread
 from types import TracebackType
 
 from zeta._errors import UserError
+from zeta.evaluate.device import CPU, check_device
 from zeta.evaluate.engines.worker import trials_of, work
 from zeta.evaluate.protocol import Trial, TrialKey
 from zeta.evaluate.signals import blocked_in_children, uninterrupted
@@ -24,9 +25,15 @@ class LocalEngine:
 
     Args:
         workers: processes; by default one per available core.
+        device: where they train their trials; all share it.
+
+    Raises:
+        UserError: the device cannot be used.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, device: str = CPU) -> None:
+        check_device(device)
+        self._device = device
         self._workers = workers or available_cores()
         self._pool: ProcessPoolExecutor | None = None
         # The workers end when the other end is closed, which the system does too when this
@@ -57,7 +64,7 @@ class LocalEngine:
         while waiting or running:
             # One more than there are workers, so that none of them waits for this process.
             while waiting and len(running) <= self._workers:
-                running.add(self._pool.submit(work, waiting.pop()))
+                running.add(self._pool.submit(work, waiting.pop(), self._device))
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 yield trials_of(_result(future))

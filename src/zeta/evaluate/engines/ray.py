@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from zeta._errors import UserError, missing_extra
+from zeta.evaluate.device import CPU
 from zeta.evaluate.engines.shipping import Shipment, pack, unpacked
 from zeta.evaluate.engines.worker import trials_of, work
 from zeta.evaluate.protocol import Trial, TrialKey
@@ -40,10 +41,11 @@ class RayEngine:
     Args:
         address: ``host:port`` of the cluster or ``auto``; None takes the one that runs on this
             machine or that ``RAY_ADDRESS`` names, and else starts one here.
+        device: where the trials train. Ray gives a group one GPU to itself unless it is "cpu".
     """
 
-    def __init__(self, address: str | None = None) -> None:
-        self._address = address
+    def __init__(self, address: str | None = None, device: str = CPU) -> None:
+        self._address, self._device = address, device
         self._started = False
 
     def start(self) -> None:
@@ -74,9 +76,10 @@ class RayEngine:
         """
         self.start()
         shipment = ray.put(pack(key for group in groups for key in group))
-        task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_work_remotely)
+        gpus = 0 if self._device == CPU else 1
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES)(_work_remotely)
         # All at once: a cluster that grows on demand must see the demand.
-        running = [task.remote(list(group), shipment) for group in groups]
+        running = [task.remote(list(group), shipment, self._device) for group in groups]
         while running:
             (done, *_), running = ray.wait(running, num_returns=1)
             yield trials_of(_result(done))
@@ -94,9 +97,9 @@ class RayEngine:
             ray.shutdown()  # the cluster ends the tasks of whoever leaves it
 
 
-def _work_remotely(keys: Sequence[TrialKey], shipment: Shipment) -> list[Trial] | str:
+def _work_remotely(keys: Sequence[TrialKey], shipment: Shipment, device: str) -> list[Trial] | str:
     here = unpacked(keys, shipment)
-    result = work(here)
+    result = work(here, device)
     if isinstance(result, str):
         return result
     original = dict(zip(here, keys, strict=True))

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from zeta._errors import UserError, one_line
+from zeta.evaluate.device import CPU
 from zeta.evaluate.protocol import PROTOCOL_VERSION, Trial, TrialKey
 
 
-def work(keys: Sequence[TrialKey]) -> list[Trial] | str:
-    """The trials, trained together, or in one line why they could not be run."""
+def work(keys: Sequence[TrialKey], device: str = CPU) -> list[Trial] | str:
+    """The trials, trained together on the device, or in one line why they could not be run."""
     from zeta.evaluate.training import run_trials
 
     if keys[0].protocol != PROTOCOL_VERSION:
@@ -16,7 +17,7 @@ def work(keys: Sequence[TrialKey]) -> list[Trial] | str:
             f"{keys[0].protocol}: install the same version everywhere"
         )
     try:
-        return run_trials(keys)
+        return run_trials(keys, device)
     except UserError as error:
         return str(error)
     except (Exception, SystemExit) as error:  # of a user's file
