@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zeta._errors import UserError
 from zeta.evaluate import tasks as task_registry
+from zeta.evaluate.candidates import load_candidate
 from zeta.evaluate.device import CPU
 from zeta.evaluate.engines import EngineName, make_engine
 from zeta.evaluate.plan import Plan, make_plan
@@ -23,7 +24,7 @@ from zeta.evaluate.protocol import (
 )
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
-from zeta.load_formula import load_formula, one_spelling
+from zeta.load_formula import one_spelling
 
 
 class Interrupted(KeyboardInterrupt):
@@ -183,7 +184,7 @@ def _full_name(name: str, learn: bool) -> str:
         UserError: it cannot be loaded, or is to learn and has no parameters.
     """
     source = formula_source(name)
-    formula = load_formula(source)
+    formula = load_candidate(name)
     if not learn and not is_trained(name) and (name != source or not formula.learnable):
         return name
     if not formula.parameters:

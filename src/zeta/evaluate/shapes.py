@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from zeta._formula import Formula
-from zeta.evaluate.protocol import FIRST_FINAL_SEED, Settings, Trial, formula_source
+from zeta.evaluate.candidates import load_candidate
+from zeta.evaluate.protocol import FIRST_FINAL_SEED, Settings, Trial
 from zeta.evaluate.results import Shape
-from zeta.load_formula import load_formula
 
 GRID = tuple(round(-4 + 0.1 * step, 1) for step in range(81))
 
@@ -34,7 +34,7 @@ def sample_shapes(settings: Settings, trials: Iterable[Trial]) -> tuple[Shape, .
     for name in settings.activations:
         if name in others:
             continue
-        formula = load_formula(formula_source(name))
+        formula = load_candidate(name)
         layers = [layer for t in shown if t.key.activation == name for layer in t.learned]
         learned = tuple(_sample(formula, parameters) for parameters in layers)
         shapes.append(Shape(name, _sample(formula, {}), learned))
@@ -44,5 +44,8 @@ def sample_shapes(settings: Settings, trials: Iterable[Trial]) -> tuple[Shape, .
 def _sample(formula: Formula, parameters: Mapping[str, float]) -> tuple[float | None, ...]:
     with np.errstate(all="ignore"):
         at = formula.grouped(formula.flat(formula.parameters) | dict(parameters))
-        values = np.asarray(formula(np.array(GRID), **at), dtype=float)
+        grid = np.array(GRID)
+        # Of a gate, what it makes of a value of 1.
+        inputs = grid, *[np.ones_like(grid)] * (len(formula.inputs) - 1)
+        values = np.asarray(formula(*inputs, **at), dtype=float)
     return tuple(float(f"{v:.5g}") if np.isfinite(v) else None for v in values)

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from zeta.evaluate import tasks as task_registry
+from zeta.evaluate.candidates import check_gates, load_candidate
 from zeta.evaluate.protocol import (
     Phase,
     Settings,
@@ -13,13 +14,11 @@ from zeta.evaluate.protocol import (
     TrialKey,
     final_seeds,
     formula_fingerprint,
-    formula_source,
     half_decade,
 )
 from zeta.evaluate.results import TaskInfo, Tuning
 from zeta.evaluate.tasks import Task
 from zeta.evaluate.tasks.task import Array
-from zeta.load_formula import load_formula
 
 Pair = tuple[str, str]  # task, activation
 Trials = Mapping[TrialKey, Trial]
@@ -32,7 +31,7 @@ class Sweep:
         settings: what to compare.
 
     Raises:
-        UserError: an unknown name or an unusable file.
+        UserError: an unknown name, an unusable file, or a gate on a task without gated units.
 
     Example:
         >>> from zeta.evaluate import Settings
@@ -46,9 +45,10 @@ class Sweep:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        formulas = {name: load_formula(formula_source(name)) for name in settings.activations}
+        formulas = {name: load_candidate(name) for name in settings.activations}
         self._formulas = {n: formula_fingerprint(n, f) for n, f in formulas.items()}
         self._tasks = {name: task_registry.get(name) for name in settings.tasks}
+        check_gates(formulas, self._tasks)
 
     @property
     def pairs(self) -> list[Pair]:

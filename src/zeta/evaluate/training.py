@@ -18,6 +18,7 @@ from zeta._errors import UserError
 from zeta._formula import Formula
 from zeta._modules import CLASSES
 from zeta.evaluate import tasks
+from zeta.evaluate.candidates import is_gate, load_candidate
 from zeta.evaluate.device import CPU, check_device
 from zeta.evaluate.network_check import check_networks
 from zeta.evaluate.protocol import (
@@ -25,13 +26,11 @@ from zeta.evaluate.protocol import (
     TrialKey,
     as_trained,
     formula_fingerprint,
-    formula_source,
     trained_parameters,
 )
 from zeta.evaluate.stack import Parameters, networks_of
 from zeta.evaluate.tasks import Split, Task
 from zeta.evaluate.tasks.task import MakeActivation
-from zeta.load_formula import load_formula
 
 # Rows that are scored at once: the outputs of a hidden layer would else be the most of the memory.
 _SCORED_ROWS = 4096
@@ -86,7 +85,7 @@ def run_trials(keys: Sequence[TrialKey], device: str = CPU) -> list[Trial]:
     if any(replace(k, seed=first.seed, learning_rate=first.learning_rate) != first for k in keys):
         raise ValueError("trials that train together may differ in seed and learning rate alone")
     check_device(device)
-    task, formula = tasks.get(first.task), load_formula(formula_source(first.activation))
+    task, formula = tasks.get(first.task), load_candidate(first.activation)
     if formula_fingerprint(first.activation, formula) != first.formula:
         raise UserError(f"activation {first.activation!r} changed while it was being evaluated")
     if task.fingerprint() != first.data:
@@ -138,7 +137,8 @@ def _activation_of(activation: str, formula: Formula) -> MakeActivation:
     if name in CLASSES:
         return getattr(zeta.nn, CLASSES[name])
     learned = trained_parameters(name, formula)
-    return lambda: formula.module(learnable=learned)
+    module = zeta.nn.GatedUnit if is_gate(formula) else zeta.nn.FormulaModule
+    return lambda: module(formula, learnable=learned)
 
 
 class _Training:

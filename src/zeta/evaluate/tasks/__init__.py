@@ -10,6 +10,7 @@ from zeta.evaluate.tasks.deep_housing import deep_housing
 from zeta.evaluate.tasks.diabetes import diabetes
 from zeta.evaluate.tasks.digits import digits, digits_conv
 from zeta.evaluate.tasks.fashion_mnist import fashion_mnist
+from zeta.evaluate.tasks.gated import GatedTask, gated_unit
 from zeta.evaluate.tasks.housing import housing
 from zeta.evaluate.tasks.letters import letters, letters_gated
 from zeta.evaluate.tasks.patches import patches
@@ -28,7 +29,18 @@ from zeta.evaluate.tasks.words import (
 )
 from zeta.load_formula import is_file_source, load_from_file
 
-__all__ = ["QUICK", "SLOW", "TASKS", "Budget", "Shape", "Split", "Task", "get"]
+__all__ = [
+    "QUICK",
+    "SLOW",
+    "TASKS",
+    "Budget",
+    "GatedTask",
+    "Shape",
+    "Split",
+    "Task",
+    "gated_unit",
+    "get",
+]
 
 #: Every task by name.
 TASKS: dict[str, Task] = {

