@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from zeta import activations
-from zeta.evaluate.blocks import CausalAttention, LastPlace, Places, Residual
+from zeta.evaluate.blocks import Block, CausalAttention, LastPlace, Places, Residual
 from zeta.evaluate.stack import Alone, Stack, networks_of
 from zeta.nn import Exo, GatedUnit, LaplaceActivation, LearnableSELUVariation
 
@@ -233,6 +233,19 @@ def test_dropout_draws_for_each_network_and_predicts_without() -> None:
     assert not first.equal(second)
     stack.train(False)
     assert (stack(x) != 0).all()
+
+
+class DoubledInTraining(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x if self.training else x
+
+
+def test_a_block_knows_whether_it_trains() -> None:
+    networks = [nn.Sequential(nn.Linear(1, 2), DoubledInTraining()) for _ in range(2)]
+    stack, x = networks_of(networks, [0.1] * 2), torch.ones(2, 3, 1)
+    training = stack(x)
+    stack.train(False)
+    torch.testing.assert_close(training, 2 * stack(x))
 
 
 @pytest.mark.parametrize(
