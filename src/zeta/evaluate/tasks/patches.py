@@ -70,5 +70,4 @@ patches = Task(
     load=_load,
     budget=Budget(epochs=3, batch_size=16, width=8),
     network=_residual,
-    together=8,
 )
