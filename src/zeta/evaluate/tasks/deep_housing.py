@@ -37,4 +37,5 @@ deep_housing = replace(
     title=f"the price of houses again, by {_LAYERS} hidden layers",
     budget=Budget(epochs=3, batch_size=64, width=24),
     network=_deep,
+    dataset=housing.name,
 )

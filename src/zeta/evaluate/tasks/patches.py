@@ -70,4 +70,5 @@ patches = Task(
     load=_load,
     budget=Budget(epochs=3, batch_size=16, width=8),
     network=_residual,
+    dataset="photograph",
 )

@@ -41,4 +41,5 @@ photograph_waves = Task(
     load=_load,
     budget=Budget(epochs=15, batch_size=64, width=32),
     network=_deep,
+    dataset="photograph",
 )
