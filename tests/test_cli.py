@@ -116,7 +116,7 @@ def test_plot_and_doctor(files: Path) -> None:
         (["export", ".", "t.txt"], "cannot tell a format from 't.txt'"),
         (
             ["evaluate", "swiglu"],
-            "'swiglu' takes 2 inputs (gate, value), and an activation takes 1;",
+            "'swiglu' is a gate of two inputs, and task 'digits' has no gated units;",
         ),
         (["bench", "geglu"], "'geglu' takes 2 inputs (gate, value), and an activation takes 1;"),
         (["bench", "mine.py:swish"], "takes names of the catalogue only, got 'mine.py:swish'"),

@@ -38,7 +38,7 @@ def test_nothing_is_written_and_the_probe_is_of_this_task(tmp_path: Path) -> Non
     found = plan(["exo"], [source], num_seeds=10, out=tmp_path / "out")
     (task,) = found.tasks
     assert found.start > 0
-    assert (task.task, task.tuning, task.final, task.finished) == (source, 120, 40, 0)
+    assert (task.task, task.tuning, task.final, task.finished) == (source, 150, 50, 0)
     assert task.measured
     assert task.seconds is not None
     assert 0 < task.seconds < 10
@@ -48,21 +48,21 @@ def test_nothing_is_written_and_the_probe_is_of_this_task(tmp_path: Path) -> Non
 
 
 def task_plan(seconds: float | None, remaining: int, first: float = 0.0) -> TaskPlan:
-    return TaskPlan("t", remaining, 0, 0, 10, seconds, None, True, first)
+    return TaskPlan("t", remaining, 0, 0, 10, seconds, None, True, 2.0, first)
 
 
 def test_the_time_is_that_of_everything() -> None:
-    two = Plan((task_plan(0.5, 40, 1.5), task_plan(0.25, 80, 4.0)), 120, 2, start=3.0)
+    two = Plan((task_plan(0.5, 40, 1.5), task_plan(0.25, 80, 4.0)), 120, 2, 1, start=3.0)
     # Of 120 more a tenth, twelve on 120; the data of both, PyTorch's first steps once; two starts.
     assert two.seconds == pytest.approx(1.1 * (20 + 20) / 2 + (1.5 + 4.0 - 1.5) + 2 * 3.0)
-    one = Plan((task_plan(1.0, 11), task_plan(None, 0)), 0, 64, start=0.0)
+    one = Plan((task_plan(1.0, 11), task_plan(None, 0)), 0, 64, 1, start=0.0)
     assert one.seconds == 10.0, "a group is not shared"
-    assert Plan((task_plan(None, 0),), 0, 2).seconds == 0.0
+    assert Plan((task_plan(None, 0),), 0, 2, 1).seconds == 0.0
 
 
 def test_skipped_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     skipped = {"adult": "its data are in the package widedeep: pip install widedeep"}
-    print_plan(Plan((task_plan(None, 0),), 0, 2, skipped=skipped))
+    print_plan(Plan((task_plan(None, 0),), 0, 2, 1, skipped=skipped))
     assert "Skipped adult: its data are in the package widedeep: pip" in capsys.readouterr().out
 
 

@@ -112,7 +112,7 @@ def test_a_rate_counts_with_its_neighbours(tmp_path: Path) -> None:
 
 
 def test_tasks_whose_trials_train_together_have_twice_the_seeds(tmp_path: Path) -> None:
-    settings = Settings(("exo",), ("digits", "digits_conv"), tuning_seeds=(0,))
+    settings = Settings(("exo",), ("digits", "words_softmax"), tuning_seeds=(0,))
     results, _ = study(tmp_path, noise, settings)
     assert [task.seeds for task in results.tasks] == [20, 10]
     assert {len(c.differences) for c in results.comparisons} == {20, 10}
@@ -295,7 +295,7 @@ def test_what_is_trained_has_a_frozen_twin() -> None:
     names = candidates("exo", "exo (learned)")
     settings = Settings(names, ("digits",), baselines=("relu",))
     assert settings.ablations == {"exo (learned)": "exo (frozen)"}
-    assert settings.activations == ("exo", "exo (learned)", "relu", "exo (frozen)")
+    assert settings.activations == ("exo", "exo (learned)", "relu", "silu", "exo (frozen)")
 
 
 def test_baselines_are_chosen() -> None:
@@ -311,14 +311,14 @@ def test_baselines_are_chosen() -> None:
         baselines("relu", candidate="relu")
 
 
-def test_the_reference_is_among_the_baselines_asked_for(tmp_path: Path) -> None:
+def test_the_best_beside_the_reference_is_of_the_baselines_asked_for(tmp_path: Path) -> None:
     def value(key: TrialKey) -> float:
         return noise(key) + {"silu": 0.2, "prelu": 0.1}.get(key.activation, 0)
 
     settings = replace(settings_for("exo"), baselines=("relu", "prelu"))
     results, _ = study(tmp_path, value, settings)
-    assert [c.reference for c in results.comparisons] == ["prelu"]
-    assert "against the best of relu and prelu" in results.conclusion.paragraph
+    assert [(c.reference, c.best) for c in results.comparisons] == [("silu", "prelu")]
+    assert "difference to the best of relu and prelu" in " ".join(results.protocol)
 
 
 def test_a_task_without_its_data_is_skipped_unless_it_was_asked_for(
