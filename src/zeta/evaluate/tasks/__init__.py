@@ -70,7 +70,7 @@ TASKS: dict[str, Task] = {
     )
 }
 #: Tasks that take minutes and so are run if they are named.
-SLOW = ("letters", "letters_gated")
+SLOW = ("letters", "letters_gated", "words_mixture", "words_selu_softmax", "words_stream")
 #: The tasks of a quick look, which take seconds and need nothing more to be installed.
 QUICK = ("digits", "breast_cancer", "diabetes")
 
