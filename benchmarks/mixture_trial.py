@@ -33,6 +33,7 @@ import math
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,16 +41,17 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from rich.progress import track
+from scipy.stats import bootstrap
 from torch import Tensor, nn
 
 from language_model import digest, load_text, write_atomically
 from zeta.activations import sigsoftmax
 from zeta.doctor import cpu_model
-from zeta.evaluate.statistics import summarise
 from zeta.nn import MixtureOfSoftmaxes, SoftmaxHead
 
 SEEDS, TUNING_SEED = (0, 1, 2), 100
@@ -463,11 +465,18 @@ def differences(runs: Results, name: str, reference: str) -> list[float]:
 
 
 def minus(runs: Results, name: str, reference: str) -> str:
-    """The mean of paired differences with its 95 % interval."""
+    """The mean of paired differences with its 95 % bootstrap interval."""
     if name == reference:
         return ""
-    found = summarise(differences(runs, name, reference))
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    found = differences(runs, name, reference)
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # BCa answers NaN where it is undefined
+            drawn = bootstrap((found,), np.mean, method=method, random_state=0)
+        low, high = drawn.confidence_interval
+        if math.isfinite(low + high):
+            break
+    return f"{statistics.mean(found):+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def table(head: str, rows: Sequence[Sequence[object]]) -> list[str]:

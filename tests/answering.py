@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from zeta import activations
-from zeta.evaluate import Settings, Trial, TrialKey
+from zeta.evaluate import Settings, Trial, TrialKey, tasks
 from zeta.evaluate.progress import Silent
 from zeta.evaluate.protocol import formula_source, is_trained
 from zeta.evaluate.results import Results
@@ -46,7 +46,8 @@ class AnsweringEngine:
         curve = tuple(float(1 / (1 + key.learning_rate * 30 * step)) for step in steps)
         learned = (_learned(key),) if is_trained(key.activation) else ()
         timing = {"seconds": len(self.ran) / 8, "step_ms": 0.5}
-        return Trial(key, "accuracy", status, value, 100, curve, learned, timing, CONSTANT)
+        metric = tasks.get(key.task).metric
+        return Trial(key, metric, status, value, 100, curve, learned, timing, CONSTANT)
 
 
 def _learned(key: TrialKey) -> dict[str, float]:

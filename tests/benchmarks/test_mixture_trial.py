@@ -29,6 +29,7 @@ def language(tmp_path_factory):
 # ---- What is compared ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_contender_goes_on_from_the_same_loss(language):
     base, _ = language.base(seed=0)
     losses = {}

@@ -26,7 +26,7 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.parametrize("world", SCENARIOS)
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_equals_the_whole(world, tmp_path, clean_env):
     """All scenarios in one set of processes, whose start takes longest."""
     processes = [

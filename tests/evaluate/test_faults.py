@@ -85,6 +85,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs, which Linux has")
 def test_a_full_disk(files: Path) -> None:
     with small_disk(files / "out", "160k"):
@@ -110,7 +111,11 @@ def test_files_that_may_not_grow(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "problem"), [("raises", "ValueError: not this framework"), ("shorter", "")]
+    ("name", "problem"),
+    [
+        ("raises", "ValueError: not this framework"),
+        pytest.param("shorter", "", marks=pytest.mark.slow),
+    ],
 )
 def test_a_formula_that_fails_in_training(files: Path, name: str, problem: str) -> None:
     run = evaluate(files, f"mine.py:{name}")

@@ -135,7 +135,7 @@ def _trials_in(folder: Path) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in (folder / "trials").glob("*.json")}
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
     undisturbed = SweepUnderKills(tmp_path / "undisturbed")
     started = time.monotonic()

@@ -200,6 +200,7 @@ def without_timing(value):
     return [without_timing(v) for v in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 def test_interrupted_twice_it_ends_as_if_it_had_not_been(command, tmp_path):
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     output, errors = command(whole).communicate(timeout=120)

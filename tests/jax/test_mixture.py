@@ -130,6 +130,7 @@ def test_chunks_change_nothing():
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), each, whole)
 
 
+@pytest.mark.slow
 def test_every_derivative_of_second_order():
     loss = lambda a, options: loss_of(a, max_chunk_bytes=2 * K * V * 8, **options)
     given = [inputs(decoder) for decoder, _ in A_FEW]

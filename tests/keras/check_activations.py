@@ -22,21 +22,17 @@ from zeta import activations
 # XLA and TensorFlow take subnormal numbers for 0 on processors.
 FLUSHED = 0.0 if BACKEND == "torch" else float(np.finfo(np.float32).smallest_normal)
 
+# XLA takes a minute to compile them.
+numbers_of_the_backend = pytest.mark.skipif(
+    BACKEND == "jax",
+    reason="zeta.jax's numbers, which tests/jax/test_activations.py holds to mpmath",
+)
+
 
 def run(f, x, dtype):
-    # XLA compiles all in one program, which takes no longer than two of them.
-    together = SHARE if BACKEND == "jax" else [f]
     x = ops.cast(np.asarray(x, np.float32), dtype)
-    answers = values_and_gradients(
-        [
-            (
-                by_scalars(g),
-                [x, *(np.full(x.shape, v, np.float32) for v in g.flat(g.parameters).values())],
-            )
-            for g in together
-        ]
-    )
-    value, gradients = answers[together.index(f)]
+    parameters = [np.full(x.shape, v, np.float32) for v in f.flat(f.parameters).values()]
+    value, gradients = value_and_gradients(by_scalars(f), [x, *parameters])
     return {"value": value} | dict(zip(["x", *f.scalars], gradients, strict=True))
 
 
@@ -68,12 +64,14 @@ def test_clip_stops_the_gradient_at_its_bounds_and_branches_keep_nan():
     np.testing.assert_array_equal(ops.convert_to_numpy(y), [0, 1, math.nan])
 
 
+@numbers_of_the_backend
 @pytest.mark.parametrize("dtype", parity.DTYPES)
 @pytest.mark.parametrize("f", SHARE, ids=name)
 def test_values_and_gradients_match_mpmath(f, dtype):
     parity.check_grid(run, f, dtype, FLUSHED)
 
 
+@numbers_of_the_backend
 @pytest.mark.parametrize("dtype", parity.DTYPES)
 @pytest.mark.parametrize("f", SHARE, ids=name)
 @hypothesis.settings(max_examples=5)

@@ -85,7 +85,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """The expected wall time: of the workers' start, of all trials, and of the report."""
+        """The wall time to be expected of the workers' start, of all trials, and of the report."""
         work = [(t.seconds, t) for t in self.tasks if t.seconds is not None]
         if not work:
             return self.start

@@ -203,7 +203,7 @@ class Task:
 
     @property
     def usual_seeds(self) -> int:
-        """Final trials of an activation: twenty where trials train together, else ten."""
+        """How many final trials an activation has, twenty where they train together, else ten."""
         return _MANY_SEEDS if self.together > 1 else _FEW_SEEDS
 
     def fingerprint(self) -> str:
