@@ -80,11 +80,19 @@ def reference() -> str:
 def verdict() -> str:
     """The evaluation's, of exo."""
     text = (DOCS / "evaluation_results.md").read_text(encoding="utf-8")
-    found = re.search(r"^- \*\*exo\*\*: (.*?); (.*?); (no .*?) the other (\d+)", text, re.MULTILINE)
+    found = re.search(r"^- \*\*exo\*\*: (.*?)(?:; over |\.$)", text, re.MULTILINE)
     assert found is not None
-    better, worse, none, others = found.groups()
-    lines = ["exo against ReLU, GELU, SiLU:", better, worse, f"{none} {others} others"]
+    verdicts = [part.partition(" on ") for part in found[1].split("; ")]
+    counts = {said: _count(tasks) for said, _, tasks in verdicts}
+    lines = [f"exo against SiLU on {sum(counts.values())} tasks:"]
+    lines += [f"{said} on {number}" for said, number in counts.items()]
     return _lines(lines) + _note("paired seeds, corrected")
+
+
+def _count(tasks: str) -> int:
+    """How many "a, b and c" or "the other 12 tasks" are."""
+    number = re.search(r"(\d+) tasks", tasks)
+    return int(number[1]) if number else len(re.split(", | and ", tasks))
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -16,4 +16,4 @@ def test_what_it_shows():
     assert text.count("<svg viewBox") == len(overview.PARTS)
     assert "sigmoid(" in text
     assert "1.876509060410713" in text
-    assert "better on" in text
+    assert "worse on" in text
