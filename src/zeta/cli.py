@@ -182,37 +182,26 @@ def evaluate_command(
     from zeta.evaluate import evaluate, plan
     from zeta.evaluate.terminal import TerminalProgress, print_plan, print_results
 
-    rivals = [name.strip() for name in baselines.split(",") if name.strip()]
+    asked: dict[str, Any] = {
+        "learn": learn,
+        "baselines": [name.strip() for name in baselines.split(",") if name.strip()],
+        "num_seeds": seeds,
+        "reference": reference,
+        "rope": rope,
+        "quick": quick,
+        "out": out,
+        "device": device,
+    }
     if plan_only:
-        print_plan(
-            plan(
-                activations,
-                tasks,
-                learn=learn,
-                baselines=rivals,
-                num_seeds=seeds,
-                reference=reference,
-                rope=rope,
-                quick=quick,
-                out=out,
-                device=device,
-            )
-        )
+        print_plan(plan(activations, tasks, **asked))
         return
     with TerminalProgress() as progress:
         results = evaluate(
             activations,
             tasks,
-            learn=learn,
-            baselines=rivals,
-            num_seeds=seeds,
-            reference=reference,
-            rope=rope,
-            quick=quick,
-            out=out,
+            **asked,
             engine=engine,
             address=address,
-            device=device,
             tensorboard=tensorboard,
             progress=progress,
         )
