@@ -19,7 +19,7 @@ from time import process_time
 
 from zeta.doctor import environment
 from zeta.evaluate import Trial, TrialKey, formula_fingerprint, tasks
-from zeta.evaluate.protocol import TUNING_SEEDS, Settings, final_seeds, formula_source, half_decade
+from zeta.evaluate.protocol import TUNING_SEEDS, Settings, formula_source, half_decade
 from zeta.evaluate.training import run_trials
 from zeta.load_formula import load_formula
 
@@ -57,7 +57,7 @@ def groups(task: str, activation: str) -> dict[str, list[TrialKey]]:
         )
 
     tuned = [key(step, seed, "tuning") for step in settings.grid_steps for seed in TUNING_SEEDS[:2]]
-    return {"tuning": tuned, "final": [key(-5, seed, "final") for seed in final_seeds(10)]}
+    return {"tuning": tuned, "final": [key(-5, seed, "final") for seed in settings.final_seeds(10)]}
 
 
 def groups_of(keys: Sequence[TrialKey]) -> list[Sequence[TrialKey]]:

@@ -7,7 +7,7 @@ import pytest
 from zeta import activations, formula
 from zeta.activations import relu, silu
 from zeta.evaluate import Budget, Settings, Trial, TrialKey, formula_fingerprint
-from zeta.evaluate.protocol import final_seeds, formula_source, half_decade
+from zeta.evaluate.protocol import formula_source, half_decade
 from zeta.math import sigmoid
 
 KEY = TrialKey("digits", "d", "relu", "f", 0.01, 100, "final", Budget(1, 2, 3))
@@ -89,9 +89,9 @@ def test_the_control_is_the_same_formula_trained_alike(name: str) -> None:
 
 def test_tuning_seeds_are_never_final_seeds() -> None:
     settings = Settings(("exo",), ("digits",))
-    assert len(set(final_seeds(500))) == 500
-    assert not set(final_seeds(500)) & set(settings.tuning_seeds)
-    assert not set(final_seeds(500)) & set(settings.tuning_seeds_of(settings.control))
+    assert len(set(settings.final_seeds(500))) == 500
+    assert not set(settings.final_seeds(500)) & set(settings.tuning_seeds)
+    assert not set(settings.final_seeds(500)) & set(settings.tuning_seeds_of(settings.control))
 
 
 def test_learning_rates_are_half_decades() -> None:

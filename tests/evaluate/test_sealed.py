@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zeta.evaluate import Settings, Verdict, protocol, tasks
+from zeta.evaluate import Settings, Verdict, tasks
 from zeta.evaluate.engines import LocalEngine
 from zeta.evaluate.progress import Silent
 from zeta.evaluate.results import Comparison, Results
@@ -67,17 +67,20 @@ def agrees(c: Comparison, sealed: float) -> bool:
 
 
 @pytest.mark.slow
-def test_verdicts_and_intervals_hold_on_sealed_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verdicts_and_intervals_hold_on_sealed_rows(tmp_path: Path) -> None:
     (tmp_path / "sealed.py").write_text(TASKS)
     found = []
     with LocalEngine() as engine:
         for run in range(RUNS):
-            monkeypatch.setattr(protocol, "FIRST_FINAL_SEED", 1000 * run + 100)
             names = tuple(f"{tmp_path}/sealed.py:open_{name}_{run}" for name in tasks.QUICK)
             seeds = tuple(range(1000 * run, 1000 * run + 6))
-            settings = Settings(CANDIDATES, names, tuning_seeds=seeds, epoch_divisor=2)
+            settings = Settings(
+                CANDIDATES,
+                names,
+                tuning_seeds=seeds,
+                epoch_divisor=2,
+                first_seed=1000 * run + 100,
+            )
             results = Study(settings, tmp_path / f"run-{run}", engine, Silent()).run()
             scores = sealed_scores(results, engine)
             for c in results.comparisons:

@@ -106,11 +106,6 @@ def as_trained(activation: str) -> str:
     return activation.removesuffix(_RETUNED)
 
 
-def final_seeds(number: int) -> tuple[int, ...]:
-    """So many fresh seeds, none of which tuned a learning rate."""
-    return tuple(range(FIRST_FINAL_SEED, FIRST_FINAL_SEED + number))
-
-
 def half_decade(step: int) -> float:
     """The learning rate 10^(step/2), rounded as it is written: 0.001, 0.003, 0.01, …"""
     return float(f"{10 ** (step / 2):.0e}")
@@ -133,6 +128,8 @@ class Settings:
         epoch_divisor: divides every task's epochs.
         baselines: the rivals; the best of them stands beside each verdict.
         controlled: tasks on which the reference is tuned once more, with other seeds.
+        ablated: whether candidates that train their parameters have frozen twins.
+        first_seed: of the final trials; with others, they are of splits that no earlier ones saw.
     """
 
     candidates: tuple[str, ...]
@@ -147,6 +144,8 @@ class Settings:
     controlled: tuple[str, ...] = ()
     quick: bool = False
     baselines: tuple[str, ...] = BASELINES
+    ablated: bool = True
+    first_seed: int = FIRST_FINAL_SEED
 
     @property
     def activations(self) -> tuple[str, ...]:
@@ -170,6 +169,10 @@ class Settings:
         """The name of the reference when it is tuned once more."""
         return self.reference + _RETUNED
 
+    def final_seeds(self, number: int) -> tuple[int, ...]:
+        """So many fresh seeds, none of which tuned a learning rate."""
+        return tuple(range(self.first_seed, self.first_seed + number))
+
     def tuning_seeds_of(self, activation: str) -> tuple[int, ...]:
         """The control's are others than everybody's."""
         shift = _RETUNING if activation == self.control else 0
@@ -178,7 +181,8 @@ class Settings:
     @property
     def ablations(self) -> dict[str, str]:
         """Each candidate that trains its parameters -> its twin that does not."""
-        return {name: frozen_twin(name) for name in self.candidates if is_trained(name)}
+        learned = filter(is_trained, self.candidates) if self.ablated else ()
+        return {name: frozen_twin(name) for name in learned}
 
     def reference_of(self, candidate: str) -> str:
         """The reference; its own is the first other baseline."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from zeta._errors import UserError
 from zeta.evaluate.analyse import analyse
 from zeta.evaluate.conform import check_types
-from zeta.evaluate.protocol import MOST_SEEDS, Settings, Trial, final_seeds
+from zeta.evaluate.protocol import MOST_SEEDS, Settings, Trial
 from zeta.evaluate.results import FORMAT, Results, Run, Shape, TaskInfo, Tuning, short_names
 from zeta.evaluate.shapes import GRID
 from zeta.evaluate.wording import listing
@@ -118,7 +118,7 @@ def _check_complete(run: Run) -> None:
     pairs = run.settings.pairs
     if sorted((t.task, t.activation) for t in run.tunings) != sorted(pairs):
         raise ValueError("not every activation is tuned once on every task")
-    seeds = {task.source: list(final_seeds(task.seeds)) for task in run.tasks}
+    seeds = {task.source: list(run.settings.final_seeds(task.seeds)) for task in run.tasks}
     if any(not set(t.learning_rates) <= set(t.validation) for t in run.tunings):
         raise ValueError("a tuned learning rate was not tried")
     if any(len(t.learning_rates) != len(seeds[t.task]) for t in run.tunings):
@@ -237,12 +237,13 @@ def _check_compatible(named: Sequence[tuple[str, Run]]) -> None:
 
 def _trials(runs: Sequence[Run], tunings: Mapping[tuple[str, str], Tuning]) -> tuple[Trial, ...]:
     """Every trial once; of final ones, those of the seeds and learning rates that count."""
+    settings = runs[0].settings
     found = _first({trial.key: trial for trial in run.trials} for run in runs)
     wanted = {
         (*pair, seed, rate)
         for pair, tuning in tunings.items()
         for seed, rate in zip(
-            final_seeds(len(tuning.learning_rates)), tuning.learning_rates, strict=True
+            settings.final_seeds(len(tuning.learning_rates)), tuning.learning_rates, strict=True
         )
     }
     return tuple(

@@ -6,7 +6,7 @@ import numpy as np
 
 from zeta._formula import Formula
 from zeta.evaluate.candidates import load_candidate
-from zeta.evaluate.protocol import FIRST_FINAL_SEED, Settings, Trial
+from zeta.evaluate.protocol import Settings, Trial
 from zeta.evaluate.results import Shape
 
 GRID = tuple(round(-4 + 0.1 * step, 1) for step in range(81))
@@ -27,7 +27,7 @@ def sample_shapes(settings: Settings, trials: Iterable[Trial]) -> tuple[Shape, .
         >>> [shape.activation for shape in sample_shapes(Settings(("exo",), ("digits",)), ())]
         ['exo', 'relu', 'gelu', 'silu']
     """
-    first = ("final", FIRST_FINAL_SEED)
+    first = ("final", settings.first_seed)
     shown = [trial for trial in trials if (trial.key.phase, trial.key.seed) == first]
     others = (*settings.ablations.values(), settings.control)  # of the same shapes
     shapes = []

@@ -12,7 +12,6 @@ from zeta.evaluate.protocol import (
     Settings,
     Trial,
     TrialKey,
-    final_seeds,
     formula_fingerprint,
     half_decade,
 )
@@ -85,7 +84,7 @@ class Sweep:
         rates = [half_decade(step) for step in steps]
         draws = [
             np.random.default_rng(seed).integers(scores_RS.shape[1], size=scores_RS.shape[1])
-            for seed in final_seeds(self.infos[pair[0]].seeds)
+            for seed in self.settings.final_seeds(self.infos[pair[0]].seeds)
         ]
         chosen = tuple(half_decade(self._winner(steps, scores_RS[:, draw])) for draw in draws)
         return Tuning(*pair, dict(zip(rates, curve, strict=True)), chosen)
@@ -100,7 +99,7 @@ class Sweep:
 
     def final_keys(self, pair: Pair, learning_rates: Sequence[float]) -> list[TrialKey]:
         """The final trials, one for each rate; equal rates, which train fastest, side by side."""
-        seeds = final_seeds(len(learning_rates))
+        seeds = self.settings.final_seeds(len(learning_rates))
         keys = [self._key(pair, r, s, "final") for r, s in zip(learning_rates, seeds, strict=True)]
         return sorted(keys, key=lambda key: (key.learning_rate, key.seed))
 
@@ -168,7 +167,7 @@ class Sweep:
         seeds = self.settings.num_seeds or task.usual_seeds
         for activation in (self.settings.reference, self.settings.control):
             _check_splits(task, "tuning", self.settings.tuning_seeds_of(activation))
-        _check_splits(task, "final", final_seeds(seeds))
+        _check_splits(task, "final", self.settings.final_seeds(seeds))
         return TaskInfo(
             source=name,
             title=task.title,
