@@ -43,7 +43,7 @@ def test_a_gate_trains_as_its_activation_does(seeds: int, monkeypatch: pytest.Mo
 def test_gates_are_refused_where_there_are_no_gated_units(tmp_path: Path) -> None:
     message = (
         r"^'swiglu' is a gate of two inputs, and task 'digits' has no gated units; "
-        r"gates run on: letters_gated \(--task\)$"
+        r"gates run on: letters_gated, digits_gated, housing_gated \(--task\)$"
     )
     for named in (["digits"], ["letters_gated", "digits"]):
         with pytest.raises(UserError, match=message):

@@ -244,7 +244,7 @@ def test_tasks_of_the_same_data_say_so() -> None:
     """Over all tasks together they have one vote."""
     of = {name: task.dataset or name for name, task in tasks.TASKS.items()}
     assert {name for name, data in of.items() if data == "digits"} == {
-        "digits", "digits_conv", "transfer", "see_and_hear",
+        "digits", "digits_conv", "digits_gated", "transfer", "see_and_hear",
     }  # fmt: skip
     assert {name for name, data in of.items() if data == "addresses"} == {
         name for name in tasks.TASKS if name.startswith(("words", "letters"))

@@ -8,10 +8,10 @@ from zeta.evaluate.tasks.adult import adult
 from zeta.evaluate.tasks.breast_cancer import breast_cancer
 from zeta.evaluate.tasks.deep_housing import deep_housing
 from zeta.evaluate.tasks.diabetes import diabetes
-from zeta.evaluate.tasks.digits import digits, digits_conv
+from zeta.evaluate.tasks.digits import digits, digits_conv, digits_gated
 from zeta.evaluate.tasks.fashion_mnist import fashion_mnist
 from zeta.evaluate.tasks.gated import GatedTask, gated_unit
-from zeta.evaluate.tasks.housing import housing
+from zeta.evaluate.tasks.housing import housing, housing_gated
 from zeta.evaluate.tasks.letters import letters, letters_gated
 from zeta.evaluate.tasks.patches import patches
 from zeta.evaluate.tasks.photograph import photograph
@@ -67,10 +67,15 @@ TASKS: dict[str, Task] = {
         letters_gated,
         housing,
         photograph_waves,
+        digits_gated,
+        housing_gated,
     )
 }
-#: Tasks that take minutes and so are run if they are named.
-SLOW = ("letters", "letters_gated", "words_mixture", "words_selu_softmax", "words_stream")
+#: Tasks that run only if they are named: those that take minutes, and two that are for gates.
+SLOW = (
+    *("letters", "letters_gated", "words_mixture", "words_selu_softmax", "words_stream"),
+    *("digits_gated", "housing_gated"),
+)
 #: The tasks of a quick look, which take seconds and need nothing more to be installed.
 QUICK = ("digits", "breast_cancer", "diabetes")
 

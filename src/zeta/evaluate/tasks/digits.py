@@ -3,6 +3,7 @@
 from functools import cache
 from typing import TYPE_CHECKING
 
+from zeta.evaluate.tasks.gated import GatedTask, gated_layers
 from zeta.evaluate.tasks.task import Array, Budget, MakeActivation, Shape, Task
 
 if TYPE_CHECKING:
@@ -49,5 +50,15 @@ digits_conv = Task(
     load=_load_images,
     budget=Budget(epochs=10, batch_size=64, width=12),
     network=_convolutional,
+    dataset="digits",
+)
+
+digits_gated = GatedTask(
+    name="digits_gated",
+    title="the same handwritten digits, by two hidden layers of gated units",
+    kind="classification",
+    load=_load,
+    budget=Budget(epochs=20, batch_size=32, width=32),
+    network=gated_layers,
     dataset="digits",
 )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from zeta.evaluate.tasks.task import Task
+from zeta.evaluate.tasks.task import MakeActivation, Shape, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,3 +42,36 @@ def gated_unit(unit: "nn.Module") -> "nn.Module":
     from zeta.nn import GatedUnit
 
     return unit if isinstance(unit, GatedUnit) else Gate(unit)
+
+
+def gated_layers(shape: Shape, make_activation: MakeActivation) -> "nn.Module":
+    """Two hidden layers of gated units, as many as do not take more parameters than without gates.
+
+    Example:
+        >>> from torch import nn
+        >>> from zeta.evaluate.tasks import Shape
+        >>> from zeta.evaluate.tasks.gated import gated_layers
+        >>> from zeta.evaluate.tasks.task import two_hidden_layers
+        >>> shape = Shape(inputs=(8,), outputs=1, width=32)
+        >>> networks = [build(shape, nn.SiLU) for build in (two_hidden_layers, gated_layers)]
+        >>> [sum(p.numel() for p in network.parameters()) for network in networks]
+        [1377, 1324]
+    """
+    from torch import nn
+
+    (inputs,), outputs, width = shape.inputs, shape.outputs, shape.width
+    most = _parameters(inputs, width, width, outputs)
+    fits = (h for h in range(width, 1, -1) if _parameters(inputs, 2 * h, h, outputs) <= most)
+    hidden = next(fits, 1)
+    return nn.Sequential(
+        nn.Linear(inputs, 2 * hidden),
+        gated_unit(make_activation()),
+        nn.Linear(hidden, 2 * hidden),
+        gated_unit(make_activation()),
+        nn.Linear(hidden, outputs),
+    )
+
+
+def _parameters(inputs: int, made: int, hidden: int, outputs: int) -> int:
+    """Of two layers that make so many numbers of which ``hidden`` remain, and of the last layer."""
+    return made * (inputs + 1) + made * (hidden + 1) + outputs * (hidden + 1)

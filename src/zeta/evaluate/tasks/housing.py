@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 
 from zeta.evaluate.tasks.adult import missing
+from zeta.evaluate.tasks.gated import GatedTask, gated_layers
 from zeta.evaluate.tasks.task import Array, Budget, Task, package_file
 
 _FILE = "datasets/data/california_housing.parquet.brotli"
@@ -31,5 +32,16 @@ housing = Task(
     kind="regression",
     load=_load,
     budget=Budget(epochs=5, batch_size=64, width=32),
+    missing=missing,
+)
+
+housing_gated = GatedTask(
+    name="housing_gated",
+    title="the same prices, by two hidden layers of gated units",
+    kind="regression",
+    load=_load,
+    budget=Budget(epochs=5, batch_size=64, width=32),
+    network=gated_layers,
+    dataset="housing",
     missing=missing,
 )
