@@ -61,10 +61,9 @@ def measure(task: str) -> Row:
     )
     sources = {REFERENCE: REFERENCE, **KNOWN}
     finals = {name: _finals(sweep, (task, source)) for name, source in sources.items()}
-    info = sweep.infos[task]
     return Row(
         task,
-        {name: [info.score_of(trial) for trial in trials] for name, trials in finals.items()},
+        {name: [trial.score for trial in trials] for name, trials in finals.items()},
         float(np.mean([trial.timing["seconds"] for trial in finals[REFERENCE]])),
     )
 
@@ -73,7 +72,7 @@ def _finals(sweep: Sweep, pair: tuple[str, str]) -> list[Trial]:
     trials: dict[TrialKey, Trial] = {}
     while steps := sweep.next_steps(pair, trials):
         trials |= {trial.key: trial for trial in _run(sweep, sweep.tuning_keys(pair, steps))}
-    return _run(sweep, sweep.final_keys(pair, sweep.tuning(pair, trials).learning_rate))
+    return _run(sweep, sweep.final_keys(pair, sweep.tuning(pair, trials).learning_rates))
 
 
 def _run(sweep: Sweep, keys: Sequence[TrialKey]) -> list[Trial]:

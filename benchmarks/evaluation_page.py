@@ -11,7 +11,7 @@ from pathlib import Path
 from zeta.evaluate.results import Comparison, Overall, Question, Results
 from zeta.evaluate.runs import rebuild
 from zeta.evaluate.versus import describe, versus
-from zeta.evaluate.wording import signed
+from zeta.evaluate.wording import listing, signed
 
 HEADS = ("words_softmax", "words_mixture", "words_selu_softmax")
 
@@ -112,9 +112,8 @@ def _across(results: Results) -> Iterable[str]:
             f"{ranking.critical_difference:.2f}."
         )
     if across.left_out:
-        yield "Without a common scale: " + "; ".join(
-            f"{task} ({why})" for task, why in across.left_out.items()
-        )
+        left_out = [f"{listing(tasks)} ({why})" for why, tasks in across.reasons.items()]
+        yield f"Left out: {'; '.join(left_out)}."
 
 
 def _heads(results: Results) -> Iterable[str]:

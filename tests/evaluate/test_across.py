@@ -1,7 +1,8 @@
 """The common scale, and what all tasks say together."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,15 @@ import pytest
 from answering import CONSTANT, noise, realistic, study, write_tasks
 from zeta.evaluate import Settings, TrialKey, Verdict
 from zeta.evaluate.across import judge_overall
+from zeta.evaluate.analyse import analyse
 from zeta.evaluate.compare import judge
 from zeta.evaluate.pooling import pool
 from zeta.evaluate.protocol import BASELINES
 from zeta.evaluate.ranking import MIN_TASKS
-from zeta.evaluate.results import AcrossTasks, Results, Score, TaskInfo
+from zeta.evaluate.report import render
+from zeta.evaluate.results import AcrossTasks, Results, Run, Score, TaskInfo
+from zeta.evaluate.runs import read_run
+from zeta.evaluate.standings import standings
 from zeta.evaluate.statistics import Estimate
 from zeta.evaluate.wording import overall_figures
 
@@ -142,6 +147,51 @@ def test_a_task_on_which_no_baseline_learns_is_left_out(tmp_path: Path, lowered:
         "no baseline is clearly better than a constant prediction"
     ]
     assert "task_1 is left out: no baseline is clearly better" in results.report.read_text()
+
+
+def silenced(results: Results, number: int) -> Results:
+    """As if the first so many tasks did not tell activations apart."""
+    tasks = tuple(replace(t, tells_apart=i >= number) for i, t in enumerate(results.tasks))
+    run = {field.name: getattr(results, field.name) for field in fields(Run)}
+    return analyse(Run(**run | {"tasks": tasks}), results.folder)
+
+
+def test_what_tells_no_activations_apart_has_verdicts_and_no_part_in_averages(
+    results: Results,
+) -> None:
+    found, (silent, *others) = silenced(results, 1), results.settings.tasks
+    assert found.across
+    assert found.across.tasks == tuple(others)
+    assert found.across.left_out == {silent: "a linear network does as well"}
+    assert found.comparisons == results.comparisons
+    assert all(o.tasks == tuple(others) for o in found.across.overall)
+    assert found.across.ranking is None, "the others are too few"
+    of_others = replace(results, tasks=results.tasks[1:])
+    assert [s.mean_rank for s in standings(found)] == [s.mean_rank for s in standings(of_others)]
+    said = "On task_0 a linear network does as well; averages and ranks over tasks are made without"
+    assert said in found.conclusion.paragraph
+
+
+def test_one_task_that_tells_is_no_average(results: Results) -> None:
+    found = silenced(results, MIN_TASKS - 1)
+    assert found.across
+    assert found.across.aggregates == found.across.overall == ()
+    assert "; without, too few tasks are left to average over." in found.conclusion.paragraph
+    page = " ".join(render(found).split())
+    assert "that needs two tasks with a common scale. task_0, task_1" in page
+    assert "task_3 and task_4 are left out: a linear network does as well." in page
+    assert '<th>candidate</th><th>reference</th><th>verdict</th><th class="number">diff' not in page
+    assert len(standings(silenced(results, MIN_TASKS))) == len(standings(results))
+
+
+def test_older_results_do_not_say_which_tasks_tell(results: Results, tmp_path: Path) -> None:
+    data = silenced(results, 2).to_json()
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    assert read_run(tmp_path).telling == results.tasks[2:]
+    for task in data["protocol"]["tasks"]:
+        del task["tells_apart"]
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    assert read_run(tmp_path).telling == results.tasks
 
 
 def test_no_task_with_a_scale(tmp_path: Path) -> None:

@@ -93,8 +93,24 @@ def test_verdicts_by_the_region_of_practical_equivalence() -> None:
     assert verdict_of(0.002, 0.003) is Verdict.EQUIVALENT, "it is not 0, and of no importance"
     assert verdict_of(0.002, 0.003, rope=0.001) is Verdict.BETTER
     assert verdict_of(0.009, 0.013) is Verdict.BETTER, "above 0, and not inside"
-    assert verdict_of(0.05, -0.05) is Verdict.UNDECIDED
+    assert verdict_of(0.008, -0.008) is Verdict.UNDECIDED
     assert verdict_of(0.0, 0.0, rope=0.0) is Verdict.EQUIVALENT
+
+
+def test_data_are_too_small_where_more_seeds_could_not_decide() -> None:
+    assert verdict_of(0.05, -0.05) is Verdict.TOO_SMALL
+    assert verdict_of(0.0446, 0.0046) is Verdict.UNDECIDED, "more seeds may find so much"
+    assert verdict_of(0.05, -0.05, rope=0.0) is Verdict.UNDECIDED, "nothing is too small for none"
+    assert verdict_of(0.06, 0.02, rope=0.001) is Verdict.BETTER, "which small data can show"
+
+
+def test_too_few_seeds_come_before_data_that_are_too_small() -> None:
+    few = replace(DIGITS, seeds=3)
+    candidate, silu = (
+        replace(score("digits", name, np.array(values)), values=values)
+        for name, values in (("exo", (0.1, -0.1, 0.0)), ("silu", (0.0, 0.0, 0.0)))
+    )
+    assert judge(SETTINGS, {"digits": few}, [(candidate, silu)])[0].verdict is Verdict.TOO_FEW
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,13 @@ def test_skipped_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Skipped adult: its data are in the package widedeep: pip" in capsys.readouterr().out
 
 
+def test_tasks_that_tell_nothing_apart_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    silent = replace(task_plan(None, 0), task="s", tells_apart=False)
+    print_plan(Plan((silent, task_plan(None, 0)), 0, 2, 1))
+    said = "On s a linear network does as well; without, too few tasks are left to average over."
+    assert said in capsys.readouterr().out
+
+
 def test_finished_trials_are_counted_and_timed(tmp_path: Path) -> None:
     settings = replace(settings_for("exo"), epoch_divisor=15)
     results, _ = study(tmp_path, noise, settings)

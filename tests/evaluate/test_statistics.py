@@ -12,6 +12,7 @@ from zeta.evaluate.statistics import (
     detectable,
     detectable_at_best,
     effect_size,
+    enough_data,
     enough_seeds,
     fewest_seeds,
     interquartile_mean,
@@ -74,6 +75,24 @@ def test_more_seeds_find_less_and_less_more() -> None:
     needed = fewest_seeds(1 / 3, 15)
     assert enough_seeds(needed, 1 / 3, 15)
     assert not enough_seeds(needed - 1, 1 / 3, 15)
+
+
+@pytest.mark.parametrize("rope", [0.1, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("mean", [0.0, 0.8])
+def test_data_are_enough_where_very_many_seeds_would_decide(rope: float, mean: float) -> None:
+    d = DIFFERENCES - DIFFERENCES.mean()
+    very_many = np.tile(d / d.std(ddof=0) * d.std(ddof=1), 10_000) + mean
+    found = summarise(very_many.tolist(), 1 / 3)
+    half = (found.high - found.low) / 2
+    assert half == pytest.approx(1.08, rel=0.03)
+    assert enough_data((d + mean).tolist(), 1 / 3, rope) == (half <= max(rope, mean))
+
+
+def test_few_or_equal_differences_are_never_too_small_data_by_rounding() -> None:
+    for d in ([0.0] * 5, [0.1] * 3, [0.3, 0.1 + 0.2]):
+        assert enough_data(d, 1 / 3, rope=1e-9)
+    assert not enough_data([-1.0, 1.0], 1 / 3, rope=0.5)
+    assert enough_data([-1.0, 1.0], 1 / 3, rope=0.0)
 
 
 @pytest.mark.parametrize("d", [[0.0] * 10, [0.1] * 10, [0.0] * 9 + [1.0], [-1.0, 1.0], [0.0, 1.0]])

@@ -7,7 +7,8 @@ than the usual activations get". The scale is linear, and no test in :mod:`zeta.
 depends on it. A task whose anchor is not better than the constant by five standard deviations of
 its seeds has no such scale: its unit would be hardly larger than the noise, and a usual difference
 would count several units and decide alone. It is left out of the aggregates, though not of the
-ranks, which need no scale.
+ranks, which need no scale. A task on which a linear network does as well is left out of both: what
+it says of activations is luck, which ranks would count like any other task's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,18 +52,21 @@ def look_across(
 ) -> AcrossTasks | None:
     """Aggregates, profiles, comparisons and ranks over all tasks; None with a single task.
 
+    Where fewer than two tasks have a common scale, there are no aggregates.
+
     Args:
         comparisons: of :func:`zeta.evaluate.compare.compare`; they say who is compared with whom.
     """
     if len(tasks) < 2:
         return None
     by_name = {(score.task, score.activation): score for score in scores}
+    telling = [task for task in tasks if task.tells_apart]
     scales = task_scales(tasks, tunings, by_name, settings.baselines)
     others = (*settings.ablations.values(), settings.control)
     activations = [name for name in settings.activations if name not in others]
     normalised = {}
-    seeds = min(task.seeds for task in tasks)  # those that every task has
-    if scales:
+    seeds = min((task.seeds for task in telling), default=0)  # those that every task has
+    if len(scales) > 1:
         for name in activations:
             normalised[name] = np.stack(
                 [
@@ -75,6 +79,8 @@ def look_across(
         tasks=tuple(scales),
         left_out={
             task.source: "no baseline is clearly better than a constant prediction"
+            if task.tells_apart
+            else "a linear network does as well"
             for task in tasks
             if task.source not in scales
         },
@@ -83,7 +89,7 @@ def look_across(
         overall=_overall(
             scales, by_name, comparisons, {task.source: task.dataset for task in tasks}
         ),
-        ranking=_ranking(tasks, activations, by_name),
+        ranking=_ranking(telling, activations, by_name),
     )
 
 
@@ -95,10 +101,11 @@ def task_scales(
 ) -> dict[str, tuple[float, float]]:
     """Task -> (zero, factor): a score s is factor · (s - zero) on the common scale.
 
-    Tasks without one are missing. The factor is 1 / (the anchor's mean - the constant's score).
+    Tasks without one, or that do not tell activations apart, are missing. The factor is
+    1 / (the anchor's mean - the constant's score).
     """
     scales = {}
-    for task in tasks:
+    for task in (task for task in tasks if task.tells_apart):
         anchor = best_baseline("", [t for t in tunings if t.task == task.source], baselines)
         found = scores[task.source, anchor]
         span = found.mean - found.constant
@@ -143,7 +150,7 @@ def judge_overall(
         p_value=pooled.p_value,
         p_adjusted=pooled.p_value,
         improvement=stratified.estimate(improvement, *candidate.shape),
-        verdict=decide(pooled.mean.value, pooled.p_value, 1.0, enough=True),
+        verdict=decide(pooled.mean.value, pooled.p_value, 1.0),
         question=comparisons[0].question,
     )
 
@@ -155,7 +162,7 @@ def corrected(overall: Sequence[Overall]) -> tuple[Overall, ...]:
         replace(
             o,
             p_adjusted=p,
-            verdict=decide(o.difference.value, p, 1.0, enough=True),
+            verdict=decide(o.difference.value, p, 1.0),
         )
         for o, p in zip(overall, adjusted, strict=True)
     )

@@ -129,8 +129,11 @@ def judge(
     adjusted = statistics.benjamini_hochberg([s.p_value for s in summaries])
     equivalent = statistics.benjamini_hochberg([s.p_equivalent for s in summaries])
     enough = [
-        statistics.enough_seeds(len(d), info.test_to_train, len(pairs))
-        for d, info in zip(differences, infos, strict=True)
+        (
+            statistics.enough_seeds(len(d), info.test_to_train, len(pairs)),
+            statistics.enough_data(d, info.test_to_train, rope),
+        )
+        for d, info, rope in zip(differences, infos, ropes, strict=True)
     ]
     return [
         Comparison(
@@ -150,7 +153,7 @@ def judge(
             improvement=statistics.probability_of_improvement(candidate.values, reference.values),
             diverged=candidate.diverged,
             diverged_reference=reference.diverged,
-            verdict=decide(summary.mean, p, q, able),
+            verdict=decide(summary.mean, p, q, *able),
             question=question,
         )
         for (candidate, reference), d, summary, rope, p, q, able in zip(
@@ -170,20 +173,26 @@ def by_candidate(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, list[
         yield candidate, list(group)
 
 
-def decide(mean: float, p_adjusted: float, p_equivalent: float, enough: bool) -> Verdict:
+def decide(
+    mean: float,
+    p_adjusted: float,
+    p_equivalent: float,
+    enough_seeds: bool = True,
+    enough_data: bool = True,
+) -> Verdict:
     """The verdict of one comparison.
 
     Args:
         mean: the mean difference, candidate minus reference; higher is better.
         p_adjusted: that there is no difference, corrected.
         p_equivalent: that it is of practical importance, corrected.
-        enough: whether there are seeds enough, see
-            :func:`zeta.evaluate.statistics.enough_seeds`.
+        enough_seeds, enough_data: see :func:`zeta.evaluate.statistics.enough_seeds` and
+            :func:`zeta.evaluate.statistics.enough_data`.
     """
-    if not enough:
+    if not enough_seeds:
         return Verdict.TOO_FEW
     if p_equivalent < statistics.SIGNIFICANCE:
         return Verdict.EQUIVALENT
     if p_adjusted >= statistics.SIGNIFICANCE:
-        return Verdict.UNDECIDED
+        return Verdict.UNDECIDED if enough_data else Verdict.TOO_SMALL
     return Verdict.BETTER if mean > 0 else Verdict.WORSE

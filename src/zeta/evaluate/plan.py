@@ -45,6 +45,7 @@ class TaskPlan:
         measured: whether ``seconds`` is of a short probe, not of the finished trials.
         detectable: the difference that is found with 80 %, in standard deviations of the paired
             differences, if it is the only one of all comparisons.
+        tells_apart: whether it has a part in what the tasks say together.
     """
 
     task: str
@@ -57,6 +58,7 @@ class TaskPlan:
     measured: bool
     detectable: float
     first: float = 0.0
+    tells_apart: bool = True
 
     @property
     def remaining(self) -> int:
@@ -188,6 +190,7 @@ def _count(sweep: Sweep, task: str, trials: Mapping[TrialKey, Trial]) -> TaskPla
         detectable=statistics.detectable(
             info.seeds, info.test_to_train, _comparisons(sweep.settings)
         ),
+        tells_apart=info.tells_apart,
     )
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 
 import jinja2
 from markupsafe import Markup
@@ -10,7 +11,7 @@ from markupsafe import Markup
 from zeta._errors import UserError
 from zeta.evaluate import charts
 from zeta.evaluate.ranking import MIN_TASKS
-from zeta.evaluate.results import Results, Verdict
+from zeta.evaluate.results import AcrossTasks, Results, Verdict
 from zeta.evaluate.standings import standings
 from zeta.evaluate.store import write_atomically
 from zeta.evaluate.wording import count, listing, percent, signed
@@ -62,6 +63,8 @@ def render(results: Results) -> str:
         candidates=count(len(asked), "activation") if ranking else listing(asked),
         skipped=listing(list(results.skipped)),
         standings=ranking,
+        left_out=_left_out(results.across, names) if results.across else [],
+        ranked_on=len(results.telling or results.tasks),
         verdicts=[v for v in Verdict if any(v in standing.verdicts for standing in ranking)],
         min_tasks=MIN_TASKS,
         few=len(results.tasks) <= _FEW_TASKS,
@@ -78,6 +81,12 @@ def render(results: Results) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _left_out(across: AcrossTasks, names: Mapping[str, str]) -> list[str]:
+    """One sentence for each reason."""
+    found = [(listing([names[t] for t in ts]), len(ts), why) for why, ts in across.reasons.items()]
+    return [f"{tasks} {'is' if n == 1 else 'are'} left out: {why}." for tasks, n, why in found]
 
 
 def _sentence(words: str) -> str:

@@ -43,6 +43,7 @@ class Verdict(StrEnum):
     WORSE = "worse"
     EQUIVALENT = "equivalent"
     UNDECIDED = "undecided"
+    TOO_SMALL = "data too small to tell"
     TOO_FEW = "too few seeds to tell"
 
 
@@ -56,6 +57,7 @@ class TaskInfo:
         seeds: final trials of each activation.
         test_to_train: test rows to training rows, which corrects the variance of the mean of
             trials that share them; see :meth:`zeta.evaluate.tasks.Task.test_to_train`.
+        tells_apart: whether it has a part in what the tasks say together.
     """
 
     source: str
@@ -68,6 +70,7 @@ class TaskInfo:
     epochs: int
     batch_size: int
     width: int
+    tells_apart: bool = True
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,14 @@ class AcrossTasks:
     overall: tuple[Overall, ...]
     ranking: "Ranking | None"
 
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """Why tasks are left out -> which."""
+        found: dict[str, list[str]] = {}
+        for task, why in self.left_out.items():
+            found.setdefault(why, []).append(task)
+        return found
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -301,6 +312,11 @@ class Run:
     def names(self) -> dict[str, str]:
         """Activation or task -> the name to show."""
         return short_names((*self.settings.activations, *self.settings.tasks))
+
+    @property
+    def telling(self) -> tuple[TaskInfo, ...]:
+        """The tasks that tell activations apart."""
+        return tuple(task for task in self.tasks if task.tells_apart)
 
     def final_trials(self, task: str, activation: str) -> list[Trial]:
         """The final trials of one activation on one task, in the order of the seeds."""

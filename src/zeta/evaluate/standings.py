@@ -16,8 +16,8 @@ class Standing:
 
     Attributes:
         place: 1 is best; equal ones share a place.
-        mean_rank: over the tasks, of its mean score.
-        first, last: on how many tasks it is the best and the worst of all.
+        mean_rank: over the tasks that tell activations apart, of its mean score.
+        first, last: on how many of them it is the best and the worst of all.
         verdicts: of a candidate, verdict -> on how many tasks.
     """
 
@@ -32,11 +32,13 @@ class Standing:
 def standings(results: Results) -> list[Standing]:
     """Candidates and baselines, best first; frozen twins and the control stand elsewhere.
 
-    Ranks need no common scale, and no task outweighs the others.
+    Ranks need no common scale, and no task outweighs the others. Those that do not tell activations
+    apart are not ranked on, unless there are no others; verdicts are of all.
     """
     others = (*results.settings.ablations.values(), results.settings.control)
     names = [name for name in results.settings.activations if name not in others]
-    scores = np.array([[results.score(t.source, n).mean for n in names] for t in results.tasks])
+    tasks = results.telling or results.tasks
+    scores = np.array([[results.score(t.source, n).mean for n in names] for t in tasks])
     ranks = stats.rankdata(-scores, axis=1)
     places = stats.rankdata(ranks.mean(axis=0).round(9), method="min")
     asked = [c for c in results.comparisons if c.question == "baseline"]

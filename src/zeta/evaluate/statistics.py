@@ -16,6 +16,7 @@ __all__ = [
     "detectable",
     "detectable_at_best",
     "effect_size",
+    "enough_data",
     "enough_seeds",
     "fewest_seeds",
     "interquartile_mean",
@@ -147,6 +148,31 @@ def fewest_seeds(test_to_train: float, comparisons: int) -> int:
         5
     """
     return next(n for n in count(2) if enough_seeds(n, test_to_train, comparisons))
+
+
+def enough_data(differences: Sequence[float], test_to_train: float, rope: float) -> bool:
+    """Whether more seeds of the same data could decide what these leave open.
+
+    With any number of seeds the 95 % interval stays z·√test_to_train·s to either side of the mean,
+    z being the normal quantile that Student's t tends to, and s the standard deviation of the
+    differences. Where that is more than ``rope``, no difference is shown to be within
+    [-rope, rope], and none of that size to be other than 0. Larger ones are: so a mean beyond the
+    interval's half is left to more seeds. Equal differences leave nothing open, and a ``rope`` of 0
+    asks for nothing to be shown.
+
+    Args:
+        differences, test_to_train, rope: as in :func:`summarise`.
+
+    Example:
+        >>> from zeta.evaluate.statistics import enough_data
+        >>> luck = [0.02, -0.03, 0.01, 0.0, -0.01, 0.02]
+        >>> enough_data(luck, 1 / 3, rope=0.01), enough_data(luck, 1 / 30, rope=0.01)
+        (False, True)
+    """
+    d = np.asarray(differences, dtype=float)
+    sd = 0.0 if _is_constant(d) else float(d.std(ddof=1))
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(test_to_train) * sd
+    return rope == 0 or half <= max(rope, abs(float(d.mean())))
 
 
 def effect_size(differences: Sequence[float]) -> Estimate | None:

@@ -179,6 +179,7 @@ class Sweep:
             epochs=budget.epochs,
             batch_size=budget.batch_size,
             width=budget.width,
+            tells_apart=task.tells_apart,
         )
 
 

@@ -26,7 +26,7 @@ from zeta.evaluate.plan import Plan
 from zeta.evaluate.protocol import Phase, Trial
 from zeta.evaluate.results import Results, TaskInfo, Verdict, short_names
 from zeta.evaluate.versus import Versus, describe
-from zeta.evaluate.wording import percent, signed
+from zeta.evaluate.wording import left_out, percent, signed
 
 _PHASES = {"tuning": "tuning learning rates", "final": "final trials, fresh seeds"}
 _STYLES = {Verdict.BETTER: "bold green", Verdict.WORSE: "bold red"}
@@ -134,6 +134,9 @@ def print_plan(plan: Plan) -> None:
         table.add_row(*(Text(str(cell)) for cell in row))
     console.print(table)
     _print_skipped(console, plan.skipped)
+    silent = [names[task.task] for task in plan.tasks if not task.tells_apart]
+    if said := left_out(silent, len(plan.tasks)):
+        console.print(Text(said), soft_wrap=True)
     console.print(
         "finds: the difference that is found with 80 %, in standard deviations of the paired "
         f"differences, if it is the only one of {plan.comparisons}.",

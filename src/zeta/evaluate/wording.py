@@ -1,7 +1,7 @@
 """The verdict and the protocol in plain words."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import mode
 
 from zeta.evaluate import statistics
@@ -33,13 +33,14 @@ SCOPE = (
 _ACROSS = (
     "Tasks together: on the common scale 0 is the task's constant predictor and 1 the mean score "
     "of the baseline with the best validation score; a task where that baseline is not clearly "
-    "better than the constant is left out. The mean difference is that of a random-effects model "
-    "with data sets as the sample (DerSimonian and Laird's variance, Hartung and Knapp's interval "
-    "by Student's t): it speaks of data like these. Tasks of the same data have one vote, and each "
-    "data set is left out in turn; p-values are corrected over the candidates (Benjamini and "
-    "Hochberg). Interquartile means, profiles and probabilities of improvement have 95 % "
-    "percentile bootstrap intervals, seeds resampled within each task: they speak of these tasks, "
-    "not of others, and of these splits as if they were independent. Mean ranks are compared by "
+    "better than the constant is left out, and so is one on which a linear network does as well, "
+    "of ranks too. The mean difference is that of a random-effects model with data sets as the "
+    "sample (DerSimonian and Laird's variance, Hartung and Knapp's interval by Student's t): it "
+    "speaks of data like these. Tasks of the same data have one vote, and each data set is left "
+    "out in turn; p-values are corrected over the candidates (Benjamini and Hochberg). "
+    "Interquartile means, profiles and probabilities of improvement have 95 % percentile bootstrap"
+    " intervals, seeds resampled within each task: they speak of these tasks, not of others, and "
+    "of these splits as if they were independent. Mean ranks are compared by "
     f"Friedman's and Nemenyi's tests from {MIN_TASKS} tasks on; with fewer, their approximations "
     "are rough and only differences of over two thirds of all ranks could be found."
 )
@@ -79,6 +80,7 @@ def conclude(
         _overall(settings, tasks, asked, names),
         _divergence(asked, names),
         _controls(controls, names),
+        left_out([names[t.source] for t in tasks if not t.tells_apart], len(tasks)),
         QUICK if settings.quick else SCOPE,
     ]
     many = len(settings.tasks) >= _MANY_TASKS
@@ -164,16 +166,10 @@ def _overall(
         )
     found = [(v, len(_of(comparisons, v))) for v in (*_CLEAR, *_OPEN)]
     verdicts = listing([f"{_COUNTED[verdict]} in {number}" for verdict, number in found if number])
-    open_ones = _of(comparisons, Verdict.UNDECIDED)
-    rest = (
-        " Where it is undecided, the intervals say which differences are possible."
-        if open_ones
-        else ""
-    )
     return (
         f"With learning rates tuned alike, {size} with {names[settings.reference]}, candidates "
-        f"were {verdicts}.{rest}"
-    )
+        f"were {verdicts}."
+    ) + "".join(f" {said}" for verdict, said in _ADVICE.items() if _of(comparisons, verdict))
 
 
 def _seeds(tasks: Sequence[TaskInfo]) -> str:
@@ -222,13 +218,19 @@ def difference_words(verdict: Verdict, a: str, b: str) -> str:
 
 
 _CLEAR = Verdict.BETTER, Verdict.WORSE
-_OPEN = Verdict.EQUIVALENT, Verdict.UNDECIDED, Verdict.TOO_FEW
+_OPEN = Verdict.EQUIVALENT, Verdict.UNDECIDED, Verdict.TOO_SMALL, Verdict.TOO_FEW
+# What a verdict leaves to the reader.
+_ADVICE = {
+    Verdict.UNDECIDED: "Where it is undecided, the intervals say which differences are possible.",
+    Verdict.TOO_SMALL: "Where data are too small to tell, more seeds would not help.",
+}
 # A verdict before the number of comparisons it was given in.
 _COUNTED = {
     Verdict.BETTER: "better",
     Verdict.WORSE: "worse",
     Verdict.EQUIVALENT: "equivalent",
     Verdict.UNDECIDED: "neither for certain",
+    Verdict.TOO_SMALL: "tried on data too small to tell",
     Verdict.TOO_FEW: "tried with too few seeds to tell",
 }
 # What a verdict on a candidate says over all tasks …
@@ -237,6 +239,7 @@ _AGAINST = {
     Verdict.WORSE: "worse than its references",
     Verdict.EQUIVALENT: Verdict.EQUIVALENT,
     Verdict.UNDECIDED: Verdict.UNDECIDED,
+    Verdict.TOO_SMALL: Verdict.TOO_SMALL,
     Verdict.TOO_FEW: Verdict.TOO_FEW,
 }
 # … and one on training its parameters.
@@ -245,6 +248,7 @@ _ABLATED = {
     Verdict.WORSE: "it did harm",
     Verdict.EQUIVALENT: "it made no difference of importance",
     Verdict.UNDECIDED: "it left undecided whether it matters",
+    Verdict.TOO_SMALL: "it was tried on data too small to tell",
     Verdict.TOO_FEW: "it was tried with too few seeds to tell",
 }
 
@@ -257,7 +261,7 @@ def _candidate(comparisons: Sequence[Comparison], names: dict[str, str]) -> list
     else:
         parts = [_difference(c, names) for found in clear for c in found]
     rest = [found for verdict in _OPEN if (found := _of(comparisons, verdict))]
-    return parts + [f"{found[0].verdict} on {_rest(found, comparisons, names)}" for found in rest]
+    return parts + [f"{verdict} on {where}" for verdict, where in _rest(rest, comparisons, names)]
 
 
 def _ablation(comparisons: Sequence[Comparison], names: dict[str, str]) -> list[str]:
@@ -271,7 +275,7 @@ def _ablation(comparisons: Sequence[Comparison], names: dict[str, str]) -> list[
         parts += [f"{_ABLATED[verdict]} on {listing(cases)}"] if cases else []
     rest = [found for verdict in _OPEN if (found := _of(comparisons, verdict))]
     parts += [
-        f"{_ABLATED[found[0].verdict]} on {_rest(found, comparisons, names)}" for found in rest
+        f"{_ABLATED[verdict]} on {where}" for verdict, where in _rest(rest, comparisons, names)
     ]
     return [parts[0].removeprefix("it "), *parts[1:]]
 
@@ -280,11 +284,15 @@ def _tasks(comparisons: Sequence[Comparison], names: dict[str, str]) -> str:
     return listing([names[c.task] for c in comparisons])
 
 
-def _rest(found: Sequence[Comparison], whole: Sequence[Comparison], names: dict[str, str]) -> str:
-    """The tasks of ``found``, or how many they are where names would be too many to read."""
-    if len(found) < _MANY_TASKS:
-        return _tasks(found, names)
-    return f"{'any of the' if len(found) == len(whole) else 'the other'} {len(found)} tasks"
+def _rest(
+    groups: Sequence[Sequence[Comparison]], whole: Sequence[Comparison], names: dict[str, str]
+) -> Iterator[tuple[Verdict, str]]:
+    """Verdict and tasks of each group, or how many they are where names are too many to read."""
+    for found in groups:
+        which = "the other " if found is groups[-1] else ""
+        which = "any of the " if len(found) == len(whole) else which
+        many = len(found) >= _MANY_TASKS
+        yield found[0].verdict, f"{which}{len(found)} tasks" if many else _tasks(found, names)
 
 
 def _difference(c: Comparison, names: dict[str, str]) -> str:
@@ -316,6 +324,28 @@ def _controls(controls: Sequence[Comparison], names: dict[str, str]) -> str:
         f"different from itself on {called['retuned']} of {count(len(controls) // 2, 'task')}; "
         f"raised by one standard deviation of its scores, on {called['planted']}."
     )
+
+
+def left_out(silent: Sequence[str], tasks: int) -> str:
+    """Which tasks do not tell activations apart, if any, and what becomes of them.
+
+    Args:
+        silent: their names, as they are shown.
+        tasks: how many there are in all.
+
+    Example:
+        >>> from zeta.evaluate.wording import left_out
+        >>> left_out(["diabetes"], 3)
+        'On diabetes a linear network does as well; averages and ranks over tasks are made without.'
+    """
+    if not silent:
+        return ""
+    said = f"On {listing(silent)} a linear network does as well"
+    if tasks == 1:
+        return f"{said}: a difference there says little of activations."
+    if tasks - len(silent) < 2:
+        return f"{said}; without, too few tasks are left to average over."
+    return f"{said}; averages and ranks over tasks are made without."
 
 
 def _of(comparisons: Sequence[Comparison], verdict: Verdict) -> list[Comparison]:
@@ -369,8 +399,10 @@ def describe_protocol(settings: Settings, tasks: Sequence[TaskInfo]) -> tuple[st
         f"Verdict: within ±w a difference is of no practical importance ({_ropes(settings)}). "
         f"Equivalent: the difference is inside, corrected p below {statistics.SIGNIFICANCE}, for "
         "which its 95 % interval must lie inside. Better or worse: it is not 0, likewise. Else "
-        "undecided; or too few seeds to tell, where no effect is found with 80 % that is not twice "
-        "as large as what any number of seeds would find.",
+        "undecided; or data too small to tell, where with any number of seeds the interval of this "
+        "mean would hold 0 and reach further than w to either side of it; or, before all others, "
+        "too few seeds to tell, where no effect is found with 80 % that is not twice as large as "
+        "what any number of seeds would find.",
         *(
             (
                 "Ablation: a candidate that trains parameters of its own is also compared with "

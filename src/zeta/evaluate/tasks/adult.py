@@ -42,4 +42,5 @@ adult = Task(
     load=_load,
     budget=Budget(epochs=5, batch_size=64, width=32),
     missing=missing,
+    tells_apart=False,
 )

@@ -18,4 +18,5 @@ diabetes = Task(
     kind="regression",
     load=_load,
     budget=Budget(epochs=30, batch_size=32, width=32),
+    tells_apart=False,
 )

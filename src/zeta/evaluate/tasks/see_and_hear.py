@@ -71,4 +71,5 @@ see_and_hear = Task(
     network=_two_branches,
     missing=spoken_digits.missing,
     dataset="digits",
+    tells_apart=False,
 )

