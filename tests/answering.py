@@ -53,8 +53,9 @@ class AnsweringEngine:
 def _learned(key: TrialKey) -> dict[str, float]:
     """Parameters somewhere around the documented ones."""
     drawn = np.random.default_rng(key.seed)
-    parameters = activations.get(formula_source(key.activation)).parameters
-    return {name: value * drawn.uniform(0.8, 1.2) for name, value in parameters.items()}
+    formula = activations.get(formula_source(key.activation))
+    scalars = formula.flat(formula.parameters)
+    return {name: value * drawn.uniform(0.8, 1.2) for name, value in scalars.items()}
 
 
 def noise(key: TrialKey) -> float:

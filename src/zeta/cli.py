@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +97,32 @@ def plot_command(names: tuple[str, ...], output: Path) -> None:
     click.echo(f"wrote {output}")
 
 
+def _where_trials_train(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of commands that train."""
+    options = (
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="This machine's cores, or a Ray cluster.",
+        ),
+        click.option(
+            "--address", metavar="HOST:PORT", help="Of the Ray cluster; default: the one here."
+        ),
+        click.option(
+            "--device",
+            default="cpu",
+            show_default=True,
+            metavar="NAME",
+            help="Where trials train: cpu, cuda, cuda:1, …",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @cli.command("evaluate")
 @click.argument("activations", nargs=-1, metavar="[ACTIVATION]…")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="A task; may be repeated.")
@@ -133,21 +160,7 @@ def plot_command(names: tuple[str, ...], output: Path) -> None:
     help="Folder of the report and the finished trials.",
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Say what it would take, and stop.")
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="This machine's cores, or a Ray cluster.",
-)
-@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster; default: the one here.")
-@click.option(
-    "--device",
-    default="cpu",
-    show_default=True,
-    metavar="NAME",
-    help="Where trials train: cpu, cuda, cuda:1, …",
-)
+@_where_trials_train
 @click.option(
     "--tensorboard",
     type=_Path(),
@@ -206,6 +219,48 @@ def evaluate_command(
             progress=progress,
         )
     print_results(results)
+
+
+@cli.command("leaderboard")
+@click.argument("activations", nargs=-1, metavar="[ACTIVATION]…")
+@click.option(
+    "--out",
+    type=_Path(),
+    default=Path("zeta-leaderboard"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the page and the finished trials.",
+)
+@_where_trials_train
+def leaderboard_command(
+    activations: tuple[str, ...],
+    out: Path,
+    engine: Literal["local", "ray"],
+    address: str | None,
+    device: str,
+) -> None:
+    """Rank the whole catalogue on real data, and write a page.
+
+    All meet on a few cheap tasks, the best on more, and the best of those are confirmed on fresh
+    splits: an hour or two on two cores. ACTIVATION is a further entry, path/to/file.py:name, which
+    runs that file's code. The same command again resumes after an interruption, and trains new
+    entries alone.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from zeta.evaluate.terminal import TerminalProgress
+    from zeta.leaderboard import make_leaderboard
+    from zeta.leaderboard.page import PAGE, headline
+
+    with TerminalProgress() as progress:
+        board = make_leaderboard(
+            activations,
+            out=out,
+            engine=engine,
+            address=address,
+            device=device,
+            progress=progress,
+        )
+    click.echo(f"{headline(board)}.\nOpen it in a browser: {out / PAGE}")
 
 
 @cli.command("report")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zeta.evaluate.pooling import decisive, pool
+from zeta.evaluate.pooling import decisive, pool, shrink
 
 EFFECTS, ERRORS = [0.3, -0.1, 0.25, 0.9, 0.2], [0.1, 0.2, 0.05, 0.4, 0.3]
 NAMES = list("abcde")
@@ -63,3 +63,28 @@ def test_without_any_error(effects: list[float]) -> None:
     assert found.mean.value == pytest.approx(np.mean(effects))
     assert found.mean.low <= found.mean.value <= found.mean.high
     assert 0 <= found.p_value <= 1
+
+
+def test_shrinking_takes_what_noise_adds() -> None:
+    """Of known means, with entries that hardly learn, data sets that differ, and missing cells."""
+    rng = np.random.default_rng(0)
+    held, before, after = [], [], []
+    for _ in range(200):
+        true_I = rng.normal(0, 0.5, size=60)
+        effects_IK = true_I[:, None] + rng.normal(0, 2, size=4) + rng.normal(0, 0.6, size=(60, 4))
+        effects_IK[:6] -= 20
+        effects_IK[rng.random(effects_IK.shape) < 0.05] = np.nan
+        found = shrink(effects_IK)[6:]
+        luck = np.median([e.value for e in found] - true_I[6:])  # the data sets', the same for all
+        held += [e.low <= t + luck <= e.high for e, t in zip(found, true_I[6:], strict=True)]
+        plain_I = np.nanmean(effects_IK - np.nanmedian(effects_IK, axis=0), axis=1)[6:]
+        before.append(np.std(plain_I - true_I[6:]))
+        after.append(np.std([e.value for e in found] - true_I[6:]))
+    assert 0.9 < np.mean(held) < 0.98
+    assert np.mean(after) < np.mean(before)
+
+
+def test_equal_entries_shrink_to_one() -> None:
+    noise = np.random.default_rng(0).normal(size=(80, 3))
+    found = [e.value for e in shrink(noise)]
+    assert np.std(found) < 0.5 * np.std(noise.mean(axis=1))

@@ -10,6 +10,7 @@ from rich.console import Console
 from answering import AnsweringEngine, noise
 from zeta.evaluate import Budget, TrialKey
 from zeta.evaluate.plan import Plan, TaskPlan
+from zeta.evaluate.progress import Onward
 from zeta.evaluate.terminal import TerminalProgress, print_plan
 
 KEYS = [TrialKey("digits", "d", "relu", "f", 0.01, s, "final", Budget(2, 4, 8)) for s in range(6)]
@@ -77,3 +78,16 @@ def test_the_plan_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_last_long_group_decides_the_time() -> None:
     one = TaskPlan("digits", 0, 16, 0, 16, 2.0, None, measured=True, detectable=3.0)
     assert Plan((one,), 0, workers=8, comparisons=1).seconds == 32.0
+
+
+def test_sweeps_in_turn_add_up(output: io.StringIO) -> None:
+    with progress(output, terminal=False) as shown:
+        onward = Onward(shown)
+        onward.phase("tuning", {"digits": 6})
+        onward.finished(TRIALS, resumed=False)
+        onward.next()
+        onward.phase("tuning", {"digits": 8})
+        onward.finished(TRIALS, resumed=True)
+        shown._last_line -= 60
+        onward.finished(TRIALS[:1], resumed=False)
+    assert output.getvalue().splitlines()[-1].startswith("13/14 trials")

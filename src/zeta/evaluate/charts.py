@@ -68,17 +68,18 @@ class Chart:
     @property
     def svg(self) -> Markup:
         """An element of the page, with values where the pointer rests."""
-        with matplotlib.rc_context(_style(PAGE, self.title) | {"svg.fonttype": "none"}):
-            figure, tips = self._drawn(PAGE)
-            buffer = io.StringIO()
-            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        svg = _inline(buffer.getvalue(), self.description)
-        return Markup(svg.removesuffix("</svg>") + str(_circles(figure, tips)) + "</svg>")
+        return draw_svg(
+            self.title,
+            self.description,
+            (self.width, self.height),
+            lambda axis, palette: self.draw(axis, Pen(self.results, palette)),
+        )
 
     def save(self, stem: Path) -> None:
         """Write it as ``stem``.svg and ``stem``.pdf, with its title and legend."""
         with matplotlib.rc_context(_style(PAPER, self.title) | {"pdf.fonttype": 42}):
-            figure, _ = self._drawn(PAPER)
+            figure = _figure((self.width, self.height))
+            list(self.draw(figure.add_subplot(), Pen(self.results, PAPER)))
             figure.suptitle(self.title, fontsize=10)
             self.add_legend(figure)
             for suffix in FORMATS:
@@ -100,10 +101,31 @@ class Chart:
                 columnspacing=1.0,
             )
 
-    def _drawn(self, palette: Palette) -> tuple[Figure, list[Tip]]:
-        size = (self.width, self.height)
-        figure = Figure(figsize=size, layout="constrained", dpi=_POINTS)
-        return figure, list(self.draw(figure.add_subplot(), Pen(self.results, palette)))
+
+def draw_svg(
+    title: str,
+    description: str,
+    size: tuple[float, float],
+    draw: Callable[[Axes, Palette], Iterable[Tip]],
+) -> Markup:
+    """A plot as an element of a page, whose colours follow the page's, with values at the pointer.
+
+    Args:
+        title: no two plots of a page have the same.
+        description: for screen readers.
+        size: width and height, in inches.
+    """
+    with matplotlib.rc_context(_style(PAGE, title) | {"svg.fonttype": "none"}):
+        figure = _figure(size)
+        tips = list(draw(figure.add_subplot(), PAGE))
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = _inline(buffer.getvalue(), description)
+    return Markup(svg.removesuffix("</svg>") + str(_circles(figure, tips)) + "</svg>")
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    return Figure(figsize=size, layout="constrained", dpi=_POINTS)
 
 
 def _style(palette: Palette, salt: str) -> dict[str, Any]:

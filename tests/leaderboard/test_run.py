@@ -1,0 +1,173 @@
+"""The leaderboard with an engine that answers: rounds, resuming, new entries, bad folders."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from answering import AnsweringEngine, realistic, write_tasks
+from zeta import activations
+from zeta._errors import UserError
+from zeta.evaluate.protocol import TrialKey
+from zeta.leaderboard import Board, make_leaderboard, run
+from zeta.leaderboard.board import FILE, Cost, read_board
+from zeta.leaderboard.page import PAGE
+from zeta.leaderboard.rounds import DIVISIONS, Division, Round
+
+NAMES = ("exo", "laplace", "relu", "gelu", "silu", "elu", "tanh", "mish")
+
+
+def value(key: TrialKey) -> float | None:
+    """As a rule realistic; elu diverges, and tanh is far below a constant prediction."""
+    return {"elu": None, "tanh": -1000.0}.get(key.activation, realistic(key))
+
+
+@pytest.fixture(scope="module")
+def division(tmp_path_factory: pytest.TempPathFactory) -> Division:
+    """Eight activations, of which three and those that are kept go on to a third task."""
+    first, second, third = write_tasks(tmp_path_factory.mktemp("tasks"), 3)
+    return Division(
+        name="activations",
+        formulas={name: activations.get(name) for name in NAMES},
+        reference="silu",
+        kept=("silu", "laplace"),
+        rounds=(
+            Round("screen", "all", (first, second), tuning_seeds=(0,), num_seeds=3),
+            Round(
+                "confirmation",
+                "the best",
+                (first, second, third),
+                entries=3,
+                tuning_seeds=(0, 1),
+                num_seeds=5,
+                first_seed=1000,
+            ),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[AnsweringEngine]:
+    with pytest.MonkeyPatch.context() as patch:
+        answering = AnsweringEngine(value)
+        patch.setattr(run, "make_engine", lambda *_: answering)
+        patch.setattr(run, "measure_costs", lambda found, _: {n: Cost(1.5, 4.0) for n in found})
+        yield answering
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, division: Division, engine: AnsweringEngine
+) -> Path:
+    """Of a finished leaderboard."""
+    folder = tmp_path_factory.mktemp("board")
+    make_leaderboard(out=folder, divisions=[division])
+    return folder
+
+
+@pytest.fixture
+def board(folder: Path) -> Board:
+    return read_board(folder / FILE)
+
+
+def names_of(board: Board, round_name: str) -> set[str]:
+    played = next(p for p in board.divisions[0].rounds if p.name == round_name)
+    return {entry.activation for entry in played.entries}
+
+
+def test_the_best_go_on_and_those_that_are_kept(board: Board, division: Division) -> None:
+    screen = board.divisions[0].rounds[0]
+    ahead = [e.activation for e in screen.entries if e.activation not in division.kept][:3]
+    assert names_of(board, "screen") == set(NAMES)
+    assert names_of(board, "confirmation") == {*ahead, "silu", "laplace"}
+    placed = [entry.activation for _, entry in board.divisions[0].placed]
+    assert set(placed[:5]) == names_of(board, "confirmation")
+    assert set(placed) == set(NAMES)
+
+
+def test_the_page_has_a_profile_of_each(folder: Path) -> None:
+    page = (folder / PAGE).read_text()
+    assert all(f'id="activations-{name}"' in page for name in NAMES)
+
+
+def test_confirmation_has_splits_that_chose_nobody(
+    board: Board, division: Division, engine: AnsweringEngine
+) -> None:
+    third = division.rounds[1].tasks[2]
+    finals = [key for key in engine.ran if key.phase == "final"]
+    assert {key.seed for key in finals if key.task == third} == set(range(1000, 1005))
+    assert {key.seed for key in finals if key.activation == "tanh"} == {100, 101, 102}
+
+
+def test_a_trial_below_the_constant_counts_as_the_constant(board: Board) -> None:
+    entry = board.divisions[0].in_round("screen", "tanh")
+    assert entry is not None
+    assert [cell.effect.value for cell in entry.cells] == pytest.approx([-1, -1], abs=0.02)
+
+
+def test_a_diverging_entry_has_its_share_of_divergence(board: Board) -> None:
+    entry = board.divisions[0].in_round("screen", "elu")
+    assert entry is not None
+    assert [cell.diverged for cell in entry.cells] == [1.0, 1.0]
+    assert {e.activation for _, e in board.divisions[0].placed[-2:]} == {"elu", "tanh"}
+
+
+def test_it_resumes_and_new_entries_are_trained_alone(
+    tmp_path: Path, folder: Path, board: Board, division: Division, engine: AnsweringEngine
+) -> None:
+    trained = len(engine.ran)
+    (tmp_path / "mine.py").write_text(
+        "from zeta import formula\nfrom zeta.math import sigmoid\n"
+        "@formula\ndef mine(x):\n    return 2 * x * sigmoid(x)\n"
+    )
+    entry = f"{tmp_path}/mine.py:mine"
+    found = make_leaderboard([entry], out=folder, divisions=[division]).divisions[0]
+    assert {key.activation for key in engine.ran[trained:]} == {entry}
+    assert entry in {e.activation for _, e in found.placed}
+    trained = len(engine.ran)
+    again = make_leaderboard(out=folder, divisions=[division])
+    assert len(engine.ran) == trained
+    assert again.divisions[0].rounds == board.divisions[0].rounds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": 1, "protocol": 3}', "of format 1, protocol 3; this version has 1 and 4"),
+        ("{", "holds no leaderboard"),
+        ('{"format": 1, "protocol": 4}', "holds no leaderboard"),
+    ],
+)
+def test_other_folders_are_refused_in_a_line(
+    tmp_path: Path, division: Division, engine: AnsweringEngine, text: str, message: str
+) -> None:
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        make_leaderboard(out=tmp_path, divisions=[division])
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "trials").glob("*.json"))
+
+
+def test_a_round_takes_the_tasks_whose_data_are_there(
+    tmp_path: Path,
+    division: Division,
+    engine: AnsweringEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks = run.task_registry
+    missing = division.rounds[0].tasks[1]
+    get, without = tasks.get, replace(tasks.get(missing), missing=lambda: "install it")
+    monkeypatch.setattr(tasks, "get", lambda name: without if name == missing else get(name))
+    board = make_leaderboard(out=tmp_path / "board", divisions=[division])
+    assert board.skipped == {missing: "install it"}
+    assert missing not in json.dumps([list(p.tasks) for p in board.divisions[0].rounds])
+
+
+def test_every_formula_of_one_or_two_inputs_has_a_division() -> None:
+    entries = [name for division in DIVISIONS for name in division.formulas]
+    assert set(entries) >= {*activations.CATALOGUE, *activations.GATES}
+    assert len(entries) >= 80
+    for of in DIVISIONS:
+        assert {of.reference} <= set(of.kept) <= set(of.formulas)
