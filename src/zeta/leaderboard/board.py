@@ -313,7 +313,7 @@ def _entries(
             mean=_short_estimate(means[name]),
             shrunken=_short_estimate(towards),
             p_adjusted=_short(p_values[name]),
-            verdict=decide(means[name].value, p_values[name], 1.0, enough=True),
+            verdict=decide(means[name].value, p_values[name], 1.0),
         )
         for (name, of_one), towards in zip(cells.items(), shrunken, strict=True)
     ]
