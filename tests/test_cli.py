@@ -100,6 +100,12 @@ def test_plot_and_doctor(files: Path) -> None:
         (["evaluate", "--seeds", "1"], "seeds must be at least 2"),
         (["evaluate", "--rope", "-1"], "rope must be a number from 0 up, got -1"),
         (["evaluate", "--reference", "silo"], "unknown activation 'silo'; did you mean 'silu'?"),
+        (["evaluate", "--init", "he"], "init must be of default and matched, got 'he'"),
+        (["evaluate", "--budget", "4"], "budget must have 1 among its values, with which the"),
+        (
+            ["evaluate", "--task", "shuttle_stream", "--budget", "1,4"],
+            "task 'shuttle_stream (4x)': a stream is seen in one pass, so that no",
+        ),
         (["evaluate", "new\nline.py:f"], "'new\\nline.py:f' has control characters in its name"),
         (["evaluate", "--seeds", "1000000000"], "seeds must be at most 1000, got 1000000000"),
         (["evaluate", "exo", "relu", "--learn"], "'relu' has no parameters to learn; evaluate it"),

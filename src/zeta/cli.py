@@ -150,6 +150,20 @@ def _where_trials_train(command: Callable[..., None]) -> Callable[..., None]:
     metavar="W",
     help="Differences within ±W count as none; default 0.01 of accuracy, 0.02 of R² and nats.",
 )
+@click.option(
+    "--init",
+    default="default",
+    show_default=True,
+    metavar="NAME,…",
+    help="default,matched: also run each task with variance-preserving initialisation.",
+)
+@click.option(
+    "--budget",
+    default="1",
+    show_default=True,
+    metavar="N,…",
+    help="1,4: also run each task with four times the epochs and validation stopping.",
+)
 @click.option("--quick", is_flag=True, help="A look of some seconds, too small to conclude from.")
 @click.option(
     "--out",
@@ -175,6 +189,8 @@ def evaluate_command(
     seeds: int | None,
     reference: str,
     rope: float | None,
+    init: str,
+    budget: str,
     quick: bool,
     out: Path,
     plan_only: bool,
@@ -197,10 +213,12 @@ def evaluate_command(
 
     asked: dict[str, Any] = {
         "learn": learn,
-        "baselines": [name.strip() for name in baselines.split(",") if name.strip()],
+        "baselines": _listed(baselines),
         "num_seeds": seeds,
         "reference": reference,
         "rope": rope,
+        "init": _listed(init),
+        "budget": _listed(budget),
         "quick": quick,
         "out": out,
         "device": device,
@@ -261,6 +279,11 @@ def leaderboard_command(
             progress=progress,
         )
     click.echo(f"{headline(board)}.\nOpen it in a browser: {out / PAGE}")
+
+
+def _listed(names: str) -> list[str]:
+    """The parts of "a,b"."""
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 @cli.command("report")

@@ -52,11 +52,13 @@ def look_across(
 ) -> AcrossTasks | None:
     """Aggregates, profiles, comparisons and ranks over all tasks; None with a single task.
 
-    Where fewer than two tasks have a common scale, there are no aggregates.
+    Where fewer than two tasks have a common scale, there are no aggregates. Variants of tasks have
+    no part in any of it.
 
     Args:
         comparisons: of :func:`zeta.evaluate.compare.compare`; they say who is compared with whom.
     """
+    tasks = [task for task in tasks if task.source in settings.own_tasks]
     if len(tasks) < 2:
         return None
     by_name = {(score.task, score.activation): score for score in scores}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from zeta.evaluate.across import look_across
 from zeta.evaluate.compare import compare, control, score_trials
+from zeta.evaluate.dependence import dependences
 from zeta.evaluate.results import Results, Run
 from zeta.evaluate.wording import conclude, describe_protocol
 
@@ -20,6 +21,7 @@ def analyse(run: Run, folder: Path) -> Results:
     )
     comparisons = compare(run.settings, run.tasks, run.tunings, scores)
     controls = control(run.settings, run.tasks, scores)
+    under_conditions = dependences(run.settings, run.tasks, comparisons)
     across = look_across(run.settings, run.tasks, run.tunings, scores, comparisons)
     return Results(
         **vars(run),
@@ -27,7 +29,10 @@ def analyse(run: Run, folder: Path) -> Results:
         scores=scores,
         comparisons=comparisons,
         controls=controls,
+        dependences=under_conditions,
         across=across,
-        conclusion=conclude(run.settings, run.tasks, comparisons, controls, across),
+        conclusion=conclude(
+            run.settings, run.tasks, comparisons, controls, under_conditions, across
+        ),
         protocol=describe_protocol(run.settings, run.tasks),
     )

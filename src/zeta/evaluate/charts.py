@@ -277,7 +277,7 @@ def _draw_differences(axis: Axes, pen: Pen, comparisons: Sequence[Comparison]) -
         axis.plot(c.differences, below, "o", color=color, ms=3, alpha=0.45)
         axis.plot([c.low, c.high], [row, row], color=color, lw=3, solid_capstyle="round")
         axis.plot([c.mean], [row], "D", color=color, ms=6)
-        other = names[c.reference] if c.question == "baseline" else "its frozen twin"
+        other = "its frozen twin" if c.question == "ablation" else names[c.reference]
         label = f"{names[c.candidate]} − {other}"
         axis.text(
             0, row - 0.25, label,

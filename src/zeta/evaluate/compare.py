@@ -1,6 +1,6 @@
 """From finished trials to scores, comparisons and verdicts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from statistics import fmean
@@ -55,22 +55,29 @@ def compare(
     """Every candidate against the reference, and every learnable one against its frozen twin.
 
     All comparisons with the reference are one family, of every candidate on every task; those with
-    a twin are another.
+    a twin are another, and so are those with the reference on variants of the tasks.
     """
     by_name = {(score.task, score.activation): score for score in scores}
     infos = {task.source: task for task in tasks}
-    pairs = [
-        (by_name[task, candidate], by_name[task, settings.reference_of(candidate)])
-        for candidate in settings.candidates
-        for task in settings.tasks
-    ]
+
+    def with_reference(tasks: Iterable[str]) -> list[Pair]:
+        return [
+            (by_name[task, candidate], by_name[task, settings.reference_of(candidate)])
+            for candidate in settings.candidates
+            for task in tasks
+        ]
+
     twins = [
         (by_name[task, candidate], by_name[task, twin])
         for candidate, twin in settings.ablations.items()
-        for task in settings.tasks
+        for task in settings.own_tasks
     ]
+    families = (
+        *judge(settings, infos, with_reference(settings.own_tasks)),
+        *judge(settings, infos, with_reference(settings.variants), "condition"),
+    )
     asked = []
-    for c in judge(settings, infos, pairs):
+    for c in families:
         of_task = [t for t in tunings if t.task == c.task]
         best = best_baseline(c.candidate, of_task, settings.baselines)
         pair = by_name[c.task, c.candidate], by_name[c.task, best]

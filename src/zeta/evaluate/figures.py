@@ -58,6 +58,7 @@ def tables(results: Results) -> "dict[str, DataFrame]":
         "ranking": _rows(standings(results), results.names),
         "scores": _rows(results.scores, results.names),
         "comparisons": _rows(results.comparisons, results.names),
+        "conditions": _rows(results.dependences, results.names),
         "together": _rows(across.overall if across else (), results.names),
         "aggregates": _rows(across.aggregates if across else (), results.names),
         "tasks": _rows(results.tasks, results.names),

@@ -76,6 +76,7 @@ class Plan:
         comparisons: with the reference; one family.
         start: the seconds until a worker is ready; the report takes as long again.
         skipped: task -> why it is left out, with what to install.
+        under_conditions: comparisons on variants of tasks; another family.
     """
 
     tasks: tuple[TaskPlan, ...]
@@ -84,6 +85,7 @@ class Plan:
     comparisons: int
     start: float = 0.0
     skipped: Mapping[str, str] = field(default_factory=dict)
+    under_conditions: int = 0
 
     @property
     def seconds(self) -> float:
@@ -148,14 +150,17 @@ def make_plan(
         tasks=tuple(_timed(sweep, task, probes.get(task.task), trials) for task in counts),
         most_extensions=2 * settings.max_extensions * len(settings.tuning_seeds) * len(sweep.pairs),
         workers=workers,
-        comparisons=_comparisons(settings),
+        comparisons=len(settings.candidates) * len(settings.own_tasks),
         start=max((probe.start for probe in probes.values()), default=0.0),
         skipped=dict(skipped or {}),
+        under_conditions=len(settings.candidates) * len(settings.variants),
     )
 
 
-def _comparisons(settings: Settings) -> int:
-    return len(settings.candidates) * len(settings.tasks)
+def _comparisons(settings: Settings, task: str) -> int:
+    """The size of the family that a task's comparisons are in."""
+    family = settings.variants if task in settings.variants else settings.own_tasks
+    return len(settings.candidates) * len(family)
 
 
 def _check_seeds(sweep: Sweep) -> None:
@@ -164,8 +169,8 @@ def _check_seeds(sweep: Sweep) -> None:
     Raises:
         UserError: too few seeds for so many comparisons.
     """
-    comparisons = _comparisons(sweep.settings)
     for name, info in {} if sweep.settings.quick else sweep.infos.items():
+        comparisons = _comparisons(sweep.settings, name)
         if not statistics.enough_seeds(info.seeds, info.test_to_train, comparisons):
             needed = statistics.fewest_seeds(info.test_to_train, comparisons)
             raise UserError(
@@ -188,7 +193,7 @@ def _count(sweep: Sweep, task: str, trials: Mapping[TrialKey, Trial]) -> TaskPla
         memory=None,
         measured=False,
         detectable=statistics.detectable(
-            info.seeds, info.test_to_train, _comparisons(sweep.settings)
+            info.seeds, info.test_to_train, _comparisons(sweep.settings, task)
         ),
         tells_apart=info.tells_apart,
     )

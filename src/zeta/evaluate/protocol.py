@@ -10,6 +10,7 @@ from zeta._formula import Formula
 from zeta._modules import CLASSES
 from zeta.activations import learnable
 from zeta.evaluate.tasks import METRICS, Budget
+from zeta.evaluate.tasks.condition import split_condition
 
 Phase = Literal["tuning", "final"]
 Status = Literal["ok", "diverged"]
@@ -117,7 +118,8 @@ class Settings:
 
     Attributes:
         candidates, tasks: as they are named on the command line; with "(learned)" after it, a
-            candidate trains its parameters, as those of the learnable family do without.
+            candidate trains its parameters, as those of the learnable family do without. With
+            "(matched)" or "(4x)" after it, a task is run under that condition.
         num_seeds: final trials per activation and task; None for each task's usual number.
         reference: what candidates are compared with.
         rope: w, half the width of the region of practical equivalence [-w, w]; None for the
@@ -155,14 +157,31 @@ class Settings:
         return tuple(dict.fromkeys((*usual, *self.ablations.values(), *control)))
 
     @property
+    def variants(self) -> dict[str, str]:
+        """Each task under a condition -> the task itself, where that is run too.
+
+        They say whether its verdicts hold, and are no votes of their own.
+        """
+        bases = {task: split_condition(task)[0] for task in self.tasks}
+        return {task: base for task, base in bases.items() if base != task and base in bases}
+
+    @property
+    def own_tasks(self) -> tuple[str, ...]:
+        """The tasks that are no variants of others."""
+        variants = self.variants
+        return tuple(task for task in self.tasks if task not in variants)
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Every task with every activation that is run on it."""
+        """Every task with every activation that is run on it: on variants no twin, no control."""
+        variants, usual = self.variants, {*self.candidates, *self.baselines, self.reference}
         return [
             (task, name)
             for task in self.tasks
             for name in self.activations
-            if name != self.control or task in self.controlled
-        ]
+            if name in usual or (task in self.controlled if name == self.control
+                                 else task not in variants)
+        ]  # fmt: skip
 
     @property
     def control(self) -> str:

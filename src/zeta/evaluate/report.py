@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jinja2
 from markupsafe import Markup
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from zeta._errors import UserError
 from zeta.evaluate import charts
 from zeta.evaluate.ranking import MIN_TASKS
-from zeta.evaluate.results import AcrossTasks, Results, Verdict
+from zeta.evaluate.results import AcrossTasks, Dependence, Results, Verdict
 from zeta.evaluate.standings import standings
 from zeta.evaluate.store import write_atomically
 from zeta.evaluate.wording import count, listing, percent, signed
@@ -64,13 +64,16 @@ def render(results: Results) -> str:
         skipped=listing(list(results.skipped)),
         standings=ranking,
         left_out=_left_out(results.across, names) if results.across else [],
-        ranked_on=len(results.telling or results.tasks),
+        ranked_on=len(results.telling or results.settings.own_tasks),
         verdicts=[v for v in Verdict if any(v in standing.verdicts for standing in ranking)],
         min_tasks=MIN_TASKS,
         few=len(results.tasks) <= _FEW_TASKS,
         constants={score.task: score.constant for score in results.scores},
         scores=list(zip(results.scores, results.tunings, strict=True)),
         final_trials=[trial for trial in results.trials if trial.key.phase == "final"],
+        own=results.settings.own_tasks,
+        conditions=list(dict.fromkeys(d.condition for d in results.dependences)),
+        dependences=[(case, _what_holds(case)) for case in _by_case(results)],
         legend=charts.legend(results, results.settings.activations),
         ranked=charts.legend(results, [a.activation for a in aggregates]),
         difference_charts=charts.difference_charts(results),
@@ -87,6 +90,25 @@ def _left_out(across: AcrossTasks, names: Mapping[str, str]) -> list[str]:
     """One sentence for each reason."""
     found = [(listing([names[t] for t in ts]), len(ts), why) for why, ts in across.reasons.items()]
     return [f"{tasks} {'is' if n == 1 else 'are'} left out: {why}." for tasks, n, why in found]
+
+
+def _by_case(results: Results) -> list[list[Dependence]]:
+    """Of each candidate on each task, what every condition makes of the verdict."""
+    cases: dict[tuple[str, str], list[Dependence]] = {}
+    for d in results.dependences:
+        cases.setdefault((d.task, d.candidate), []).append(d)
+    return list(cases.values())
+
+
+def _what_holds(case: Sequence[Dependence]) -> str:
+    """A verdict that holds under all conditions, or those that say something else."""
+    others = [d for d in case if d.finding != "holds"]
+    if not others:
+        return f"{case[0].default} holds"
+    return "; ".join(
+        f"{d.finding} ({d.condition})" if d.finding == "not told apart" else d.finding
+        for d in others
+    )
 
 
 def _sentence(words: str) -> str:

@@ -8,6 +8,7 @@ from statistics import mode
 from typing import TYPE_CHECKING, Any, Literal
 
 from zeta.evaluate.protocol import Settings, Trial
+from zeta.evaluate.tasks.condition import Condition
 
 if TYPE_CHECKING:
     from zeta.evaluate.pooling import Pooled
@@ -19,6 +20,7 @@ __all__ = [
     "Aggregate",
     "Comparison",
     "Conclusion",
+    "Dependence",
     "Overall",
     "Results",
     "Run",
@@ -31,9 +33,10 @@ __all__ = [
 ]
 
 # Raise it with any change that makes older readers misread ``results.json``.
-FORMAT = 3
+FORMAT = 4
 
-Question = Literal["baseline", "ablation", "retuned", "planted"]
+Question = Literal["baseline", "ablation", "condition", "retuned", "planted"]
+Finding = Literal["holds", "depends on initialisation", "depends on budget", "not told apart"]
 
 
 class Verdict(StrEnum):
@@ -146,9 +149,10 @@ class Comparison:
 
     Attributes:
         question: "baseline" asks whether the candidate beats the reference, "ablation"
-            whether training its parameters beats leaving them as they are; "retuned" and
-            "planted" are the controls: the reference tuned once more, as it is and raised by the
-            standard deviation of its scores, against itself.
+            whether training its parameters beats leaving them as they are, "condition" the same
+            as "baseline" on a variant of a task; "retuned" and "planted" are the controls: the
+            reference tuned once more, as it is and raised by the standard deviation of its scores,
+            against itself.
         reference: that of the settings, or the candidate's frozen twin.
         differences: candidate minus reference, one per seed.
         mean, low, high: the mean difference and its 95 % interval by the corrected t, not
@@ -187,6 +191,36 @@ class Comparison:
     question: Question = "baseline"
     best: str | None = None
     best_difference: "Estimate | None" = None
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """Whether a candidate's verdict on a task holds under a condition.
+
+    Attributes:
+        task: without the condition.
+        reference: what the candidate is compared with.
+        condition: "matched" or "4x".
+        default, verdict: the verdicts on the task itself and on the task under the condition.
+        change: the difference to the reference under the condition minus that on the task itself,
+            paired by seed: the interaction of activation and condition, with its 95 % interval.
+        p_value, p_adjusted: that there is no interaction, before and after the correction of
+            Benjamini and Hochberg over all of a run's.
+        finding: "holds" where both verdicts are the same, "depends on …" where they differ and so
+            do the differences, "not told apart" where only the verdicts differ, or where seeds are
+            too few to tell.
+    """
+
+    task: str
+    candidate: str
+    reference: str
+    condition: Condition
+    default: Verdict
+    verdict: Verdict
+    change: "Estimate"
+    p_value: float
+    p_adjusted: float
+    finding: Finding
 
 
 @dataclass(frozen=True)
@@ -315,8 +349,9 @@ class Run:
 
     @property
     def telling(self) -> tuple[TaskInfo, ...]:
-        """The tasks that tell activations apart."""
-        return tuple(task for task in self.tasks if task.tells_apart)
+        """The tasks that tell activations apart, but for variants."""
+        own = self.settings.own_tasks
+        return tuple(task for task in self.tasks if task.tells_apart and task.source in own)
 
     def final_trials(self, task: str, activation: str) -> list[Trial]:
         """The final trials of one activation on one task, in the order of the seeds."""
@@ -332,6 +367,7 @@ class Results(Run):
     Attributes:
         folder: where the report lies.
         controls: the reference tuned once more against itself, without and with a planted effect.
+        dependences: whether verdicts hold under other conditions.
         across: what the tasks say together; None with a single task.
         protocol: the rules that were followed, in words.
     """
@@ -340,6 +376,7 @@ class Results(Run):
     scores: tuple[Score, ...]
     comparisons: tuple[Comparison, ...]
     controls: tuple[Comparison, ...]
+    dependences: tuple[Dependence, ...]
     across: AcrossTasks | None
     conclusion: Conclusion
     protocol: tuple[str, ...]
@@ -378,6 +415,7 @@ class Results(Run):
             },
             "comparisons": [asdict(c) for c in self.comparisons],
             "controls": [asdict(c) for c in self.controls],
+            "dependences": [asdict(d) for d in self.dependences],
             "across": asdict(self.across) if self.across else None,
             "scores": [_score_to_json(s) for s in self.scores],
             "tuning": tunings,

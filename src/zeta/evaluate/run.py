@@ -1,7 +1,7 @@
 """`evaluate`: the whole job in one call."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,12 @@ from zeta.evaluate.protocol import (
 )
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
+from zeta.evaluate.tasks.condition import Condition, under
 from zeta.load_formula import one_spelling
+
+# What may be asked for -> the condition that it is; the first is the usual one.
+_INITS: dict[str, Condition | None] = {"default": None, "matched": "matched"}
+_BUDGETS: dict[str, Condition | None] = {"1": None, "4": "4x"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -40,6 +45,8 @@ def evaluate(
     num_seeds: int | None = None,
     reference: str = DEFAULT_REFERENCE,
     rope: float | None = None,
+    init: Iterable[str] = ("default",),
+    budget: Iterable[int | str] = (1,),
     quick: bool = False,
     out: str | Path = "zeta-report",
     engine: EngineName = "local",
@@ -67,6 +74,11 @@ def evaluate(
             is a candidate itself, its own is relu.
         rope: w: differences within [-w, w] are of no practical importance; by default 0.01 of an
             accuracy, 0.02 of R² or a log-likelihood.
+        init: with "matched" beside "default", every task is run once more with variance-preserving
+            initialisation, and verdicts say whether they depend on it.
+        budget: with 4 beside 1, every task is run once more with four times the epochs, a learning
+            rate that falls to 0, and validation stopping, and verdicts say whether they depend on
+            it. Conditions are not combined.
         quick: a look of a few seconds, too small to conclude from.
         out: the folder for ``report.html``, ``results.json`` and ``trials/``.
         engine: "local", this machine's cores, or "ray", a cluster.
@@ -79,14 +91,24 @@ def evaluate(
 
     Raises:
         UserError: an unknown name, an unusable file, nothing to learn, too few or too many seeds,
-            no baseline, a negative ``rope``, a task whose data are not installed, an address
+            no baseline, a negative ``rope``, an unknown condition or one that a task cannot be run
+            under, a task whose data are not installed, an address
             without a cluster, a device that is not here, or a folder that cannot be written to or
             is in use, all found before any training; also a full disk, or workers lost for good.
         Interrupted: Ctrl-C.
     """
     progress = progress or Silent()
     settings, skipped = make_settings(
-        activations, tasks, num_seeds, quick, learn, baselines, reference=reference, rope=rope
+        activations,
+        tasks,
+        num_seeds,
+        quick,
+        learn,
+        baselines,
+        reference=reference,
+        rope=rope,
+        init=init,
+        budget=budget,
     )
     if tensorboard is not None:
         from zeta.evaluate.tensorboard import TensorBoard
@@ -113,6 +135,8 @@ def plan(
     num_seeds: int | None = None,
     reference: str = DEFAULT_REFERENCE,
     rope: float | None = None,
+    init: Iterable[str] = ("default",),
+    budget: Iterable[int | str] = (1,),
     quick: bool = False,
     out: str | Path = "zeta-report",
     device: str = CPU,
@@ -127,7 +151,16 @@ def plan(
             find anything in so many comparisons, unless ``quick``.
     """
     settings, skipped = make_settings(
-        activations, tasks, num_seeds, quick, learn, baselines, reference=reference, rope=rope
+        activations,
+        tasks,
+        num_seeds,
+        quick,
+        learn,
+        baselines,
+        reference=reference,
+        rope=rope,
+        init=init,
+        budget=budget,
     )
     return make_plan(settings, Path(out), skipped, device)
 
@@ -142,30 +175,83 @@ def make_settings(
     *,
     reference: str = DEFAULT_REFERENCE,
     rope: float | None = None,
+    init: Iterable[str] = ("default",),
+    budget: Iterable[int | str] = (1,),
 ) -> tuple[Settings, dict[str, str]]:
     """The settings of a default or a quick run, and task -> why it is left out.
 
     Raises:
         UserError: too few or too many seeds, a region of practical equivalence of no size, no task
-            whose data are installed, or an activation that cannot be loaded or has no parameters
-            to learn.
+            whose data are installed, an unknown condition or one that a task which was asked for
+            cannot be run under, or an activation that cannot be loaded or has no parameters to
+            learn.
     """
     asked = tuple(map(one_spelling, activations)) or DEFAULT_CANDIDATES
     candidates = tuple(dict.fromkeys(_full_name(name, learn) for name in asked))
     default = tuple(name for name in task_registry.TASKS if name not in task_registry.SLOW)
     usual = task_registry.QUICK if quick else default
-    names, skipped = _available(tuple(dict.fromkeys(map(one_spelling, tasks))), usual)
+    named = tuple(dict.fromkeys(map(one_spelling, tasks)))
+    names, skipped = _available(named, usual)
+    variants, impossible = _variants(names, _conditions(init, budget), required=bool(named))
     if rope is not None and not 0 <= rope < math.inf:
         raise UserError(f"rope must be a number from 0 up, got {rope:g}")
+    plain = _settings(candidates, variants, num_seeds, quick)
+    own = plain.own_tasks
     settings = replace(
-        _settings(candidates, names, num_seeds, quick),
+        plain,
         baselines=_rivals(candidates, baselines),
         reference=_full_name(one_spelling(reference), learn=False),
         rope=rope,
         # Where trials train together a control costs little.
-        controlled=tuple(n for n in names if not quick and task_registry.get(n).together > 1),
+        controlled=tuple(n for n in own if not quick and task_registry.get(n).together > 1),
     )
-    return settings, skipped
+    return settings, skipped | impossible
+
+
+def _conditions(init: Iterable[str], budget: Iterable[int | str]) -> list[Condition]:
+    """The conditions beside the usual one.
+
+    Raises:
+        UserError: an unknown one, or none that verdicts could be compared with.
+    """
+    found = list[Condition]()
+    for option, known, asked in (("init", _INITS, init), ("budget", _BUDGETS, budget)):
+        names = list(dict.fromkeys(map(str, asked)))
+        usual = next(iter(known))
+        if unknown := [name for name in names if name not in known]:
+            accepted = " and ".join(known)
+            raise UserError(f"{option} must be of {accepted}, got {unknown[0]!r}")
+        if usual not in names:
+            raise UserError(
+                f"{option} must have {usual} among its values, with which the others are compared"
+            )
+        found += [condition for name in names if (condition := known[name])]
+    return found
+
+
+def _variants(
+    names: Sequence[str], conditions: Sequence[Condition], required: bool
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Every task, and after it the task under each condition; those that cannot be, with why.
+
+    Args:
+        required: whether the tasks were asked for.
+
+    Raises:
+        UserError: one that was cannot be run under a condition.
+    """
+    tasks, impossible = list[str](), dict[str, str]()
+    for name in names:
+        tasks.append(name)
+        for variant in (under(name, condition) for condition in conditions):
+            try:
+                task_registry.get(variant)
+                tasks.append(variant)
+            except UserError as error:
+                if required:
+                    raise
+                impossible[variant] = str(error)
+    return tuple(dict.fromkeys(tasks)), impossible
 
 
 def _rivals(candidates: tuple[str, ...], asked: Iterable[str]) -> tuple[str, ...]:

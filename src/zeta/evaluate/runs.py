@@ -17,6 +17,8 @@ from zeta.evaluate.wording import listing
 K = TypeVar("K")
 V = TypeVar("V")
 
+# Those of format 3 have no tasks under conditions, and lack nothing else.
+_OLDEST_FORMAT = 3
 # Settings in which runs that are merged may differ; whatever else decides a trial must agree.
 _MERGED = ("candidates", "tasks", "num_seeds", "baselines", "controlled")
 
@@ -69,7 +71,7 @@ def _check_format(path: Path, data: dict[str, Any]) -> None:
             f"{str(path)!r} was written by a newer Zeta (its format is {found}, this one reads "
             f"{FORMAT}); update Zeta: pip install --upgrade zeta-nn"
         )
-    if found < FORMAT:
+    if found < _OLDEST_FORMAT:
         raise UserError(
             f"{str(path)!r} was written by an older Zeta (its format is {found}, this one reads "
             f"{FORMAT}); run the same `zeta evaluate` command again"

@@ -33,11 +33,19 @@ class Networks(Protocol):
     def parameters(self) -> Parameters:
         """Those that are trained, by name as in one network, each (S, …)."""
 
+    @property
+    def buffers(self) -> Parameters:
+        """By name as in one network, each (S, …)."""
+
     def __call__(self, x_SB: Tensor) -> Tensor:
         """Every network's output (S, B, …) for a batch of its own, (S, B, …)."""
 
-    def step(self) -> None:
-        """Update the weights by the gradients that a backward pass has left, and drop these."""
+    def step(self, share: float = 1.0) -> None:
+        """Update the weights by the gradients that a backward pass has left, and drop these.
+
+        Args:
+            share: of their learning rates.
+        """
 
     def train(self, mode: bool) -> None:
         """Whether dropout, batch normalisation and their like are to train or to predict."""
@@ -63,7 +71,7 @@ class Alone:
     """One network, as it is: what a stack is measured against."""
 
     def __init__(self, network: nn.Module, learning_rate: float) -> None:
-        self._network = network
+        self._network, self._rate = network, learning_rate
         self._optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
 
     @property
@@ -71,13 +79,19 @@ class Alone:
         """By name, each (1, …)."""
         return {name: p.detach()[None] for name, p in _trained(self._network).items()}
 
+    @property
+    def buffers(self) -> Parameters:
+        """By name, each (1, …)."""
+        return {name: buffer[None] for name, buffer in _all_buffers(self._network).items()}
+
     def __call__(self, x_SB: Tensor) -> Tensor:
         """The network's output, (1, B, …)."""
         output: Tensor = self._network(x_SB[0])
         return output[None]
 
-    def step(self) -> None:
+    def step(self, share: float = 1.0) -> None:
         """One step of Adam."""
+        self._optimizer.param_groups[0]["lr"] = share * self._rate
         self._optimizer.step()
         self._optimizer.zero_grad()
 
@@ -101,6 +115,7 @@ class Stack:
         self._forward = _stacked(self._shell, state)
         device = next(iter(self._parameters.values())).device
         rates, largest = torch.tensor(learning_rates, dtype=torch.float64), max(learning_rates)
+        self._largest = largest
         self._optimizer = torch.optim.Adam(self._parameters.values(), lr=largest, fused=True)
         shares_S = (rates / largest).to(device)
         self._shares_S = shares_S if min(learning_rates) < largest else None
@@ -119,7 +134,7 @@ class Stack:
         """Every network's output, (S, B, …)."""
         return self._forward(x_SB)
 
-    def step(self) -> None:
+    def step(self, share: float = 1.0) -> None:
         """One step of Adam for all networks.
 
         Adam's step is proportional to its learning rate, so that all take one with the largest
@@ -127,6 +142,7 @@ class Stack:
         """
         weights = list(self._parameters.values())
         before = None if self._shares_S is None else [p.detach().clone() for p in weights]
+        self._optimizer.param_groups[0]["lr"] = share * self._largest
         self._optimizer.step()
         self._optimizer.zero_grad()
         if before is not None:

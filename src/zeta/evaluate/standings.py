@@ -37,8 +37,8 @@ def standings(results: Results) -> list[Standing]:
     """
     others = (*results.settings.ablations.values(), results.settings.control)
     names = [name for name in results.settings.activations if name not in others]
-    tasks = results.telling or results.tasks
-    scores = np.array([[results.score(t.source, n).mean for n in names] for t in tasks])
+    tasks = [task.source for task in results.telling] or results.settings.own_tasks
+    scores = np.array([[results.score(task, name).mean for name in names] for task in tasks])
     ranks = stats.rankdata(-scores, axis=1)
     places = stats.rankdata(ranks.mean(axis=0).round(9), method="min")
     asked = [c for c in results.comparisons if c.question == "baseline"]

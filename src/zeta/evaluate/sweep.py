@@ -30,7 +30,8 @@ class Sweep:
         settings: what to compare.
 
     Raises:
-        UserError: an unknown name, an unusable file, or a gate on a task without gated units.
+        UserError: an unknown name, an unusable file, a gate on a task without gated units, or an
+            activation without the gain that a task's weights are to be drawn with.
 
     Example:
         >>> from zeta.evaluate import Settings
@@ -48,6 +49,11 @@ class Sweep:
         self._formulas = {n: formula_fingerprint(n, f) for n, f in formulas.items()}
         self._tasks = {name: task_registry.get(name) for name in settings.tasks}
         check_gates(formulas, self._tasks)
+        if any(task.matched for task in self._tasks.values()):
+            from zeta.evaluate.initialisation import matched_gain  # late: it imports PyTorch
+
+            for name, formula in formulas.items():
+                matched_gain(name, formula)
 
     @property
     def pairs(self) -> list[Pair]:

@@ -24,7 +24,8 @@ from rich.text import Text
 
 from zeta.evaluate.plan import Plan
 from zeta.evaluate.protocol import Phase, Trial
-from zeta.evaluate.results import Results, TaskInfo, Verdict, short_names
+from zeta.evaluate.results import Question, Results, TaskInfo, Verdict, short_names
+from zeta.evaluate.tasks.condition import split_condition
 from zeta.evaluate.versus import Versus, describe
 from zeta.evaluate.wording import left_out, percent, signed
 
@@ -134,12 +135,14 @@ def print_plan(plan: Plan) -> None:
         table.add_row(*(Text(str(cell)) for cell in row))
     console.print(table)
     _print_skipped(console, plan.skipped)
-    silent = [names[task.task] for task in plan.tasks if not task.tells_apart]
-    if said := left_out(silent, len(plan.tasks)):
+    own = [task for task in plan.tasks if split_condition(task.task)[1] is None]
+    silent = [names[task.task] for task in own if not task.tells_apart]
+    if said := left_out(silent, len(own)):
         console.print(Text(said), soft_wrap=True)
+    more = f", or of {plan.under_conditions} under conditions" if plan.under_conditions else ""
     console.print(
         "finds: the difference that is found with 80 %, in standard deviations of the paired "
-        f"differences, if it is the only one of {plan.comparisons}.",
+        f"differences, if it is the only one of {plan.comparisons}{more}.",
         soft_wrap=True,
     )
     remaining = sum(task.remaining for task in plan.tasks)
@@ -230,7 +233,8 @@ def _table(results: Results, task: TaskInfo, names: dict[str, str]) -> Table:
         role = "parameters frozen" if activation in twins else "baseline"
         role = "control" if activation == results.settings.control else role
         difference, verdict = Text(role, style="dim"), Text("")
-        if c := results.comparison(task.source, activation):
+        question: Question = "condition" if task.source in results.settings.variants else "baseline"
+        if c := results.comparison(task.source, activation, question):
             difference = Text(
                 f"{signed(c.mean)} to {names[c.reference]}\n[{signed(c.low)}, {signed(c.high)}]"
             )

@@ -3,6 +3,7 @@
 Shape suffixes: S trials, B rows of a batch, N rows in all.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from zeta._modules import CLASSES
 from zeta.evaluate import tasks
 from zeta.evaluate.candidates import is_gate, load_candidate
 from zeta.evaluate.device import CPU, check_device
+from zeta.evaluate.initialisation import match_variance, matched_gain
 from zeta.evaluate.network_check import check_networks
 from zeta.evaluate.protocol import (
     Trial,
@@ -28,9 +30,9 @@ from zeta.evaluate.protocol import (
     formula_fingerprint,
     trained_parameters,
 )
-from zeta.evaluate.stack import Parameters, networks_of
+from zeta.evaluate.stack import Networks, Parameters, networks_of
 from zeta.evaluate.tasks import Split, Task
-from zeta.evaluate.tasks.task import MakeActivation
+from zeta.evaluate.tasks.task import Array, MakeActivation
 
 # Rows that are scored at once: the outputs of a hidden layer would else be the most of the memory.
 _SCORED_ROWS = 4096
@@ -129,6 +131,8 @@ def make_network(task: Task, formula: Formula, key: TrialKey) -> nn.Module:
             f"task {task.name!r}: its network holds no activation, so there is nothing to compare; "
             "call make_activation() and keep the module it gives as part of the network"
         )
+    if task.matched:
+        match_variance(network, made, matched_gain(key.activation, formula), key.seed)
     return network
 
 
@@ -161,7 +165,7 @@ class _Training:
         started = time.perf_counter()
         curves, outputs = self._train()
         stopped = time.perf_counter()
-        values = self._score_stream(outputs) if self._task.stream else self._score()
+        values = self._score_stream(outputs) if self._task.stream else self._score(self._data.score)
         parameters = {name: p.detach() for name, p in self._networks.parameters.items()}
         learned = _learned(self._network, parameters)
         count = sum(p[0].numel() for p in parameters.values())
@@ -200,14 +204,15 @@ class _Training:
 
     def _train(self) -> tuple[list[list[float]], list[Tensor]]:
         """Each trial's mean loss by epoch, up to divergence; a stream's outputs."""
-        losses, outputs = [], []
+        losses, outputs, shares = [], [], self._shares()
+        best = _BestEpoch(self._networks) if self._task.stopping else None
         for _ in range(self._keys[0].budget.epochs):
             total_S, rows = torch.zeros(len(self._keys), device=self._device), 0
             for x_SB, y_SB in self._data.epoch():
                 output_SB = self._networks(x_SB)
                 loss_S = _mean_losses(self._task, output_SB, y_SB)
                 loss_S.sum().backward()  # no trial's weights depend on another's loss
-                self._networks.step()
+                self._networks.step(next(shares))
                 total_S += loss_S.detach() * y_SB.shape[1]
                 rows += y_SB.shape[1]
                 if self._task.stream:
@@ -215,29 +220,40 @@ class _Training:
             losses.append(total_S / rows)
             if not losses[-1].isfinite().any():
                 break
+            if best:
+                best.note(self._score(self._data.stop))
+        if best:
+            best.restore()
         curves_S = torch.stack(losses, 1).tolist()
         return [_up_to_divergence(curve) for curve in curves_S], outputs
 
-    def _score(self) -> list[float | None]:
+    def _shares(self) -> Iterator[float]:
+        """Of the learning rate, step by step: all of it, or falling by a cosine to 0.
+
+        Source: Loshchilov and Hutter (2017), "SGDR".
+        """
+        if not self._task.stopping:
+            return itertools.repeat(1.0)
+        steps = self._keys[0].budget.epochs * self._data.steps
+        return ((1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps))
+
+    def _score(self, rows: "_Scored") -> list[float | None]:
+        """Each network's score on rows of its own; training can go on as if nothing was."""
         self._networks.train(False)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = [self._networks(x_SB.to(self._device)) for x_SB in rows.batches()]
+        self._networks.train(True)
         return [
             self._value(torch.cat(parts), y)
-            for parts, y in zip(
-                zip(*self._scored_outputs(), strict=True), self._data.score_y, strict=True
-            )
+            for parts, y in zip(zip(*outputs, strict=True), rows.y_S, strict=True)
         ]
-
-    @torch.no_grad()
-    def _scored_outputs(self) -> Iterator[Tensor]:
-        for x_SB in self._data.scored(_SCORED_ROWS):
-            yield self._networks(x_SB)
 
     def _score_stream(self, outputs: Sequence[Tensor]) -> list[float | None]:
         """Of predictions that were made before their row was trained on."""
         seen = sum(output_SB.shape[1] for output_SB in outputs)
         return [
             self._value(torch.cat([output_SB[s] for output_SB in outputs]), y[:seen])
-            for s, y in enumerate(self._data.score_y)
+            for s, y in enumerate(self._data.score.y_S)
         ]
 
     def _value(self, predictions: Tensor, targets: Tensor) -> float | None:
@@ -248,12 +264,58 @@ class _Training:
         return value if math.isfinite(value) else None
 
 
+class _BestEpoch:
+    """The weights and buffers of each network after the epoch that scored best.
+
+    Prechelt (1998), "Early stopping – but when?", without an early end: all epochs are run, as the
+    learning rate is planned for them.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        self._state = {**networks.parameters, **networks.buffers}
+        self._kept = {name: now.detach().clone() for name, now in self._state.items()}
+        self._best = [-math.inf] * len(next(iter(self._kept.values())))
+
+    def note(self, scores: Sequence[float | None]) -> None:
+        """Keep what is better than before; of equal epochs the first is kept."""
+        found = [-math.inf if score is None else score for score in scores]
+        better = [new > old for new, old in zip(found, self._best, strict=True)]
+        self._best = [max(pair) for pair in zip(found, self._best, strict=True)]
+        for name, now in self._state.items():
+            kept = self._kept[name]
+            better_S = torch.tensor(better, device=now.device).view(-1, *[1] * (now.dim() - 1))
+            self._kept[name] = torch.where(better_S, now.detach(), kept)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the networks what was kept."""
+        for name, now in self._state.items():
+            now.copy_(self._kept[name])
+
+
+class _Scored:
+    """Rows that score trials which train together, each trial's own.
+
+    Attributes:
+        y_S: each trial's targets.
+    """
+
+    def __init__(self, x_S: Sequence[Array], y_S: Sequence[Array]) -> None:
+        self._x_S = [torch.from_numpy(x) for x in x_S]
+        self.y_S = [torch.from_numpy(y) for y in y_S]
+
+    def batches(self) -> Iterator[Tensor]:
+        """(S, B, …), so many rows at once as memory has room for."""
+        for parts in zip(*(x.split(_SCORED_ROWS) for x in self._x_S), strict=True):
+            yield torch.stack(parts)
+
+
 class _Rows:
     """The rows of trials that train together, each with its own split and order of batches.
 
     Attributes:
         splits: each trial's.
-        score_y: each trial's targets to score on.
+        score, stop: the rows that score, and those that say which epoch was best.
         steps: batches of an epoch.
     """
 
@@ -269,7 +331,8 @@ class _Rows:
         self._seeds = seeds
         self._orders = {s: torch.Generator().manual_seed(s) for s in dict.fromkeys(seeds)}
         self.splits: list[Split] = [splits[seed] for seed in seeds]
-        self.score_y = [torch.from_numpy(split.score_y) for split in self.splits]
+        self.score = _Scored([s.score_x for s in self.splits], [s.score_y for s in self.splits])
+        self.stop = _Scored([s.stop_x for s in self.splits], [s.stop_y for s in self.splits])
         self._budget, self._stream = keys[0].budget, task.stream
         self._parts = iter(torch.arange(self._rows).tensor_split(self._budget.epochs))
         longest = -(-self._rows // self._budget.epochs) if task.stream else self._rows
@@ -290,12 +353,6 @@ class _Rows:
         order_SN = (order_SN + self._first_S[:, None]).to(self._device)
         for rows_SB in order_SN.split(self._budget.batch_size, dim=1):
             yield self._x[rows_SB], self._y[rows_SB]
-
-    def scored(self, rows: int) -> Iterator[Tensor]:
-        """The rows to score on, (S, B, …), so many at once."""
-        x_S = [torch.from_numpy(split.score_x).split(rows) for split in self.splits]
-        for parts in zip(*x_S, strict=True):
-            yield torch.stack(parts).to(self._device)
 
 
 def _mean_losses(task: Task, output_SB: Tensor, target_SB: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ class Versus:
         kind: which of the two.
         scores: label -> the scores of A and of B. The labels are the tasks that two activations
             were run on, or the activations that were run on two tasks.
-        comparisons: label -> A minus B, corrected for all labels.
-        overall: over all labels; None where there is one, or no common scale.
+        comparisons: label -> A minus B, corrected for all labels; variants of tasks apart.
+        overall: over all labels but those; None where there is one, or no common scale.
     """
 
     a: str
@@ -65,18 +65,26 @@ def versus(results: Results, a: str, b: str) -> Versus:
 
 
 def _activations_of(results: Results) -> list[str]:
-    """Those that were run on every task: all but the control."""
+    """All but the control; twins were not run on variants of tasks."""
     return [name for name in results.settings.activations if name != results.settings.control]
 
 
 def _activations(results: Results, a: str, b: str) -> Versus:
-    tasks = [task.source for task in results.tasks]
-    pairs = {task: (results.score(task, a), results.score(task, b)) for task in tasks}
+    settings = results.settings
+    run = set(settings.pairs)
+    pairs = {
+        task: (results.score(task, a), results.score(task, b))
+        for task in settings.tasks
+        if {(task, a), (task, b)} <= run
+    }
+    own = {task: pairs[task] for task in settings.own_tasks}
+    variants = {task: pair for task, pair in pairs.items() if task not in own}
+    comparisons = _compared(results, own) | _compared(results, variants)
     by_name: dict[tuple[str, str], Score] = {(s.task, s.activation): s for s in results.scores}
-    scales = task_scales(results.tasks, results.tunings, by_name, results.settings.baselines)
-    comparisons = _compared(results, pairs)
+    tasks = [task for task in results.tasks if task.source in own]
+    scales = task_scales(tasks, results.tunings, by_name, settings.baselines)
     overall = None
-    datasets = {task.source: task.dataset for task in results.tasks if task.source in scales}
+    datasets = {task.source: task.dataset for task in tasks if task.source in scales}
     if len(set(datasets.values())) > 1:
         overall = judge_overall(
             [comparisons[task] for task in scales],
@@ -102,6 +110,7 @@ def _tasks(results: Results, a: str, b: str) -> Versus:
     pairs = {
         name: (_first(results.score(a, name), seeds), _first(results.score(b, name), seeds))
         for name in _activations_of(results)
+        if {(a, name), (b, name)} <= set(results.settings.pairs)
     }
     comparisons = _compared(results, pairs)
     # Here the activations are the sample.

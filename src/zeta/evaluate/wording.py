@@ -13,12 +13,15 @@ from zeta.evaluate.results import (
     AcrossTasks,
     Comparison,
     Conclusion,
+    Dependence,
+    Finding,
     Overall,
     Question,
     TaskInfo,
     Verdict,
     short_names,
 )
+from zeta.evaluate.tasks.condition import Condition, split_condition
 from zeta.evaluate.tasks.task import (
     STREAM_TUNING_FRACTION,
     TEST_FRACTION,
@@ -54,6 +57,7 @@ def conclude(
     tasks: Sequence[TaskInfo],
     comparisons: Sequence[Comparison],
     controls: Sequence[Comparison],
+    dependences: Sequence[Dependence],
     across: AcrossTasks | None,
 ) -> Conclusion:
     """The verdict over all candidates and tasks.
@@ -61,13 +65,18 @@ def conclude(
     Args:
         comparisons: every candidate on every task, and the ablations.
         controls: the reference against itself.
+        dependences: whether verdicts hold under other conditions.
         across: what the tasks say together, if there are several.
     """
     names = short_names((*settings.activations, *settings.tasks))
     asked = [c for c in comparisons if c.question == "baseline"]
     sentences = {
         candidate: "; ".join(
-            [*_candidate(group, names), *_together(candidate, "baseline", across, _AGAINST)]
+            [
+                *_candidate(group, names),
+                *_together(candidate, "baseline", across, _AGAINST),
+                *_changes([d for d in dependences if d.candidate == candidate], names),
+            ]
         )
         for candidate, group in by_candidate(asked)
     }
@@ -76,15 +85,18 @@ def conclude(
         + "; ".join([*_ablation(group, names), *_together(candidate, "ablation", across, _ABLATED)])
         for candidate, group in by_candidate([c for c in comparisons if c.question == "ablation"])
     }
+    own = [task for task in tasks if task.source in settings.own_tasks]
     parts = [
         _overall(settings, tasks, asked, names),
         _divergence(asked, names),
+        _conditions(dependences),
         _controls(controls, names),
-        left_out([names[t.source] for t in tasks if not t.tells_apart], len(tasks)),
+        left_out([names[t.source] for t in own if not t.tells_apart], len(own)),
         QUICK if settings.quick else SCOPE,
     ]
-    many = len(settings.tasks) >= _MANY_TASKS
+    many = len(settings.own_tasks) >= _MANY_TASKS
     headline = _counted_headline(asked, names) if many else _headline(asked, names)
+    headline = ". ".join([headline, *_dependent(dependences, names)])
     return Conclusion(headline, " ".join(filter(None, parts)), sentences, ablations)
 
 
@@ -311,6 +323,52 @@ def _divergence(comparisons: Sequence[Comparison], names: dict[str, str]) -> str
     return f"Training diverged for {listing(diverged)}." if diverged else ""
 
 
+def _dependent(dependences: Sequence[Dependence], names: dict[str, str]) -> list[str]:
+    """Whose verdicts depend on what: "depends on initialisation: elu and tanh on digits"."""
+    parts = []
+    for finding in _DEPENDENT:
+        by_task: dict[str, list[str]] = {}
+        for d in (d for d in dependences if d.finding == finding):
+            by_task.setdefault(names[d.task], []).append(names[d.candidate])
+        cases = [f"{listing(candidates)} on {task}" for task, candidates in by_task.items()]
+        parts += [f"{finding.capitalize()}: {'; '.join(cases)}"] if cases else []
+    return parts
+
+
+def _conditions(dependences: Sequence[Dependence]) -> str:
+    """How many verdicts hold under other conditions."""
+    if not dependences:
+        return ""
+    tried = listing([_CONDITIONS[c] for c in dict.fromkeys(d.condition for d in dependences)])
+    found = Counter(d.finding for d in dependences)
+    parts = [f"{found[finding]} {words}" for finding, words in _HELD.items() if found[finding]]
+    return f"Of {count(len(dependences), 'verdict')} with {tried}, {listing(parts)}."
+
+
+def _changes(dependences: Sequence[Dependence], names: dict[str, str]) -> list[str]:
+    """What a condition changes of a candidate's verdicts, with figures."""
+    return [
+        f"{d.finding} on {names[d.task]} ({d.default} by default, {d.verdict} with "
+        f"{_CONDITIONS[d.condition]}; the difference changes by {signed(d.change.value)}, "
+        f"{interval(d.change.low, d.change.high)})"
+        for d in dependences
+        if d.finding in _DEPENDENT
+    ]
+
+
+_CONDITIONS: dict[Condition, str] = {
+    "matched": "matched initialisation",
+    "4x": "four times the budget",
+}
+_DEPENDENT = "depends on initialisation", "depends on budget"
+_HELD: dict[Finding, str] = {
+    "holds": "stayed the same",
+    "depends on initialisation": "changed with initialisation",
+    "depends on budget": "changed with the budget",
+    "not told apart": "cannot be told",
+}
+
+
 def _controls(controls: Sequence[Comparison], names: dict[str, str]) -> str:
     """How often the run called a difference where there was none, and one that was planted."""
     if not controls:
@@ -422,9 +480,34 @@ def describe_protocol(settings: Settings, tasks: Sequence[TaskInfo]) -> tuple[st
             if settings.controlled
             else ()
         ),
-        *((_ACROSS,) if len(settings.tasks) > 1 else ()),
+        *((_under_conditions(settings),) if settings.variants else ()),
+        *((_ACROSS,) if len(settings.own_tasks) > 1 else ()),
         f"Protocol version {PROTOCOL_VERSION}.",
     )
+
+
+def _under_conditions(settings: Settings) -> str:
+    used = {split_condition(task)[1] for task in settings.variants}
+    rules = [rule for condition, rule in _CONDITION_RULES.items() if condition in used]
+    return (
+        f"Conditions: tasks are run once more {'; and '.join(rules)}. These are tuned, trained and "
+        "compared as all are; their comparisons are a family of their own, and they have no part "
+        "in what tasks say together. A verdict holds where it is the same under the condition. It "
+        "depends on the condition where it differs and so does the paired difference: its change, "
+        "seed by seed, is not 0 by the corrected t, over all candidates, tasks and conditions "
+        "(Benjamini and Hochberg). Where only the verdicts differ, they are not told apart. "
+        "Conditions are not combined."
+    )
+
+
+_CONDITION_RULES: dict[Condition, str] = {
+    "matched": "with matched initialisation (He et al., 2015): the weights of linear layers and "
+    "convolutions of N(0, g²/fan_in), no biases, g = 1 before the first activation and "
+    "1/√E[f(z)²], z of N(0, 1), after it",
+    "4x": "with four times the epochs, a learning rate that falls by a cosine to 0, and the "
+    "weights of the epoch with the best validation score, whose rows final trials then keep from "
+    "training",
+}
 
 
 def _ratios(tasks: Sequence[TaskInfo]) -> str:

@@ -6,6 +6,7 @@ To add one, write a small file with a :class:`Task` and name it in ``TASKS``.
 from zeta._errors import UnknownNameError
 from zeta.evaluate.tasks.adult import adult
 from zeta.evaluate.tasks.breast_cancer import breast_cancer
+from zeta.evaluate.tasks.condition import conditioned, split_condition
 from zeta.evaluate.tasks.deep_housing import deep_housing
 from zeta.evaluate.tasks.diabetes import diabetes
 from zeta.evaluate.tasks.digits import digits, digits_conv, digits_gated
@@ -84,16 +85,24 @@ def get(source: str) -> Task:
     """The task that ``source`` names.
 
     Args:
-        source: a name of ``TASKS`` or ``"path/to/file.py:name"``.
+        source: a name of ``TASKS`` or ``"path/to/file.py:name"``; with "(matched)" after it, the
+            task with variance-preserving initialisation, and with "(4x)" the one with four times
+            the epochs, a learning rate that falls to 0, and validation stopping.
 
     Raises:
-        UserError: an unknown name (the message suggests the nearest) or an unusable file.
+        UserError: an unknown name (the message suggests the nearest), an unusable file, or a task
+            that cannot be run under the condition.
 
     Example:
         >>> from zeta.evaluate import tasks
         >>> tasks.get("diabetes").metric
         'R²'
+        >>> tasks.get("diabetes (4x)").budget.epochs / tasks.get("diabetes").budget.epochs
+        4.0
     """
+    base, condition = split_condition(source)
+    if condition:
+        return conditioned(base, get(base), condition)
     if is_file_source(source):
         return load_from_file(source, Task)
     if source not in TASKS:

@@ -72,12 +72,19 @@ class Shape:
 
 @dataclass(frozen=True)
 class Split:
-    """Training rows and the rows that score the trained network."""
+    """Training rows and the rows that score the trained network.
+
+    Attributes:
+        stop_x, stop_y: with validation stopping, the rows that say which epoch was the best;
+            else none.
+    """
 
     train_x: Array
     train_y: Array
     score_x: Array
     score_y: Array
+    stop_x: Array
+    stop_y: Array
 
 
 def two_hidden_layers(shape: Shape, make_activation: MakeActivation) -> "nn.Module":
@@ -157,9 +164,15 @@ class Task:
         tells_apart: whether its network does better with an activation than without one. Where a
             linear network does as well, a difference between activations says little of them: the
             task has its verdicts, and no part in averages and ranks over tasks.
+        matched: weights start with the variance that the activation asks for, see
+            :func:`zeta.evaluate.initialisation.match_variance`.
+        stopping: the learning rate falls by a cosine to 0 over all steps, and what is scored are
+            the weights of the epoch that did best on validation rows, which a final trial then
+            keeps from training too.
 
     Raises:
-        UserError: an unknown kind, or a budget that is no Budget of whole numbers from 1.
+        UserError: an unknown kind, a budget that is no Budget of whole numbers from 1, a stream
+            that is to stop, or matched weights where ``build`` is one of its own.
 
     Example:
         >>> import numpy as np
@@ -187,6 +200,8 @@ class Task:
     missing: Callable[[], str | None] = nothing_missing
     dataset: str = ""
     tells_apart: bool = True
+    matched: bool = False
+    stopping: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in METRICS:
@@ -199,6 +214,10 @@ class Task:
         for name in ("load", "network", "missing"):
             if not callable(getattr(self, name)):
                 raise self._error(f"{name} must be a function; got {getattr(self, name)!r}")
+        if self.stream and self.stopping:
+            raise self._error("a stream is seen in one pass, so that no epoch is its best")
+        if self.matched and type(self).build is not Task.build:
+            raise self._error("its networks come with weights, which no initialisation replaces")
 
     @property
     def metric(self) -> str:
@@ -226,8 +245,9 @@ class Task:
         Args:
             phase: "final" draws the test rows, trains on all others and scores on them; "tuning"
                 draws validation rows from those others, trains on what is left and scores on
-                them: the test rows of its own seed are not looked at. Both are of the same sizes
-                for every seed.
+                them: the test rows of its own seed are not looked at. With validation stopping
+                final trials train on what tuning trials do. All are of the same sizes for every
+                seed.
             seed: draws test and validation rows; in order of time, the start of the window.
 
         Raises:
@@ -235,6 +255,9 @@ class Task:
         """
         x, y = self._data()
         train, score = self._rows(y, phase, seed)
+        stop = np.arange(0)
+        if self.stopping:
+            train, stop = self._rows(y, "tuning", seed)
         # Of a stream, only its start is known beforehand.
         known = self._rows(y, "tuning", seed)[0] if self.stream else train
         x, y = self.encoded(x, y, known)
@@ -243,7 +266,7 @@ class Task:
                 f"the {len(score)} rows that score the {phase} trials all have the same target, "
                 "which leaves R² undefined; more rows with different targets are needed"
             )
-        return Split(x[train], y[train], x[score], y[score])
+        return Split(x[train], y[train], x[score], y[score], x[stop], y[stop])
 
     def encoded(self, x: Array, y: Array, known: Array) -> tuple[Array, Array]:
         """The data as networks take them, by what the rows ``known`` tell and no others."""
@@ -253,14 +276,14 @@ class Task:
     def test_to_train(self) -> float:
         """ρ/(1-ρ), where two trials share the part ρ of their test rows, as is expected of chance.
 
-        Of rows that are drawn it is test rows to training rows, as in the correction of Nadeau
-        and Bengio (2003), "Inference for the generalization error". A window of the part w starts
-        anywhere in the part 1-w of all rows, so that two of them lie |Δ| apart, of density
-        2 (1-w-|Δ|) / (1-w)².
+        Of rows that are drawn it is test rows to all others, as in the correction of Nadeau and
+        Bengio (2003), "Inference for the generalization error", where these train. A window of
+        the part w starts anywhere in the part 1-w of all rows, so that two of them lie |Δ| apart,
+        of density 2 (1-w-|Δ|) / (1-w)².
         """
         if not (self.in_order or self.stream):
-            split = self.split("final", seed=0)
-            return len(split.score_y) / len(split.train_y)
+            others, test = self._rows(self._data()[1], "final", seed=0)
+            return len(test) / len(others)
         tested = WINDOW_FRACTION * (1 - STREAM_TUNING_FRACTION if self.stream else TEST_FRACTION)
         room = 1 - WINDOW_FRACTION
         # The integral of (tested - Δ) times that density, from 0 to where nothing is shared.
