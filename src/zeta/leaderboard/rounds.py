@@ -7,6 +7,7 @@ from zeta._formula import Formula
 from zeta._modules import CLASSES
 from zeta.activations import CATALOGUE, GATES
 from zeta.evaluate.protocol import DEFAULT_REFERENCE, FIRST_FINAL_SEED, TUNING_SEEDS, Settings
+from zeta.evaluate.tasks.condition import under
 
 # Seeds of the confirmation: none of its splits had a part in choosing who is there.
 _FRESH_SEED = 1000
@@ -92,13 +93,13 @@ ACTIVATIONS = Division(
         Round(
             "matched",
             "with variance-preserving initialisation",
-            tuple(f"{name} (matched)" for name in ("digits", "housing", "deep_housing")),
+            tuple(under(name, "matched") for name in ("digits", "housing", "deep_housing")),
             selects=False,
         ),
         Round(
             "long",
             "with four times the budget, a cosine schedule and validation stopping",
-            tuple(f"{name} (4x)" for name in ("digits", "housing")),
+            tuple(under(name, "4x") for name in ("digits", "housing")),
             selects=False,
         ),
     ),
