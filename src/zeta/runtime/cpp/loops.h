@@ -71,12 +71,12 @@ template <bool whole> INLINE void load_pairs(const Storage* p, int count, V& a, 
     const int rest = 2 * count - width;
     const V low = whole || rest >= 0 ? load(p) : load_some(p, 2 * count);
     const V high = whole ? load(p + width) : rest > 0 ? load_some(p + width, rest) : low;
-    split(low, high, a, b, std::make_integer_sequence<int, width>());
+    split(low, high, a, b, Below<width>::type());
 }
 template <bool whole> INLINE void store_pairs(Storage* p, int count, V a, V b) {
     const int rest = 2 * count - width;
     V low, high;
-    join(a, b, low, high, std::make_integer_sequence<int, width>());
+    join(a, b, low, high, Below<width>::type());
     whole || rest >= 0 ? store(p, low) : store_some(p, low, 2 * count);
     if (whole) store(p + width, high);
     else if (rest > 0) store_some(p + width, high, rest);
