@@ -1,7 +1,6 @@
 """The mixture of softmaxes on Keras, run by test_backends.py on each backend."""
 
 import functools
-import itertools
 import re
 from pathlib import Path
 
@@ -15,23 +14,24 @@ from keras import ops
 
 import zeta.nn
 import zeta.ops
+from cases import fraction
 from zeta import convert
 from zeta.keras import MixtureOfSoftmaxes, mixture_cross_entropy
 
 N, K, D, V = 7, 3, 4, 8
 TARGET = np.array([0, 6, -100, 3, 3, 1, 7])
 CLASS_WEIGHT = np.linspace(0.2, 2.0, V).astype("float32")
-OPTIONS = [
-    {"reduction": reduction, "label_smoothing": smoothing, "class_weight": class_weight}
-    for reduction, smoothing, class_weight in itertools.product(
-        ("none", "mean"), (0.0, 0.1), (None, CLASS_WEIGHT)
+CASES = [
+    (decoder, {"reduction": reduction, "label_smoothing": smoothing, "class_weight": class_weight})
+    for decoder, reduction, smoothing, class_weight in fraction(
+        2, ("shared", "separate"), ("none", "mean"), (0.0, 0.1), (None, CLASS_WEIGHT)
     )
 ]
 
 
-def option_id(options):
+def case_id(decoder, options):
     weighted = "weighted" if options["class_weight"] is not None else "plain"
-    return f"{options['reduction']}-{options['label_smoothing']}-{weighted}"
+    return f"{decoder}-{options['reduction']}-{options['label_smoothing']}-{weighted}"
 
 
 def number(scalar):
@@ -60,22 +60,21 @@ def loss_of(hidden, log_prior, weight, bias, target=TARGET, **options):
 
 
 @functools.cache
-def with_every_option(decoder):
+def of_every_case():
     """In chunks of three tokens, the last filled up."""
     three = 3 * K * V * 4
     return values_and_gradients(
         [
             (functools.partial(loss_of, max_chunk_bytes=three, **options), inputs(decoder))
-            for options in OPTIONS
+            for decoder, options in CASES
         ]
     )
 
 
-@pytest.mark.parametrize("number", range(len(OPTIONS)), ids=lambda n: option_id(OPTIONS[n]))
-@pytest.mark.parametrize("decoder", ["shared", "separate"])
-def test_equals_float64(decoder, number):
-    value, gradients = with_every_option(decoder)[number]
-    options = OPTIONS[number]
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: case_id(*CASES[n]))
+def test_equals_float64(number):
+    value, gradients = of_every_case()[number]
+    decoder, options = CASES[number]
     exact = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in inputs(decoder)]
     hidden, log_prior, weight, bias = exact
     class_weight = options["class_weight"]
@@ -190,8 +189,8 @@ def mixture(request):
     return layer
 
 
-@pytest.mark.parametrize("leading", [(5,), (2, 1, 3)])
-def test_any_leading_dimensions(mixture, leading):
+def test_any_leading_dimensions(mixture):
+    leading = (2, 1, 3)
     x = np.random.default_rng(0).normal(size=(*leading, D)).astype("float32")
     target = np.random.default_rng(1).integers(0, V, leading)
 

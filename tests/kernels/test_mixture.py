@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cases import fraction, name
 from zeta import activations, formula, math as zm
 from zeta.kernels import compiler, mixture, mixture_cpu
 from zeta.kernels.mixture import Joint, Rows, Scales
@@ -116,9 +117,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter computes with NumPy
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("separate", [False, True])
-@pytest.mark.parametrize("V", SIZES)
+@pytest.mark.parametrize(("V", "separate", "dtype"), fraction(2, SIZES, [False, True], DTYPES))
 def test_everything_but_entropy(implementation, V, separate, dtype):
     if implementation == "triton" and (dtype == torch.float64 or V not in (1, 17, 1041)):
         return  # has no float64; its interpreter takes seconds
@@ -126,9 +125,11 @@ def test_everything_but_entropy(implementation, V, separate, dtype):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("smoothing", [False, True])
-@pytest.mark.parametrize("function", FORMULAS, ids=lambda f: f.name)
-@pytest.mark.parametrize("V", [1, 17, 507, 2049])
+@pytest.mark.parametrize(
+    ("V", "function", "smoothing"),
+    fraction(2, [1, 17, 507, 2049], FORMULAS, [False, True]),
+    ids=name,
+)
 def test_one_mixture(implementation, V, function, smoothing):
     check(make_rows(V, k=1, formula=function), smoothing, True)
 
@@ -146,8 +147,8 @@ def check(rows, smoothing, entropy):
     close(found.value, truth["value"], wide, 10)
     joint = Joint(log_prior - found.total.log(), mass)
     of = mixture.distribution(rows, found, joint)
-    for name in ("mass_log_prob", "response", "entropy"):
-        close(getattr(of, name), truth[name], wide, 20)
+    for part in ("mass_log_prob", "response", "entropy"):
+        close(getattr(of, part), truth[part], wide, 20)
     assert torch.equal(of.prediction, truth["prediction"])
     learns = len(rows.parameters_P) > 0
     totals = mixture.write_gradient(

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from cases import DTYPES, SHARE, name, rational
+from cases import DTYPES, SHARE, fraction, name, rational
 from zeta.activations import GATES, exo, laplace, learnable_selu_variation, selu, softcap, swiglu
 from zeta.kernels import compiler, cpu, dispatch, native, softmax
 from zeta.ops import gated
@@ -93,9 +93,11 @@ def test_vectors(wanted, by_python):
     assert_same(differentiated(rational, [tensors[0].detach().requires_grad_()]), by_python)
 
 
-@pytest.mark.parametrize("layout", ["halves", "interleaved"])
-@pytest.mark.parametrize("dim", [0, 1, 2])
-@pytest.mark.parametrize("f", GATES.values(), ids=name)
+@pytest.mark.parametrize(
+    ("f", "dim", "layout"),
+    fraction(2, [*GATES.values()], [0, 1, 2], ["halves", "interleaved"]),
+    ids=name,
+)
 def test_packed_gates(f, dim, layout, by_python):
     packed = torch.randn(4, 6, 14, requires_grad=True)
     upstream = torch.randn_like(gated(f, packed, dim, layout=layout))

@@ -62,7 +62,9 @@ def points(dtype, least):
     exponents = np.arange(lowest, highest, 1 if dtype == torch.float32 else 13)
     random = np.random.default_rng(0)
     every = np.ldexp(random.uniform(0.5, 1, exponents.size), exponents)
-    x = [*every, *-every, *np.linspace(-7, 7, 141), *random.normal(1, 0.01, 20), -26.5, -9.5, 9.5]
+    # Where both signs are defined, they take turns.
+    signed = np.where(np.arange(every.size) % 2, -every, every) if least < 0 else every
+    x = [*signed, *np.linspace(-7, 7, 141), *random.normal(1, 0.01, 20), -26.5, -9.5, 9.5]
     x = torch.tensor([*x, 26.5, 1.0, info.max, info.tiny]).to(dtype)
     return x[(x > least) & (x != 0) & x.isfinite()].unique().requires_grad_()
 

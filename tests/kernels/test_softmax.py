@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import zeta.math as zm
-from cases import DTYPES, name
+from cases import DTYPES, fraction, name
 from zeta import activations, formula
 from zeta._backends.torch_plain import evaluate_plain
 from zeta.kernels import softmax
@@ -33,9 +33,9 @@ def fused(x, formula, dim, logs=False, parameters=None):
     return softmax.fused(formula, x, parameters or dict(formula.parameters), dim, logs)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=name)
-@pytest.mark.parametrize("formula", FORMULAS, ids=name)
+@pytest.mark.parametrize(
+    ("formula", "dtype", "shape"), fraction(2, FORMULAS, DTYPES, SHAPES), ids=name
+)
 def test_equals_plain_operations(formula, dtype, shape):
     eps = torch.finfo(torch.float32 if dtype.itemsize < 4 else dtype).eps
     for dim in range(len(shape)):
@@ -55,10 +55,11 @@ def test_equals_plain_operations(formula, dtype, shape):
         assert ((gradient.double() - slope).abs() <= bound).all(), dim
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=name)
-@pytest.mark.parametrize("logs", [False, True])
-@pytest.mark.parametrize("formula", [activations.softcap, activations.selu], ids=name)
+@pytest.mark.parametrize(
+    ("formula", "logs", "dtype", "shape"),
+    fraction(2, [activations.softcap, activations.selu], [False, True], DTYPES, SHAPES),
+    ids=name,
+)
 def test_logarithms_and_parameters(formula, logs, dtype, shape):
     """Gradients by parameters that are tensors; a sum errs as its terms' absolute values do."""
     wide = torch.float32 if dtype.itemsize < 4 else dtype

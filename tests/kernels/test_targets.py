@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import zeta.math as zm
-from cases import DTYPES, FORMULAS, HALF_DTYPES, grid, name, truths
+from cases import DTYPES, FORMULAS, HALF_DTYPES, fraction, grid, name, truths
 from test_activations import full_precision_bound, half_precision_bound, value_errors
 from test_gates import GATES, points, wrong_slopes, wrong_values
 from zeta import activations, formula
@@ -90,6 +90,8 @@ SHARE = [smooth, *(FORMULAS if EVERYTHING else [LSELU])]
 GATE_SHARE = GATES if EVERYTHING else [activations.swiglu_oai]
 # Numbers as they are and stored in half; conversions of both half types are tested for themselves.
 TYPES = DTYPES if EVERYTHING else [torch.float32, torch.float64, torch.bfloat16]
+# Of the combinations of both targets with formulas and types, half.
+ONE_IN = 2 if not EVERYTHING and len(TARGETS) == 2 else 1
 
 LACKING = [f"{target.name} needs {m}" for target in TARGETS if (m := target.missing())]
 pytestmark = pytest.mark.skipif(bool(LACKING), reason="; ".join(LACKING))
@@ -152,9 +154,9 @@ def tensors(written, dtype, *counts):
     return torch.frombuffer(bytearray(written), dtype=dtype).split(counts)
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=name)
-@pytest.mark.parametrize("f", SHARE, ids=name)
-@pytest.mark.parametrize("target", TARGETS, ids=name)
+@pytest.mark.parametrize(
+    ("target", "f", "dtype"), fraction(ONE_IN, TARGETS, SHARE, TYPES), ids=name
+)
 def test_values_and_gradients(target, f, dtype, tmp_path):
     code, number = NAMES_OF[dtype]
     x = grid(dtype)
@@ -189,10 +191,12 @@ def test_values_and_gradients(target, f, dtype, tmp_path):
             assert error <= 16 * scale or error <= 16 * truth.slope_drift(key), (key, truth.x)
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=name)
-@pytest.mark.parametrize("layout", ["halves", "interleaved"])
 @pytest.mark.parametrize("f", GATE_SHARE, ids=name)
-@pytest.mark.parametrize("target", TARGETS, ids=name)
+@pytest.mark.parametrize(
+    ("target", "layout", "dtype"),
+    fraction(ONE_IN, TARGETS, ["halves", "interleaved"], TYPES),
+    ids=name,
+)
 def test_gates(target, f, layout, dtype, tmp_path):
     """In rows of a size that no vector divides."""
     code, number = NAMES_OF[dtype]

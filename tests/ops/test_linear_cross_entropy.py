@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cases import fraction
 from zeta import activations, formula, math as zm
 from zeta.ops import linear_cross_entropy, linear_log_prob, mixture_cross_entropy
 
@@ -128,12 +129,13 @@ def gradients(loss, given, upstream):
     return [t.detach().double() for t in (loss, *found)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("phi", PHI.values(), ids=PHI)
-@pytest.mark.parametrize("k", [1, 3])
-def test_errs_at_most_twice_as_much_as_plain_operations(k, phi, name, dtype):
+@pytest.mark.parametrize(
+    ("k", "of", "name", "dtype"),
+    fraction(3, [1, 3], [*PHI], OPTIONS, [torch.float32, torch.bfloat16]),
+)
+def test_errs_at_most_twice_as_much_as_plain_operations(k, of, name, dtype):
     """Over float64, loss and all gradients, in small chunks."""
+    phi = PHI[of]
     given, target = tensors(k, phi, dtype)
     exact = {
         n: None if t is None else t.detach().double().requires_grad_() for n, t in given.items()
@@ -171,10 +173,11 @@ def summed_sizes(exact, target, phi, options, upstream):
 SMALL = (6, 4, 7)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("phi", [None, activations.softcap, own], ids=["none", "softcap", "own"])
-@pytest.mark.parametrize("k", [1, 2])
-def test_gradcheck_and_gradgradcheck(k, phi, name):
+@pytest.mark.parametrize(
+    ("k", "of", "name"), fraction(2, [1, 2], ["none", "softcap", "own"], OPTIONS)
+)
+def test_gradcheck_and_gradgradcheck(k, of, name):
+    phi = PHI[of]
     given, target = tensors(k, phi, sizes=SMALL)
     given["hidden"] = given["hidden"].detach().mul_(0.1).requires_grad_()
     options, target = options_of(name, target, SMALL[2], k)

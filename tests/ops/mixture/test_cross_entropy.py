@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cases import fraction
 from zeta.kernels import mixture
 from zeta.ops import mixture_cross_entropy
 
@@ -44,12 +45,15 @@ def by_definition(tensors, target, **options):
 
 TARGET = torch.tensor([0, 6, -100, 3, 3, 1])
 CLASS_WEIGHT = torch.linspace(0.2, 2.0, V, dtype=torch.float64)
-OPTIONS = [
-    {"reduction": reduction, "label_smoothing": smoothing, "class_weight": class_weight}
-    for reduction, smoothing, class_weight in itertools.product(
-        ("none", "mean", "sum"), (0.0, 0.1), (None, CLASS_WEIGHT)
-    )
-]
+# Of each option: reduction, label smoothing and class weights.
+VALUES = (("none", "mean", "sum"), (0.0, 0.1), (None, CLASS_WEIGHT))
+
+
+def options_of(reduction, smoothing, class_weight):
+    return {"reduction": reduction, "label_smoothing": smoothing, "class_weight": class_weight}
+
+
+OPTIONS = [options_of(*values) for values in itertools.product(*VALUES)]
 
 
 def option_id(options):
@@ -71,8 +75,14 @@ def test_equals_the_definition(decoder, options):
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=option_id)
-@pytest.mark.parametrize("decoder", ["shared", "separate"])
+@pytest.mark.parametrize(
+    ("decoder", "options"),
+    [
+        (decoder, options_of(*values))
+        for decoder, *values in fraction(2, ("shared", "separate"), *VALUES)
+    ],
+    ids=lambda value: value if type(value) is str else option_id(value),
+)
 def test_gradcheck_and_gradgradcheck(decoder, options):
     hidden, log_prior, weight, bias = inputs(decoder)
 
