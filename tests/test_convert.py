@@ -13,6 +13,8 @@ import zeta.nn
 from cases import rational
 from zeta import activations, convert
 
+pytestmark = pytest.mark.usefixtures("xla_compiles_quickly")
+
 X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
 CASES = {
     "exo": ("Exo", {"learnable": True}, {}),

@@ -48,7 +48,7 @@ def everything(mixture, given):
 def test_equals_pytorchs(mixture):
     twin = zeta.nn.MixtureOfSoftmaxes(K, D, V, decoder=mixture.decoder)
     convert.copy_weights(mixture, twin)
-    given = [(draw(*leading), np.zeros(leading, int)) for leading in ((), (5,), (2, 1, 3), (0,))]
+    given = [(draw(*leading), np.zeros(leading, int)) for leading in ((), (2, 1, 3), (0,))]
     for (x, target), ours in zip(given, everything(mixture, given), strict=True):
         same, target = torch.tensor(np.asarray(x)), torch.tensor(target)
         for one, other in zip(ours["call"], twin(same, need_weights=True), strict=True):

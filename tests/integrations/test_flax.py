@@ -11,6 +11,8 @@ from flax import nnx
 import zeta
 from zeta.flax import Exo, FormulaModule, LearnableSELUVariation
 
+pytestmark = pytest.mark.usefixtures("xla_compiles_quickly")
+
 X = np.linspace(-2, 2, 6, dtype="float32").reshape(2, 3)
 
 

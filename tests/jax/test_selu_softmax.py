@@ -24,6 +24,7 @@ def test_is_pytorchs(dim):
         )
 
 
+@pytest.mark.usefixtures("xla_compiles_quickly")
 def test_derivatives_by_input_and_parameters():
     with jax.enable_x64(True):
         x = jnp.array([[0.3, -0.7, 1.9], [-2.1, 0.4, -0.2]])

@@ -50,7 +50,7 @@ def test_derivatives(name):
     with jax.enable_x64(True):
         x = jnp.asarray(logits()[1:5])
         check_grads(jax.jit(probabilities), (x,), order=2)
-        check_grads(lambda x: loss(x, TARGET[1:5]), (x,), order=2)
+        check_grads(jax.jit(lambda x: loss(x, TARGET[1:5])), (x,), order=2)
     x, target = logits().astype("f4"), jnp.maximum(TARGET, 0)
     per_token = jax.vmap(jax.grad(lambda x, t: loss(x[None], t[None])))
     np.testing.assert_allclose(

@@ -11,6 +11,11 @@ import numpy as np
 BACKEND = keras.backend.backend()
 # Something else may set KERAS_BACKEND before Keras reads it.
 assert os.environ.get("EXPECTED_BACKEND", BACKEND) == BACKEND
+if BACKEND == "jax":
+    import jax
+
+    # XLA leaves out what makes programs fast: its numbers are looked at by tests/jax.
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def value_and_gradients(
@@ -32,11 +37,7 @@ def values_and_gradients(
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """As one program on JAX: XLA takes a tenth of a second for any, an eager operation's too."""
-    if BACKEND != "jax":
-        return function
-    import jax
-
-    return jax.jit(function)
+    return jax.jit(function) if BACKEND == "jax" else function
 
 
 @functools.cache
@@ -65,8 +66,6 @@ def _torch(function, tensors):
 
 
 def _jax(function, tensors):
-    import jax
-
     value, pull_back = jax.vjp(function, *tensors)
     return value, pull_back(jax.numpy.ones_like(value))
 
