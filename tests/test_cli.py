@@ -84,10 +84,10 @@ def test_console_script() -> None:
 
 
 def test_plot_and_doctor(files: Path) -> None:
-    run = zeta("plot", "exo", "mine.py:swish", "swiglu", "-o", "f.svg", cwd=files)
+    run = here("plot", "exo", "mine.py:swish", "swiglu", "-o", "f.svg", cwd=files)
     assert run.stdout == "wrote f.svg\n"
     assert "<svg" in (files / "f.svg").read_text()
-    report = zeta("doctor").stdout
+    report = here("doctor", cwd=files).stdout
     for label in ("Python", "torch", "C++ compiler", "vector features", "evaluate"):
         assert label in report
 
@@ -259,9 +259,9 @@ def test_evaluate_a_users_formula_then_resume(files: Path) -> None:
     arguments[0:4] = ["evaluate", f"{files}/mine.py:swish", "--task", "./task.py:blobs"]
     plan = zeta(*arguments, "--plan", "--out", "out", cwd=files)
     assert "\n0 trials to run" in plan.stdout
-    compared = zeta("compare", "./mine.py:swish", "gelu", "--out", "out", cwd=files)
+    compared = here("compare", "./mine.py:swish", "gelu", "--out", "out", cwd=files)
     assert compared.returncode == 0, compared.stderr
-    exported = zeta("export", "out", "trials.csv", cwd=files)
+    exported = here("export", "out", "trials.csv", cwd=files)
     assert exported.stdout == f"wrote trials.csv: {len(stored)} trials\n"
     assert len((files / "trials.csv").read_text().splitlines()) == len(stored) + 1
 
@@ -294,13 +294,13 @@ def test_report_and_compare_read_finished_trials(files: Path) -> None:
     folder = finished_study(files)
     (folder / "report.html").unlink()
     (files / "task.py").unlink()
-    run = zeta("report", "out", "out", "--out", "merged", cwd=files)
+    run = here("report", "out", "out", "--out", "merged", cwd=files)
     assert (run.stdout, run.stderr) == ("Report: merged/report.html\n", "")
     assert "<h2>Differences" in (files / "merged" / "report.html").read_text()
-    run = zeta("compare", "exo", "mish", "--out", "merged", cwd=files)
+    run = here("compare", "exo", "mish", "--out", "merged", cwd=files)
     assert run.returncode == 0, run.stderr
     assert "blobs: undecided between exo and mish" in run.stdout
-    run = zeta("compare", "exo", "mush", "--out", "out", cwd=files)
+    run = here("compare", "exo", "mush", "--out", "out", cwd=files)
     assert run.stderr == "zeta: unknown activation or task 'mush'; did you mean 'mish'?\n"
 
 

@@ -1,7 +1,7 @@
 """The examples of the use cases run as their heads say and print what they promise."""
 
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -12,36 +12,40 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(env, example, *arguments):
-    return subprocess.run(
-        [sys.executable, EXAMPLES / example, *arguments], env=env, capture_output=True, text=True
-    )
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs an example, in this process, and says what it prints."""
+
+    def call(example, *arguments):
+        monkeypatch.setattr(sys, "argv", [example, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / example), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
 
 
-def printed(env, example, *arguments):
-    """What an example prints: the numbers of every line, by the line's beginning."""
-    done = run(env, example, *arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = (re.split(r"  +| (?=accuracy)", line, maxsplit=1) for line in done.stdout.splitlines())
+def numbers(output):
+    """Of every line, by the line's beginning."""
+    lines = (re.split(r"  +| (?=accuracy)", line, maxsplit=1) for line in output.splitlines())
     return {name: [float(x) for x in re.findall(r"\d+\.\d+", rest)] for name, rest in lines}
 
 
-def test_classify_selu_softmax(clean_env):
-    results = printed(clean_env, "classify_selu_softmax.py")
+def test_classify_selu_softmax(run):
+    results = numbers(run("classify_selu_softmax.py"))
     accuracy, loss = results["negative_log_likelihood"]
     assert accuracy > 0.95
     assert loss < results["cross_entropy_of_probabilities"][1]
 
 
-def test_transfer_learning(clean_env):
-    results = printed(clean_env, "transfer_learning.py")
+def test_transfer_learning(run):
+    results = numbers(run("transfer_learning.py"))
     assert results["ReLU kept"][0] == 0
     assert 0 < results["replaced and matched"][0] < results["replaced"][0]
     assert min(accuracy for _, accuracy in results.values()) > 0.7
 
 
-def test_mega_attention(clean_env):
-    results = printed(clean_env, "mega_attention.py")
+def test_mega_attention(run):
+    results = numbers(run("mega_attention.py"))
     assert results["laplace"][0] > 0.95
     assert results["softmax"][0] > 0.95
 
@@ -60,21 +64,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_image_folder(folder, clean_env):
-    block = "import sys; sys.modules['torchvision'] = None; import runpy; sys.argv = sys.argv[1:]; "
-    code = block + "runpy.run_path(sys.argv[0], run_name='__main__')"
-    done = subprocess.run(
-        [sys.executable, "-c", code, EXAMPLES / "image_folder.py", folder],
-        env=clean_env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert float(done.stdout.removeprefix("accuracy ")) > 0.9
+def test_image_folder(folder, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert float(run("image_folder.py", folder).removeprefix("accuracy ")) > 0.9
 
 
-def test_image_folder_without_images(tmp_path, clean_env):
-    done = run(clean_env, "image_folder.py", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("image_folder: no images in folders of")
-    assert len(done.stderr.splitlines()) == 1
+def test_image_folder_without_images(tmp_path, run):
+    with pytest.raises(SystemExit, match=r"^image_folder: no images in folders of.*$"):
+        run("image_folder.py", tmp_path)
