@@ -329,11 +329,12 @@ def test_a_formula_without_a_kernel_says_so(wanted):
     gpu.kernel(decided, torch.float16, [], None, wanted)
 
 
-def test_every_primitive_and_formula_compiles_for_a_gpu(clean_env, tmp_path):
+@pytest.mark.parametrize("more", [[], pytest.param(["everything"], marks=pytest.mark.slow)])
+def test_every_primitive_and_formula_compiles_for_a_gpu(more, clean_env, tmp_path):
     """To a program for an H100, without one: the interpreter runs what the compiler refuses."""
     environment = clean_env | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    command = [sys.executable, Path(__file__).with_name("check_triton.py")]
+    command = [sys.executable, Path(__file__).with_name("check_triton.py"), *more]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = [line.rpartition(": ") for line in done.stdout.splitlines()]
