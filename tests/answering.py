@@ -1,16 +1,20 @@
-"""A study whose trials need no training: an engine that answers from the key."""
+"""Studies in this process: by an engine that answers from the key, and by one that trains."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from zeta import activations
-from zeta.evaluate import Settings, Trial, TrialKey, tasks
+from zeta.evaluate import Settings, Trial, TrialKey, report, tasks
 from zeta.evaluate.progress import Silent
 from zeta.evaluate.protocol import formula_source, is_trained
 from zeta.evaluate.results import Results
 from zeta.evaluate.study import Study
+from zeta.evaluate.training import run_trials
 
 CONSTANT = 0.1  # the score of a constant prediction, on every split
 Value = Callable[[TrialKey], float | None]
@@ -50,6 +54,22 @@ class AnsweringEngine:
         return Trial(key, metric, status, value, 100, curve, learned, timing, CONSTANT)
 
 
+class InThisProcess:
+    """Runs the trials as they are asked for."""
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def run(self, groups: Sequence[Sequence[TrialKey]]) -> Iterator[list[Trial]]:
+        yield from map(run_trials, groups)
+
+    def __enter__(self) -> "InThisProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+
 def _learned(key: TrialKey) -> dict[str, float]:
     """Parameters somewhere around the documented ones."""
     drawn = np.random.default_rng(key.seed)
@@ -65,9 +85,18 @@ def noise(key: TrialKey) -> float:
     return float(0.9 + 0.01 * shared + 0.005 * own)
 
 
-def study(folder: Path, value: Value, settings: Settings) -> tuple[Results, AnsweringEngine]:
+def study(
+    folder: Path, value: Value, settings: Settings, drawn: bool = False
+) -> tuple[Results, AnsweringEngine]:
+    """What it finds, and the engine; the report is empty if it is not to be ``drawn``."""
     engine = AnsweringEngine(value)
-    return Study(settings, folder, engine, Silent()).run(), engine
+    with contextlib.nullcontext() if drawn else undrawn():
+        return Study(settings, folder, engine, Silent()).run(), engine
+
+
+def undrawn() -> AbstractContextManager[object]:
+    """While reports are empty pages: their plots take nearly all the time of these studies."""
+    return mock.patch.object(report, "render", return_value="")
 
 
 def settings_for(*candidates: str, task: str = "digits", seeds: int = 10) -> Settings:

@@ -36,7 +36,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     candidates = ("exo", "learnable_selu_variation", "laplace")
     settings = Settings(candidates, write_tasks(folder, MIN_TASKS), 10, tuning_seeds=(0,))
-    return study(folder / "out", realistic, settings)[0].report
+    return study(folder / "out", realistic, settings, drawn=True)[0].report
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ CANDIDATES = ("exo", "learnable_selu_variation", "laplace")
 
 def results_of(folder: Path, tasks: int, value=realistic) -> Results:
     settings = Settings(CANDIDATES, write_tasks(folder, tasks), 10, tuning_seeds=(0,))
-    return study(folder / "out", value, settings)[0]
+    return study(folder / "out", value, settings, drawn=True)[0]
 
 
 @pytest.fixture(scope="module")

@@ -172,7 +172,7 @@ def test_controls_are_the_reference_against_itself(tmp_path: Path) -> None:
         return noise(replace(key, activation=as_trained(key.activation)))
 
     settings = replace(settings_for("exo"), controlled=("digits",), rope=0.001)
-    results, engine = study(tmp_path, value, settings)
+    results, engine = study(tmp_path, value, settings, drawn=True)
     retuned, planted = results.controls
     assert (retuned.mean, retuned.verdict) == (0, Verdict.EQUIVALENT)
     assert planted.mean == pytest.approx(results.score("digits", "silu").sd)

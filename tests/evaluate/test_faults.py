@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from answering import InThisProcess
 from zeta._errors import UserError
 from zeta.evaluate.engines import LocalEngine
 from zeta.evaluate.progress import Silent
@@ -148,7 +149,6 @@ def test_a_worker_that_dies(files: Path) -> None:
         Study(settings, files / "out", engine, KillsAWorker(engine)).run()
     before = kept(files)
     assert before
-    with LocalEngine(workers=2) as engine:
-        results = Study(settings, files / "out", engine, Silent()).run()
+    results = Study(settings, files / "out", InThisProcess(), Silent()).run()
     assert results.timing["resumed"] == len(before)
     assert before.items() <= kept(files).items()

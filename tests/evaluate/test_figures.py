@@ -22,9 +22,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("figures")
     settings = replace(settings_for("exo", "prelu", seeds=4), tasks=write_tasks(folder, 2))
     settings = replace(settings, tuning_seeds=(0,), epoch_divisor=10)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("zeta.evaluate.report.write_report", lambda _: None)  # it takes seconds
-        return study(folder / "out", noise, settings)[0]
+    return study(folder / "out", noise, settings)[0]
 
 
 def test_each_figure_has_two_files_and_each_table_too(

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: nothing finished is lost or redone, and the table is the same."""
+"""`kill -9` at any moment: nothing finished is lost or redone, and the table is the same."""
 
 import json
 import os
@@ -9,12 +9,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from answering import InThisProcess
+from zeta.evaluate import Settings
+from zeta.evaluate.progress import Silent
 from zeta.evaluate.store import TrialStore
+from zeta.evaluate.study import Study
 
 # Small trials: a good part of the time goes into storing them, where a kill does most harm.
 TASK = """
@@ -70,8 +75,8 @@ class SweepUnderKills:
         (folder / "task.py").write_text(TASK)
         (folder / "run.py").write_text(RUN)
 
-    def run(self, seconds: float | None) -> bool:
-        """Run for so long, or to the end; whether it got there."""
+    def run(self, until: Callable[[], bool] = lambda: False) -> bool:
+        """Run until something is so, or to the end; whether it got there."""
         process = subprocess.Popen(
             [sys.executable, "run.py"],
             cwd=self.folder,
@@ -79,15 +84,19 @@ class SweepUnderKills:
             text=True,
             start_new_session=True,
         )
-        try:
-            _, errors = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            # It ends with the last process that holds standard error: no worker is left.
-            process.communicate(timeout=60)
-            return False
-        assert process.returncode == 0, errors
+        while process.poll() is None:
+            if until():
+                os.killpg(process.pid, signal.SIGKILL)
+                # It ends with the last process that holds standard error: no worker is left.
+                process.communicate(timeout=60)
+                return False
+            time.sleep(0.01)
+        assert process.returncode == 0, process.communicate()[1]
         return True
+
+    def has_finished_some(self) -> bool:
+        """Whether any trial was reported as finished."""
+        return any(self._logged("finished"))
 
     def check(self) -> None:
         """Hold what is stored against the log, and against what was stored before."""
@@ -113,7 +122,8 @@ class SweepUnderKills:
 
     def _logged(self, what: str) -> list[list[str]]:
         path = self.folder / "log"
-        lines = [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        lines = map(json.loads, text[: text.rfind("\n") + 1].splitlines())
         return [group for kind, groups in lines if kind == what for group in groups]
 
     def _reopened(self) -> dict[str, bytes]:
@@ -135,20 +145,38 @@ def _trials_in(folder: Path) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in (folder / "trials").glob("*.json")}
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(100, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
+def test_killed_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = SweepUnderKills(tmp_path / "sweep")
+    assert not sweep.run(sweep.has_finished_some)
+    sweep.check()
+    assert sweep.run()
+    sweep.check()
+    undisturbed = SweepUnderKills(tmp_path / "undisturbed")
+    monkeypatch.chdir(undisturbed.folder)
+    settings = Settings(("exo",), ("task.py:blobs",), num_seeds=40, tuning_seeds=(0, 1))
+    Study(settings, Path("out"), InThisProcess(), Silent()).run()
+    assert sweep.results() == undisturbed.results()
+
+
+@pytest.mark.slow
+def test_killed_a_hundred_times_at_random_moments(tmp_path: Path) -> None:
     undisturbed = SweepUnderKills(tmp_path / "undisturbed")
     started = time.monotonic()
-    assert undisturbed.run(seconds=None)
+    assert undisturbed.run()
     duration, expected = time.monotonic() - started, undisturbed.results()
 
     moments, killed, sweeps, left_behind = random.Random(0), 0, 0, Counter[str]()
-    while killed < kills:
+
+    def later(seconds: float) -> Callable[[], bool]:
+        end = time.monotonic() + seconds
+        return lambda: time.monotonic() > end
+
+    while killed < 100:
         sweep = SweepUnderKills(tmp_path / f"sweep-{sweeps}")
-        while killed < kills and not sweep.run(moments.uniform(0, 0.7 * duration)):
+        while killed < 100 and not sweep.run(later(moments.uniform(0, 0.7 * duration))):
             killed += 1
             sweep.check()
-        assert sweep.run(seconds=None)
+        assert sweep.run()
         sweep.check()
         assert sweep.results() == expected
         sweeps, left_behind = sweeps + 1, left_behind + sweep.left_behind

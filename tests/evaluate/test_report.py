@@ -48,7 +48,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("<b>&report")
     path = folder / "mine.py"
     path.write_text("from zeta import formula\n@formula\ndef mine(x):\n    return x * abs(x)\n")
-    found, _ = study(folder, noise, settings_for(f"{path}:mine", "learnable_selu_variation"))
+    found, _ = study(
+        folder, noise, settings_for(f"{path}:mine", "learnable_selu_variation"), drawn=True
+    )
     return found
 
 
@@ -57,7 +59,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Enough tasks for ranks."""
     folder = tmp_path_factory.mktemp("several")
     settings = Settings(("exo", "laplace"), write_tasks(folder, MIN_TASKS), 10, tuning_seeds=(0,))
-    return study(folder / "out", realistic, settings)[0]
+    return study(folder / "out", realistic, settings, drawn=True)[0]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Results:
         tmp_path_factory.mktemp("many"),
         lambda key: noise(key) + better.get(key.activation, 0),
         replace(settings_for(*names, seeds=6), tuning_seeds=(0,), epoch_divisor=10),
+        drawn=True,
     )[0]
 
 
@@ -217,7 +220,7 @@ def test_names_of_activations_and_tasks_are_escaped_everywhere(tmp_path: Path) -
         path.parent.mkdir(parents=True)
         path.write_text("from zeta import formula\n@formula\ndef f(x):\n    return x * abs(x)\n")
         names.append(f"{path}:f")
-    results, _ = study(tmp_path / "out", realistic, settings_for(*names))
+    results, _ = study(tmp_path / "out", realistic, settings_for(*names), drawn=True)
     assert results.names[names[0]] == names[0]
     assert_harmless(results.report.read_text())
 

@@ -29,10 +29,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The folder of a finished run; each is run once."""
 
     @cache
-    def finished(candidates: tuple[str, ...], tasks: tuple[str, ...], seeds: int = 3) -> Path:
+    def finished(
+        candidates: tuple[str, ...], tasks: tuple[str, ...], seeds: int = 3, drawn: bool = False
+    ) -> Path:
         folder = tmp_path_factory.mktemp("run")
         settings = Settings(candidates, tasks, seeds, tuning_seeds=(0,), grid_steps=(-6, -5, -4))
-        study(folder, realistic, settings)
+        study(folder, realistic, settings, drawn)
         return folder
 
     return finished
@@ -52,7 +54,7 @@ def as_json(results: Results) -> dict[str, Any]:
 
 
 def test_a_report_is_rebuilt_to_the_letter(run: Finished, tasks: tuple[str, ...]) -> None:
-    folder = run(("exo", "laplace"), tasks)
+    folder = run(("exo", "laplace"), tasks, drawn=True)
     results = rebuild([folder], folder)
     assert render(results) == results.report.read_text()
     assert as_json(results) == json.loads((folder / "results.json").read_text())

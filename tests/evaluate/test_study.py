@@ -89,7 +89,7 @@ def test_what_is_uncertain_about_the_rate_is_in_the_final_trials(tmp_path: Path)
         return -abs(np.log10(key.learning_rate) - best)
 
     settings = replace(settings_for("exo", seeds=40), tuning_seeds=(0, 1, 2, 3, 4, 5))
-    results, engine = study(tmp_path, value, settings)
+    results, engine = study(tmp_path, value, settings, drawn=True)
     tunings = {t.activation: t for t in results.tunings}
     assert set(tunings["exo"].learning_rates) == {0.01}
     assert set(tunings["relu"].learning_rates) == {0.001, 0.003, 0.01}

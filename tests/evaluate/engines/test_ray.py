@@ -4,18 +4,18 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from answering import InThisProcess
 from zeta._errors import UserError
-from zeta.evaluate import Settings, Trial, TrialKey
+from zeta.evaluate import Settings
 from zeta.evaluate.engines import Engine, make_engine
 from zeta.evaluate.progress import Silent
 from zeta.evaluate.study import Study
-from zeta.evaluate.training import run_trials
 
 pytest.importorskip("ray", reason="pip install 'zeta-nn[ray]'")
 
@@ -41,22 +41,6 @@ def cluster() -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
-
-
-class InThisProcess:
-    """Runs the trials as they are asked for."""
-
-    def start(self) -> None:
-        """Nothing to start."""
-
-    def run(self, groups: Sequence[Sequence[TrialKey]]) -> Iterator[list[Trial]]:
-        yield from map(run_trials, groups)
-
-    def __enter__(self) -> "InThisProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing to end."""
 
 
 class Until(Silent):
