@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -30,10 +32,19 @@ hypothesis.settings.register_profile("zeta", deadline=None, print_blob=True, der
 hypothesis.settings.load_profile("zeta")
 
 
+def pytest_sessionstart(session):
+    """The launcher in C++ takes half a minute to compile: while the workers collect tests."""
+    from zeta.kernels import native  # not before the settings above
+
+    if not hasattr(session.config, "workerinput") and not native.is_cached():
+        code = "from zeta.kernels import native; native.build()"
+        session.launcher = subprocess.Popen([sys.executable, "-c", code])
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _launcher():
     """From the first call on, and not from some call on."""
-    from zeta.kernels import native  # not before the settings above
+    from zeta.kernels import native
 
     native.build()
 
