@@ -50,7 +50,7 @@ browser: .venv/.installed docs
 test-optional: browser test-data
 
 test-data: .venv/.installed
-	$(BIN)/pytest tests/evaluate/test_tasks.py tests/evaluate/test_study.py
+	$(BIN)/pytest -k fashion tests/evaluate/test_tasks.py
 
 # Every kernel of the catalogue for Arm, under an emulator, by Debian's packages
 # g++-aarch64-linux-gnu and qemu-user; skipped, with a line that says so, where they are missing.
