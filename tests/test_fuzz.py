@@ -174,7 +174,7 @@ def test_jax(f, data):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
-@hypothesis.settings(max_examples=60)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
 def test_selu_softmax(dtype, data):
     some_dims = SHAPES.filter(len)
@@ -191,7 +191,7 @@ def test_selu_softmax(dtype, data):
 
 
 @pytest.mark.parametrize("decoder", ["separate", "shared"])
-@hypothesis.settings(max_examples=60)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(data=st.data())
 def test_mixture(decoder, data):
     """Every method, on any leading dimensions; numbers as large as products can still hold."""

@@ -10,6 +10,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 HERE = ["digits_pytorch.py", "digits_flax.py"]
 
 
+@pytest.mark.usefixtures("xla_compiles_quickly")
 @pytest.mark.parametrize("example", HERE)
 def test_example(example, capsys):
     runpy.run_path(str(EXAMPLES / example), run_name="__main__")
