@@ -74,7 +74,8 @@ TASKS: dict[str, Task] = {
 }
 #: Tasks that run only if they are named: those that take minutes, and two that are for gates.
 SLOW = (
-    *("letters", "letters_gated", "words_mixture", "words_selu_softmax", "words_stream"),
+    *("letters", "letters_gated"),
+    *("words_softmax", "words_mixture", "words_selu_softmax", "words_stream"),
     *("digits_gated", "housing_gated"),
 )
 #: The tasks of a quick look, which take seconds and need nothing more to be installed.
