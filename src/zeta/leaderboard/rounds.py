@@ -20,7 +20,8 @@ class Round:
     Attributes:
         title: a line for the page.
         tasks: as they are named on the command line.
-        entries: how many of the best of the round before take part; None for all that it had.
+        entries: how many of the best of the last selecting round take part, beside those that
+            every round has; None for all that it had.
         tuning_seeds, num_seeds, first_seed: as in :class:`zeta.evaluate.Settings`.
         selects: whether it decides who goes on, and where entries are placed; the others tell
             how robust their scores are.
@@ -94,12 +95,14 @@ ACTIVATIONS = Division(
             "matched",
             "with variance-preserving initialisation",
             tuple(under(name, "matched") for name in ("digits", "housing", "deep_housing")),
+            entries=5,
             selects=False,
         ),
         Round(
             "long",
             "with four times the budget, a cosine schedule and validation stopping",
             tuple(under(name, "4x") for name in ("digits", "housing")),
+            entries=5,
             selects=False,
         ),
     ),
@@ -117,7 +120,7 @@ DIVISIONS = (
                 "confirmation",
                 "the best of them, on fresh splits",
                 (*_GATED, "letters_gated"),
-                entries=5,
+                entries=3,
                 first_seed=_FRESH_SEED,
             ),
         ),

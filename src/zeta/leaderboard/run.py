@@ -149,10 +149,7 @@ class _Table:
 
 
 def entrants(division: Division, of: Round, played: Sequence[Played]) -> list[str]:
-    """Who takes part in a round: the best of the last selecting one, and those always kept.
-
-    Rounds that select nobody have those of the last one that does.
-    """
+    """Who takes part in a round: the best of the last selecting one, and those always kept."""
     before = [p for p in played if p.selects]
     if not before:
         return list(division.formulas)
