@@ -48,6 +48,8 @@ def test_json_round_trip() -> None:
         ({"curve": [float("inf")]}, "no finite number"),
         ({"curve": []}, "0 of 1 epochs"),
         ({"curve": [1.0, 0.5]}, "2 of 1 epochs"),
+        ({"score_curve": [0.5, 0.5]}, "more epochs than are scored"),
+        ({"score_curve": [None]}, "no finite number"),
         ({"learned": [{"a": None}]}, "no finite number"),
         ({"timing": {"seconds": float("inf")}}, "timing must be"),
         ({"constant": None}, "constant is no finite number"),
@@ -96,3 +98,11 @@ def test_tuning_seeds_are_never_final_seeds() -> None:
 
 def test_learning_rates_are_half_decades() -> None:
     assert [half_decade(s) for s in (-7, -6, -5, -4, -3)] == [0.0003, 0.001, 0.003, 0.01, 0.03]
+
+
+def test_a_trial_of_before_scores_by_epoch_is_read() -> None:
+    trial = Trial(KEY, "accuracy", "ok", 0.5, 7, (1.0,), timing=TIMING, score_curve=(0.5,))
+    assert Trial.from_json(trial.to_json()) == trial
+    old = trial.to_json()
+    del old["score_curve"]
+    assert Trial.from_json(old) == replace(trial, score_curve=())

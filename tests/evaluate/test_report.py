@@ -240,3 +240,16 @@ def test_the_loss_of_a_single_epoch_is_seen(results: Results) -> None:
     (chart,) = training_charts(replace(results, trials=trials))
     markers = re.findall(r"<use [^>]*var\(--series-\d\)", chart.svg)
     assert len(markers) == len(results.settings.activations)
+
+
+def test_scores_by_epoch_stand_beside_the_loss(results: Results) -> None:
+    scores = tuple(0.1 * part for part in range(1, 11))
+    trials = tuple(replace(trial, score_curve=scores) for trial in results.trials)
+    charts = training_charts(replace(results, trials=trials))
+    assert [chart.title for chart in charts] == [
+        "digits: training loss",
+        "digits: validation accuracy by epoch",
+        "digits: test accuracy by epoch",
+    ]
+    assert "silu: 1.0000 after epoch 20" in charts[1].svg
+    assert len(re.findall("after epoch 20", charts[2].svg)) == len(results.settings.activations)

@@ -83,6 +83,44 @@ def test_divergence_is_an_outcome() -> None:
     assert len(trial.curve) < BUDGET.epochs
 
 
+NOISY = """
+from dataclasses import replace
+from torch import nn
+from zeta.evaluate import tasks
+
+def network(shape, make_activation):
+    layers = nn.Linear(64, 16), nn.BatchNorm1d(16), make_activation(), nn.Dropout(0.2)
+    return nn.Sequential(*layers, nn.Linear(16, 10))
+
+noisy = replace(tasks.get("digits"), network=network)
+"""
+
+
+@pytest.mark.parametrize("phase", ["tuning", "final"])
+def test_scoring_by_epoch_changes_nothing_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    path = tmp_path / "noisy.py"
+    path.write_text(NOISY)
+    keys = [key_of("relu", f"{path}:noisy", phase=phase, seed=seed) for seed in (7, 8)]
+    found = run_trials(keys)
+    for trial in found:
+        assert len(trial.score_curve) == BUDGET.epochs
+        assert trial.score_curve[-1] == trial.value
+    shorter = run_trials([replace(key, budget=replace(BUDGET, epochs=2)) for key in keys])
+    assert [t.value for t in shorter] == [t.score_curve[1] for t in found]
+    monkeypatch.setattr("zeta.evaluate.training.scored_epochs", lambda epochs: (epochs,))
+    for trial, once in zip(found, run_trials(keys), strict=True):
+        assert (once.value, once.curve) == (trial.value, trial.curve)
+
+
+def test_ten_epochs_are_scored_at_most_and_no_stream() -> None:
+    assert len(run_trial(key_of("relu", budget=replace(BUDGET, epochs=12))).score_curve) == 10
+    assert run_trial(key_of("relu", "shuttle_stream")).score_curve == ()
+    diverged = run_trial(key_of("squared_relu", learning_rate=1e12))
+    assert len(diverged.score_curve) == len(diverged.curve)
+
+
 @pytest.mark.parametrize(
     ("change", "message"), [({"formula": "0"}, "changed"), ({"data": "0"}, "data of task")]
 )

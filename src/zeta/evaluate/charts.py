@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
 from zeta.evaluate.pen import PAGE, PAPER, Palette, Pen, Style
+from zeta.evaluate.protocol import Trial, scored_epochs
 from zeta.evaluate.ranking import Ranking
 from zeta.evaluate.results import AcrossTasks, Comparison, Results, Shape, TaskInfo
 from zeta.evaluate.shapes import GRID
@@ -246,14 +247,48 @@ def sensitivity_charts(results: Results) -> list[Chart]:
 
 
 def training_charts(results: Results) -> list[Chart]:
-    """For each task, the mean training loss of the final trials by epoch."""
+    """For each task, by epoch: the training loss, and the scores on validation and test rows."""
     charts = []
     for task in results.tasks:
         title = f"{results.names[task.source]}: training loss"
         description = f"{title}, mean of the final trials that did not diverge."
         draw, lines = _drawing(_draw_training, task), results.settings.activations
         charts.append(Chart(title, description, results, draw, lines=lines))
+        charts += _score_charts(results, task)
     return charts
+
+
+def _score_charts(results: Results, task: TaskInfo) -> list[Chart]:
+    """Streams have none: they are scored before they are trained on."""
+    tunings = [tuning for tuning in results.tunings if tuning.task == task.source]
+    trials = {
+        "validation": {t.activation: results.tuning_trials(t) for t in tunings},
+        "test": {t.activation: results.final_trials(t.task, t.activation) for t in tunings},
+    }
+    charts = []
+    for rows, of_all in trials.items():
+        curves = {name: mean for name, some in of_all.items() if (mean := _mean_scores(some))}
+        if curves:
+            title = f"{results.names[task.source]}: {rows} {task.metric} by epoch"
+            which = (
+                "tuning trials at the learning rate chosen" if rows != "test" else "final trials"
+            )
+            description = f"{title}, mean of the {which} that did not diverge."
+            draw, lines = _drawing(_draw_scores, task, curves), results.settings.activations
+            charts.append(Chart(title, description, results, draw, lines=lines))
+    return charts
+
+
+def _mean_scores(trials: Sequence[Trial]) -> list[float]:
+    """Over the trials that did not diverge and were scored by epoch; older ones were not."""
+    curves = [
+        trial.score_curve
+        for trial in trials
+        if trial.status == "ok"
+        and len(trial.score_curve) == len(scored_epochs(trial.key.budget.epochs))
+    ]
+    mean: list[float] = np.mean(curves, axis=0).tolist() if curves else []
+    return mean
 
 
 def shape_charts(results: Results) -> list[Chart]:
@@ -385,6 +420,17 @@ def _draw_training(axis: Axes, pen: Pen, task: TaskInfo) -> Iterator[Tip]:
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(_PlainLog())
     axis.yaxis.set_minor_formatter(_PlainLog())
+    axis.locator_params(axis="x", integer=True)
+    axis.set_xlabel("epoch")
+
+
+def _draw_scores(
+    axis: Axes, pen: Pen, task: TaskInfo, curves: Mapping[str, list[float]]
+) -> Iterator[Tip]:
+    epochs = scored_epochs(task.epochs)
+    for name, mean in curves.items():
+        axis.plot(epochs, mean, **pen.line(name, mean))
+        yield from _along(epochs, mean, pen.labels[name], "{1:.4f} after epoch {0}")
     axis.locator_params(axis="x", integer=True)
     axis.set_xlabel("epoch")
 

@@ -38,6 +38,8 @@ _RETUNING = 50  # added to them for the control
 FIRST_FINAL_SEED = 100  # never a tuning seed
 # Far beyond any use: a digit too many is found before the list of trials fills the memory.
 MOST_SEEDS = 1000
+# How often a trial is scored while it trains, its last epoch included.
+_MOST_SCORED = 10
 # Metric -> w: a difference within [-w, w] is of no practical importance. An accuracy's is that of
 # Benavoli et al. (2017), "Time for a change: a tutorial for comparing multiple classifiers through
 # Bayesian analysis". Of R², 2 % of the variance; of a log-likelihood, 2 % of the perplexity.
@@ -105,6 +107,18 @@ def as_trained(activation: str) -> str:
         'silu'
     """
     return activation.removesuffix(_RETUNED)
+
+
+def scored_epochs(epochs: int) -> tuple[int, ...]:
+    """The epochs after which a trial is scored: all, or ten at even distances, with the last.
+
+    Example:
+        >>> from zeta.evaluate.protocol import scored_epochs
+        >>> scored_epochs(3), scored_epochs(25)
+        ((1, 2, 3), (3, 5, 8, 10, 13, 15, 18, 20, 23, 25))
+    """
+    number = min(epochs, _MOST_SCORED)
+    return tuple(-(-epochs * part // number) for part in range(1, number + 1))
 
 
 def half_decade(step: int) -> float:
@@ -264,6 +278,9 @@ class Trial:
         curve: the mean training loss of each epoch, up to divergence.
         learned: the final parameters of each of the network's activations, first layer first;
             empty if they are not learnable.
+        score_curve: the metric on the rows that score, of tuning trials validation rows and of
+            final ones test rows, after each of ``scored_epochs``, up to divergence; it decides
+            nothing. Empty for streams, and for trials that an older Zeta stored.
         timing: all that may differ between two runs. ``seconds``: wall time of the trial, its
             share where several were trained together; ``step_ms``: of one optimiser step.
     """
@@ -277,6 +294,7 @@ class Trial:
     learned: tuple[dict[str, float], ...] = ()
     timing: dict[str, float] = field(default_factory=dict, compare=False)
     constant: float = 0.0
+    score_curve: tuple[float, ...] = ()
 
     @property
     def score(self) -> float:
@@ -300,10 +318,11 @@ class Trial:
         budget = Budget(**fields.pop("budget"))
         results = {n: fields.pop(n) for n in _RESULTS}
         curve, learned = tuple(fields.pop("curve")), tuple(fields.pop("learned"))
+        score_curve = tuple(fields.pop("score_curve", ()))
         key = TrialKey(**fields, budget=budget)
         if key.hex() != name:
             raise ValueError("the fields do not hash to the key")
-        trial = Trial(key, curve=curve, learned=learned, **results)
+        trial = Trial(key, curve=curve, learned=learned, score_curve=score_curve, **results)
         _check(trial)
         return trial
 
@@ -328,8 +347,10 @@ def _check(trial: Trial) -> None:
     if len(trial.curve) > epochs or (trial.status == "ok" and len(trial.curve) < epochs):
         raise ValueError(f"the curve has {len(trial.curve)} of {epochs} epochs")
     parameters = [value for layer in trial.learned for value in layer.values()]
-    if not all(map(_is_number, (*trial.curve, *parameters))):
-        raise ValueError("the curve or what was learned has a value that is no finite number")
+    if len(trial.score_curve) > len(scored_epochs(epochs)):
+        raise ValueError("the curve of scores has more epochs than are scored")
+    if not all(map(_is_number, (*trial.curve, *trial.score_curve, *parameters))):
+        raise ValueError("a curve or what was learned has a value that is no finite number")
     if type(trial.parameters) is not int or trial.parameters < 0:
         raise ValueError("parameters is no count")
     if set(trial.timing) != set(_TIMING) or not all(map(_is_number, trial.timing.values())):

@@ -353,6 +353,15 @@ class Run:
         own = self.settings.own_tasks
         return tuple(task for task in self.tasks if task.tells_apart and task.source in own)
 
+    def tuning_trials(self, tuning: Tuning) -> list[Trial]:
+        """An activation's tuning trials on one task at the learning rate that it usually takes."""
+        wanted = (tuning.task, tuning.activation, "tuning", tuning.learning_rate)
+        return [
+            trial
+            for trial in self.trials
+            if (k := trial.key) and (k.task, k.activation, k.phase, k.learning_rate) == wanted
+        ]
+
     def final_trials(self, task: str, activation: str) -> list[Trial]:
         """The final trials of one activation on one task, in the order of the seeds."""
         wanted = (task, activation, "final")

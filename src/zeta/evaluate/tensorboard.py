@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zeta._errors import UserError, missing_extra
 from zeta.evaluate.progress import Progress
-from zeta.evaluate.protocol import Phase, Trial
+from zeta.evaluate.protocol import Phase, Trial, scored_epochs
 from zeta.evaluate.results import short_names
 
 # The writer of records and its messages alone: neither TensorFlow nor PyTorch is imported.
@@ -23,9 +23,9 @@ except ImportError:
 class TensorBoard:
     """A :class:`zeta.evaluate.Progress` that writes event files and tells another one.
 
-    A trial is the run ``task/activation/phase lr=… seed=…``, with ``training loss`` by epoch and,
-    at the last epoch, ``validation`` or ``test`` and the metric. Its file is written whole once
-    the trial is finished; a finished trial's file is not written again.
+    A trial is the run ``task/activation/phase lr=… seed=…``, with ``training loss`` and the
+    score by epoch and, at the last epoch, ``validation`` or ``test`` and the metric. Its file is
+    written whole once the trial is finished; a finished trial's file is not written again.
 
     Args:
         folder: for the event files; made if it does not exist.
@@ -100,8 +100,11 @@ def _events(trial: Trial) -> Iterator[Event]:
 
     for epoch, loss in enumerate(trial.curve, start=1):
         yield scalar("training loss", epoch, loss)
+    rows = "test" if trial.key.phase == "final" else "validation"
+    epochs = scored_epochs(trial.key.budget.epochs)
+    for epoch, score in zip(epochs, trial.score_curve, strict=False):
+        yield scalar(f"{rows} {trial.metric} by epoch", epoch, score)
     if trial.value is not None:
-        rows = "test" if trial.key.phase == "final" else "validation"
         yield scalar(f"{rows} {trial.metric}", len(trial.curve), trial.value)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from zeta.evaluate.protocol import (
     TrialKey,
     as_trained,
     formula_fingerprint,
+    scored_epochs,
     trained_parameters,
 )
 from zeta.evaluate.stack import Networks, Parameters, networks_of
@@ -151,6 +153,8 @@ class _Training:
     def __init__(self, task: Task, formula: Formula, keys: Sequence[TrialKey], device: str) -> None:
         self._started = time.perf_counter()
         self._task, self._keys, self._device = task, keys, device
+        self._scores = list[list[float | None]]()  # by epoch
+        self._scoring = 0.0  # seconds
         self._data = _Rows(task, keys, device)
         tried = [make_network(task, formula, key).to(device) for key in keys[:2]]
         check_networks(task, tried, *self._data.first(_CHECKED_ROWS))
@@ -164,8 +168,9 @@ class _Training:
         """Train, score, and tell."""
         started = time.perf_counter()
         curves, outputs = self._train()
-        stopped = time.perf_counter()
-        values = self._score_stream(outputs) if self._task.stream else self._score(self._data.score)
+        seconds = time.perf_counter() - started - self._scoring
+        values = self._score_stream(outputs) if self._task.stream else self._final_scores()
+        score_curves = [_up_to_divergence(curve) for curve in zip(*self._scores, strict=True)]
         parameters = {name: p.detach() for name, p in self._networks.parameters.items()}
         learned = _learned(self._network, parameters)
         count = sum(p[0].numel() for p in parameters.values())
@@ -173,16 +178,18 @@ class _Training:
         steps = trials * self._keys[0].budget.epochs * self._data.steps
         timing = {
             "seconds": round((time.perf_counter() - self._started) / trials, 4),
-            "step_ms": round(1000 * (stopped - started) / steps, 4),
+            "step_ms": round(1000 * seconds / steps, 4),
         }
         constants = [self._task.constant_score(split) for split in self._data.splits]
-        results = zip(self._keys, curves, values, constants, learned, strict=True)
+        score_curves = score_curves or [[]] * trials
+        results = zip(self._keys, curves, score_curves, values, constants, learned, strict=True)
         return [self._trial(*result, count, timing) for result in results]
 
     def _trial(
         self,
         key: TrialKey,
         curve: Sequence[float],
+        score_curve: Sequence[float],
         value: float | None,
         constant: float,
         learned: tuple[dict[str, float], ...],
@@ -190,6 +197,7 @@ class _Training:
         timing: dict[str, float],
     ) -> Trial:
         diverged = len(curve) < key.budget.epochs or value is None
+        sound = sum(epoch <= len(curve) for epoch in scored_epochs(key.budget.epochs))
         return Trial(
             key=key,
             metric=self._task.metric,
@@ -200,13 +208,16 @@ class _Training:
             learned=learned,
             timing=timing,
             constant=constant,
+            score_curve=tuple(score_curve[:sound]),
         )
 
     def _train(self) -> tuple[list[list[float]], list[Tensor]]:
         """Each trial's mean loss by epoch, up to divergence; a stream's outputs."""
         losses, outputs, shares = [], [], self._shares()
         best = _BestEpoch(self._networks) if self._task.stopping else None
-        for _ in range(self._keys[0].budget.epochs):
+        epochs = self._keys[0].budget.epochs
+        scored = () if self._task.stream else scored_epochs(epochs)
+        for epoch in range(1, epochs + 1):
             total_S, rows = torch.zeros(len(self._keys), device=self._device), 0
             for x_SB, y_SB in self._data.epoch():
                 output_SB = self._networks(x_SB)
@@ -222,6 +233,8 @@ class _Training:
                 break
             if best:
                 best.note(self._score(self._data.stop))
+            if epoch in scored:
+                self._scores.append(self._score(self._data.score))
         if best:
             best.restore()
         curves_S = torch.stack(losses, 1).tolist()
@@ -237,16 +250,25 @@ class _Training:
         steps = self._keys[0].budget.epochs * self._data.steps
         return ((1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps))
 
+    def _final_scores(self) -> list[float | None]:
+        """Those of the last epoch; with validation stopping those of the best."""
+        if self._task.stopping:
+            return self._score(self._data.score)
+        return self._scores[-1] if self._scores else [None] * len(self._keys)
+
     def _score(self, rows: "_Scored") -> list[float | None]:
         """Each network's score on rows of its own; training can go on as if nothing was."""
+        started = time.perf_counter()
         self._networks.train(False)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             outputs = [self._networks(x_SB.to(self._device)) for x_SB in rows.batches()]
         self._networks.train(True)
-        return [
+        values = [
             self._value(torch.cat(parts), y)
             for parts, y in zip(zip(*outputs, strict=True), rows.y_S, strict=True)
         ]
+        self._scoring += time.perf_counter() - started
+        return values
 
     def _score_stream(self, outputs: Sequence[Tensor]) -> list[float | None]:
         """Of predictions that were made before their row was trained on."""
@@ -367,9 +389,11 @@ def _mean_losses(task: Task, output_SB: Tensor, target_SB: Tensor) -> Tensor:
     return losses.view(len(target_SB), -1).mean(1)
 
 
-def _up_to_divergence(curve: Sequence[float]) -> list[float]:
-    finite = [math.isfinite(loss) for loss in curve]
-    return list(curve[: finite.index(False)] if False in finite else curve)
+def _up_to_divergence(curve: Sequence[float | None]) -> list[float]:
+    def sound(value: float | None) -> TypeGuard[float]:
+        return value is not None and math.isfinite(value)
+
+    return list(itertools.takewhile(sound, curve))
 
 
 def _learned(network: nn.Module, parameters: Parameters) -> list[tuple[dict[str, float], ...]]:

@@ -435,7 +435,8 @@ def describe_protocol(settings: Settings, tasks: Sequence[TaskInfo]) -> tuple[st
         f"Final: {_seeds(tasks)}, none of which tuned. Each takes the learning rate that wins in "
         "a bootstrap resample of the tuning seeds, drawn by the final seed and the same for all "
         "activations, so that what is uncertain about the rate is part of the scores' spread. "
-        "The test rows are scored once per trial. They are not kept from the tuning of other "
+        "The score on test rows at the end of a trial counts; those by epoch are drawn and decide "
+        "nothing. Test rows are not kept from the tuning of other "
         "seeds: all that could pass to them is the choice among a few rates.",
         "Pairing: for one task and seed, every activation sees the same split, the same batches "
         "in the same order and the same initial weights.",

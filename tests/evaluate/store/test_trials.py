@@ -160,7 +160,7 @@ def test_one_process_at_a_time(tmp_path: Path, store: TrialStore) -> None:
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("newer", [{"format": 2, "protocol": 0}, {"format": 1, "protocol": 999}])
+@pytest.mark.parametrize("newer", [{"format": 3, "protocol": 0}, {"format": 2, "protocol": 999}])
 def test_a_newer_version_s_folder_is_left_alone(tmp_path: Path, newer: dict[str, int]) -> None:
     with TrialStore(tmp_path, print) as store:
         store.save([TRIAL])

@@ -15,7 +15,8 @@ def export(trials: Sequence[Trial], path: Path) -> None:
     """Write the trials as a table; the suffix, ``.parquet`` or ``.csv``, decides the format.
 
     The columns are the fields of ``results.json``'s trials, those of ``budget`` and ``timing``
-    (seconds; milliseconds per step) among them. ``learned`` is JSON, and in CSV so is ``curve``.
+    (seconds; milliseconds per step) among them. ``learned`` is JSON, and in CSV so are ``curve``
+    and ``score_curve``.
 
     Raises:
         UserError: another suffix, no trials, or a file that cannot be written.
@@ -57,7 +58,9 @@ def _write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows(row | {"curve": json.dumps(row["curve"])} for row in rows)
+        writer.writerows(
+            row | {name: json.dumps(row[name]) for name in ("curve", "score_curve")} for row in rows
+        )
 
 
 def _write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:

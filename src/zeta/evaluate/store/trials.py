@@ -17,7 +17,7 @@ from zeta.evaluate.store.files import TEMPORARY, write_atomically, write_each_at
 from zeta.evaluate.store.index import SUFFIX, Index
 
 # Raise it with any change to what lies in the folder that an older Zeta would misread.
-FORMAT = 1
+FORMAT = 2
 _GROUP = ".group"
 # What reading a file that is not a trial may raise.
 _UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError)

@@ -165,7 +165,7 @@ class Task:
             linear network does as well, a difference between activations says little of them: the
             task has its verdicts, and no part in averages and ranks over tasks.
         matched: weights start with the variance that the activation asks for, see
-            :func:`zeta.evaluate.initialisation.match_variance`.
+            ``zeta.evaluate.initialisation.match_variance``.
         stopping: the learning rate falls by a cosine to 0 over all steps, and what is scored are
             the weights of the epoch that did best on validation rows, which a final trial then
             keeps from training too.
