@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -182,20 +181,21 @@ class _Training:
         }
         constants = [self._task.constant_score(split) for split in self._data.splits]
         score_curves = score_curves or [[]] * trials
-        results = zip(self._keys, curves, score_curves, values, constants, learned, strict=True)
+        both = zip(curves, score_curves, strict=True)
+        results = zip(self._keys, both, values, constants, learned, strict=True)
         return [self._trial(*result, count, timing) for result in results]
 
     def _trial(
         self,
         key: TrialKey,
-        curve: Sequence[float],
-        score_curve: Sequence[float],
+        curves: tuple[Sequence[float], Sequence[float]],
         value: float | None,
         constant: float,
         learned: tuple[dict[str, float], ...],
         parameters: int,
         timing: dict[str, float],
     ) -> Trial:
+        curve, score_curve = curves
         diverged = len(curve) < key.budget.epochs or value is None
         sound = sum(epoch <= len(curve) for epoch in scored_epochs(key.budget.epochs))
         return Trial(
@@ -390,10 +390,9 @@ def _mean_losses(task: Task, output_SB: Tensor, target_SB: Tensor) -> Tensor:
 
 
 def _up_to_divergence(curve: Sequence[float | None]) -> list[float]:
-    def sound(value: float | None) -> TypeGuard[float]:
-        return value is not None and math.isfinite(value)
-
-    return list(itertools.takewhile(sound, curve))
+    finite = [value is not None and math.isfinite(value) for value in curve]
+    end = finite.index(False) if False in finite else len(curve)
+    return [value for value in curve[:end] if value is not None]
 
 
 def _learned(network: nn.Module, parameters: Parameters) -> list[tuple[dict[str, float], ...]]:
