@@ -115,7 +115,7 @@ def check(formula, x, values, got, flushed: float = 0.0) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=name)
 @pytest.mark.parametrize("f", FUZZED, ids=name)
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=15)
 @hypothesis.given(data=st.data())
 def test_pytorch(f, dtype, data):
     """By the fused kernel, without and with gradients, and by plain operations."""

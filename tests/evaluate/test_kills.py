@@ -91,7 +91,8 @@ class SweepUnderKills:
                 process.communicate(timeout=60)
                 return False
             time.sleep(0.01)
-        assert process.returncode == 0, process.communicate()[1]
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
         return True
 
     def has_finished_some(self) -> bool:
