@@ -139,7 +139,11 @@ def rekey(run: dict[str, Any]) -> None:
     from zeta.evaluate.protocol import _RESULTS
 
     for trial in run["trials"]:
-        fields = {k: v for k, v in trial.items() if k not in ("key", "curve", "learned", *_RESULTS)}
+        fields = {
+            k: v
+            for k, v in trial.items()
+            if k not in ("key", "curve", "score_curve", "learned", *_RESULTS)
+        }
         fields["budget"] = Budget(**fields["budget"])
         trial["key"] = TrialKey(**fields).hex()
 
