@@ -261,7 +261,7 @@ def planted(key: TrialKey) -> float:
 def conditioned(tmp_path_factory: pytest.TempPathFactory) -> Results:
     settings = replace(settings_for("elu", "tanh", "mish", "learnable_selu_variation"),
                        tasks=STUDIED)  # fmt: skip
-    return study(tmp_path_factory.mktemp("conditions"), planted, settings)[0]
+    return study(tmp_path_factory.mktemp("conditions"), planted, settings, drawn=True)[0]
 
 
 def test_what_depends_on_a_condition_is_found(conditioned: Results) -> None:
