@@ -1,5 +1,6 @@
 """`zeta compare`: the pairs, the words, the errors."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_the_words(results: Results) -> None:
     assert len(sentences) == 4
     assert sentences[0].startswith("task_0: exo is better than laplace (+0.0")
     assert sentences[-1].startswith("Over 3 tasks together, exo is better than laplace: mean")
+
+
+def test_the_control_is_no_activation_to_compare(results: Results, tmp_path: Path) -> None:
+    settings = results.settings
+    controlled = replace(settings, controlled=settings.tasks)
+    found = study(tmp_path, realistic, controlled)[0]
+    assert versus(found, "exo", "laplace") == versus(results, "exo", "laplace")
+    with pytest.raises(UnknownNameError, match="unknown activation or task 'silu \\(retuned\\)'"):
+        versus(found, "exo", "silu (retuned)")
 
 
 def test_two_tasks_of_the_same_data(tmp_path: Path) -> None:

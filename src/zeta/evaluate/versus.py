@@ -50,7 +50,7 @@ def versus(results: Results, a: str, b: str) -> Versus:
     """
     kinds: dict[str, Kind] = dict.fromkeys(_activations_of(results), "activation")
     kinds |= dict.fromkeys(results.settings.tasks, "task")
-    known = {called: (kinds[name], name) for name, short in results.names.items()
+    known = {called: (kinds[name], name) for name, short in results.names.items() if name in kinds
              for called in (name, short)}  # fmt: skip
     a, b = (name if name in known else one_spelling(name) for name in (a, b))
     for name in (a, b):
