@@ -13,7 +13,7 @@ import pytest
 from zeta.evaluate import Settings, Trial, TrialKey, Verdict
 from zeta.evaluate.compare import control, judge, score_trials
 from zeta.evaluate.engines import Engine, LocalEngine
-from zeta.evaluate.protocol import as_trained, final_seeds
+from zeta.evaluate.protocol import as_trained
 from zeta.evaluate.results import Comparison, Score
 from zeta.evaluate.statistics import SIGNIFICANCE, detectable, summarise
 from zeta.evaluate.sweep import Sweep
@@ -51,7 +51,7 @@ class Drawn(dict[TrialKey, Trial]):
         self._pool = pool
         seeds = {
             "tuning": (*settings.tuning_seeds, *settings.tuning_seeds_of(settings.control)),
-            "final": final_seeds(SEEDS),
+            "final": settings.final_seeds(SEEDS),
         }
         self._seeds = {
             phase: dict(zip(used, rng.permutation(POOL[phase])[: len(used)].tolist(), strict=True))
