@@ -187,7 +187,7 @@ class Settings:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Every task with every activation that is run on it: on variants no twin, no control."""
+        """Every task with every activation that is run on it; on variants no twin, no control."""
         variants, usual = self.variants, {*self.candidates, *self.baselines, self.reference}
         return [
             (task, name)

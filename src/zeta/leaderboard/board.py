@@ -20,6 +20,8 @@ from zeta.evaluate.statistics import Array, Estimate
 from zeta.evaluate.store import write_atomically
 from zeta.leaderboard.rounds import Round
 
+__all__ = ["Board", "Cell", "Cost", "Entry", "Played", "Standings", "play", "read_board"]
+
 # Raise it with any change that makes older readers misread the file.
 FORMAT = 1
 FILE = "leaderboard.json"

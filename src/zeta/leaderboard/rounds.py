@@ -9,6 +9,8 @@ from zeta.activations import CATALOGUE, GATES
 from zeta.evaluate.protocol import DEFAULT_REFERENCE, FIRST_FINAL_SEED, TUNING_SEEDS, Settings
 from zeta.evaluate.tasks.condition import under
 
+__all__ = ["ACTIVATIONS", "DIVISIONS", "Division", "Round"]
+
 # Seeds of the confirmation: none of its splits had a part in choosing who is there.
 _FRESH_SEED = 1000
 
@@ -75,6 +77,7 @@ _SCREEN = ("digits", "housing", "photograph", "shuttle_stream")
 _SECOND = (*_SCREEN, "digits_conv", "photograph_waves", "deep_housing")
 _GATED = ("digits_gated", "housing_gated")
 
+#: Every formula of one input.
 ACTIVATIONS = Division(
     name="activations",
     formulas=CATALOGUE,
@@ -107,6 +110,7 @@ ACTIVATIONS = Division(
         ),
     ),
 )
+#: What a leaderboard has by default: activations, then gates.
 DIVISIONS = (
     ACTIVATIONS,
     Division(

@@ -72,7 +72,7 @@ TASKS: dict[str, Task] = {
         housing_gated,
     )
 }
-#: Tasks that run only if they are named: those that take minutes, and two that are for gates.
+#: Tasks that run only if they are named, since they take minutes or are for gates.
 SLOW = (
     *("letters", "letters_gated"),
     *("words_softmax", "words_mixture", "words_selu_softmax", "words_stream"),
