@@ -84,6 +84,18 @@ def test_shrinking_takes_what_noise_adds() -> None:
     assert np.mean(after) < np.mean(before)
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0])
+def test_shrunken_intervals_hold_where_entries_hardly_differ(spread: float) -> None:
+    """Thirteen, as many as a leaderboard's last round has; 1 is the noise's spread."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(200):
+        true_I = rng.normal(0, spread, size=13)
+        found = shrink(true_I[:, None] + rng.normal(size=(13, 6)))
+        held += [e.low <= t <= e.high for e, t in zip(found, true_I, strict=True)]
+    assert np.mean(held) > 0.9
+
+
 def test_equal_entries_shrink_to_one() -> None:
     noise = np.random.default_rng(0).normal(size=(80, 3))
     found = [e.value for e in shrink(noise)]

@@ -103,7 +103,10 @@ def shrink(effects_IK: Array) -> list[Estimate]:
     normal distribution of the variance τ². A mean over K data sets then keeps the share
     τ² / (τ² + σ²/K) of its distance (Efron and Morris, 1975, "Data analysis using Stein's estimator
     and its generalizations"). The variances are those of medians and median absolute deviations,
-    since a few entries that hardly learn would else be most of them.
+    since a few entries that hardly learn would else be most of them. The squared standard error is
+    V·(1 - B·(I-1)/I) + 2/(I-3)·B²·d², of I entries, with V = σ²/K, B the share that is taken and
+    d the distance from the median: centre and share are estimates too, and where τ² comes out as 0
+    nothing else is left of it (Morris, 1983, "Parametric empirical Bayes inference").
 
     Args:
         effects_IK: of entries (rows) on data sets, NaN where an entry was not run; every entry
@@ -133,7 +136,12 @@ def shrink(effects_IK: Array) -> list[Estimate]:
     kept_I = between / np.maximum(between + variance_I, np.finfo(float).tiny)
     centre = np.median(mean_I)
     shrunken_I = centre + kept_I * (mean_I - centre)
-    half_I = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(kept_I * variance_I)
+    number, taken_I = len(effects_IK), 1 - kept_I
+    error_I = np.sqrt(
+        variance_I * (1 - taken_I * (number - 1) / number)
+        + 2 / (number - 3) * (taken_I * (mean_I - centre)) ** 2
+    )
+    half_I = stats.norm.ppf((1 + CONFIDENCE) / 2) * error_I
     return [
         Estimate(v, v - half, v + half)
         for v, half in zip(map(float, shrunken_I), map(float, half_I), strict=True)
