@@ -12,7 +12,7 @@ from torch import nn
 from answering import noise, settings_for, study
 from zeta import activations
 from zeta._errors import UserError
-from zeta.evaluate import Budget, TrialKey, Verdict, evaluate, formula_fingerprint, tasks
+from zeta.evaluate import Budget, Task, TrialKey, Verdict, evaluate, formula_fingerprint, tasks
 from zeta.evaluate.dependence import conclude
 from zeta.evaluate.initialisation import match_variance, matched_gain
 from zeta.evaluate.plan import Plan
@@ -116,6 +116,16 @@ def test_with_stopping_final_trials_train_on_what_tuning_trials_do() -> None:
     assert rows == len(task.load()[1])
     assert task.test_to_train() == usual.test_to_train(), "the test rows that splits share"
     assert len(usual.split("final", 3).stop_x) == 0
+
+
+def test_equal_targets_of_rows_that_say_when_to_stop_are_refused() -> None:
+    """Of seed 111 the rows that train and those that score have some of the few other targets."""
+    x, y = np.random.default_rng(0).normal(size=(60, 3)), np.zeros(60)
+    y[:6] = np.arange(1, 7)
+    rare = Task("rare", "", "regression", lambda: (x, y), Budget(3, 8, 8))
+    assert np.ptp(rare.split("final", 111).score_y) > 0
+    with pytest.raises(UserError, match="the 11 rows that say which epoch is best all have the"):
+        replace(rare, stopping=True).split("final", 111)
 
 
 def test_an_activation_without_a_gain_is_refused_before_any_training(tmp_path: Path) -> None:

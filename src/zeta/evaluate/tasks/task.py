@@ -261,11 +261,12 @@ class Task:
         # Of a stream, only its start is known beforehand.
         known = self._rows(y, "tuning", seed)[0] if self.stream else train
         x, y = self.encoded(x, y, known)
-        if self.kind == "regression" and not np.ptp(y[score], axis=0).any():
-            raise self._error(
-                f"the {len(score)} rows that score the {phase} trials all have the same target, "
-                "which leaves R² undefined; more rows with different targets are needed"
-            )
+        for rows, use in ((score, f"score the {phase} trials"), (stop, "say which epoch is best")):
+            if self.kind == "regression" and len(rows) and not np.ptp(y[rows], axis=0).any():
+                raise self._error(
+                    f"the {len(rows)} rows that {use} all have the same target, "
+                    "which leaves R² undefined; more rows with different targets are needed"
+                )
         return Split(x[train], y[train], x[score], y[score], x[stop], y[stop])
 
     def encoded(self, x: Array, y: Array, known: Array) -> tuple[Array, Array]:
