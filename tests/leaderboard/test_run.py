@@ -132,12 +132,23 @@ def test_it_resumes_and_new_entries_are_trained_alone(
     assert again.divisions[0].rounds == board.divisions[0].rounds
 
 
+def test_what_is_no_folder_is_refused_in_a_line(
+    tmp_path: Path, division: Division, engine: AnsweringEngine
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / FILE).mkdir()
+    for out, why in ((tmp_path / "file", "Not a directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(UserError, match=f"^cannot read .*{FILE}': {why}$"):
+            make_leaderboard(out=out, divisions=[division])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"format": 1, "protocol": 3}', "of format 1, protocol 3; this version has 1 and 4"),
         ("{", "holds no leaderboard"),
         ('{"format": 1, "protocol": 4}', "holds no leaderboard"),
+        ("[" * 100_000, "holds no leaderboard"),
     ],
 )
 def test_other_folders_are_refused_in_a_line(
@@ -163,6 +174,60 @@ def test_a_round_takes_the_tasks_whose_data_are_there(
     board = make_leaderboard(out=tmp_path / "board", divisions=[division])
     assert board.skipped == {missing: "install it"}
     assert missing not in json.dumps([list(p.tasks) for p in board.divisions[0].rounds])
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    """Have the data of these tasks be missing."""
+    get = run.task_registry.get
+    found = {name: replace(get(name), missing=lambda: "install it") for name in missing}
+    monkeypatch.setattr(run.task_registry, "get", lambda name: found.get(name) or get(name))
+
+
+def test_a_round_without_any_data_is_left_out(
+    tmp_path: Path, division: Division, engine: AnsweringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, *division.rounds[0].tasks)
+    board = make_leaderboard(out=tmp_path / "board", divisions=[division])
+    assert [played.name for played in board.divisions[0].rounds] == ["confirmation"]
+    assert names_of(board, "confirmation") == set(NAMES), "nobody was ranked before"
+    without(monkeypatch, *division.rounds[1].tasks)
+    with pytest.raises(UserError, match=r"no task can be run for activations: install it$"):
+        make_leaderboard(out=tmp_path / "nothing", divisions=[division])
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_of_a_single_data_set_nothing_is_decided(
+    tmp_path: Path, division: Division, engine: AnsweringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = division.rounds[1].tasks
+    without(monkeypatch, *others)
+    board = make_leaderboard(out=tmp_path, divisions=[division])
+    assert read_board(tmp_path / FILE) == board, "it resumes"
+    for played in board.divisions[0].rounds:
+        assert list(played.tasks) == [first]
+        for entry in played.entries:
+            assert entry.mean == entry.shrunken == entry.cells[0].effect
+            assert entry.verdict == "undecided"
+
+
+def test_a_round_whose_reference_fails_places_nobody(
+    tmp_path: Path, division: Division, engine: AnsweringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(key: TrialKey) -> float | None:
+        lost = key.activation == "silu" and key.seed >= 1000
+        return None if lost else value(key)
+
+    monkeypatch.setattr(engine, "value", failing)
+    board = make_leaderboard(out=tmp_path / "last", divisions=[division])
+    screen, last = board.divisions[0].rounds
+    assert (last.entries, last.selects) == ((), False)
+    assert {*last.left_out} == {*division.rounds[1].tasks}
+    assert [e.activation for _, e in board.divisions[0].placed] == [
+        e.activation for e in screen.entries
+    ]
+    monkeypatch.setattr(engine, "value", lambda key: None)
+    with pytest.raises(UserError, match="no entry can be ranked: silu, with which all are"):
+        make_leaderboard(out=tmp_path / "all", divisions=[division])
 
 
 def test_every_formula_of_one_or_two_inputs_has_a_division() -> None:

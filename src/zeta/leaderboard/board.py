@@ -59,7 +59,8 @@ class Entry:
 
     Attributes:
         cells: of the tasks that it was run on.
-        mean: its random-effects mean difference to the reference over data sets.
+        mean: its random-effects mean difference to the reference over data sets; of a single one
+            the mean over its splits.
         shrunken: that drawn towards the entries' median, the more the less sure it is.
         p_adjusted: that the mean is 0, by Benjamini and Hochberg over the round's entries.
         verdict: of the mean.
@@ -79,6 +80,7 @@ class Played:
 
     Attributes:
         tasks: task -> what it is.
+        selects: whether entries are placed by it; not where it ranks none.
         left_out: task -> why it is not in the means.
         entries: best first, by the shrunken mean; the reference stands where its 0 does.
     """
@@ -154,7 +156,8 @@ class Board:
             UserError: the folder cannot be written to.
         """
         try:
-            write_atomically(folder / FILE, json.dumps(asdict(self), indent=1, ensure_ascii=False))
+            data = json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
+            write_atomically(folder / FILE, data)
         except OSError as error:
             raise UserError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
 
@@ -176,7 +179,11 @@ def read_board(path: Path) -> Board:
             )
         board = _board(data)
         check_types(board, Board, "the leaderboard")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{str(path)!r} holds no leaderboard ({type(error).__name__}: {error}); delete it, and "
             "the same command writes it again from the finished trials"
@@ -243,10 +250,11 @@ def play(
             cell = _cell(scores[pair], tuning, by_pair[pair], scales[tuning.task][1], found)
             cells.setdefault(tuning.activation, []).append(cell)
     datasets = {task.source: task.dataset for task in tasks}
+    entries = _entries(cells, errors, datasets, reference)
     return Played(
         name=of.name,
         title=of.title,
-        selects=of.selects,
+        selects=of.selects and bool(entries),
         seeds=of.num_seeds,
         tasks={task.source: task.title for task in tasks},
         left_out={
@@ -254,7 +262,7 @@ def play(
             for task in infos
             if task not in scales
         },
-        entries=_entries(cells, errors, datasets, reference),
+        entries=entries,
     )
 
 
@@ -298,8 +306,9 @@ def _entries(
     datasets: Mapping[str, str],
     reference: str,
 ) -> tuple[Entry, ...]:
-    """Best first."""
-    shrunken = shrink(_by_dataset(cells, datasets))
+    """Best first; none where no task has a scale."""
+    if not cells:
+        return ()
     pooled = {
         name: _pooled(of_one, [errors[cell.task, name] for cell in of_one], datasets)
         for name, of_one in cells.items()
@@ -308,6 +317,9 @@ def _entries(
     adjusted = statistics.benjamini_hochberg([p.p_value for p in pooled.values()])
     p_values = dict(zip(pooled, adjusted, strict=True)) | {reference: 1.0}
     means = {name: p.mean for name, p in pooled.items()} | {reference: Estimate(0.0, 0.0, 0.0)}
+    effects_IK = _by_dataset(cells, datasets)
+    several = effects_IK.shape[1] > 1
+    shrunken = shrink(effects_IK) if several else [means[name] for name in cells]
     found = [
         Entry(
             activation=name,
@@ -335,12 +347,12 @@ def _by_dataset(cells: Mapping[str, Sequence[Cell]], datasets: Mapping[str, str]
 
 
 def _pooled(cells: Sequence[Cell], errors: Sequence[float], datasets: Mapping[str, str]) -> Pooled:
-    """Over data sets; of a single one, which says nothing of others, a mean without bounds."""
+    """Over data sets; a single one says nothing of others: its interval is of its splits."""
     names, effects = [datasets[c.task] for c in cells], [c.effect.value for c in cells]
     if len(set(names)) > 1:
         return pool(names, effects, errors)
-    mean = float(np.mean(effects))
-    return Pooled(Estimate(mean, -np.inf, np.inf), 1.0, 0.0, {}, {})
+    bounds = ([getattr(c.effect, name) for c in cells] for name in ("value", "low", "high"))
+    return Pooled(Estimate(*(float(np.mean(of_tasks)) for of_tasks in bounds)), 1.0, 0.0, {}, {})
 
 
 def _short_estimate(found: Estimate) -> Estimate:

@@ -130,7 +130,10 @@ def headline(board: Board) -> str:
     The count is of those whose mean differs from the reference's after correction.
     """
     division = board.divisions[0]
-    played = [p for p in division.rounds if p.selects][-1]
+    ranked = [p for p in division.rounds if p.selects]
+    if not ranked:
+        return "No entry could be ranked so far"
+    played = ranked[-1]
     others = [e for e in played.entries if e.activation != division.reference]
     better = [e.activation for e in others if e.verdict is Verdict.BETTER]
     tried = len({e.activation for p in division.rounds for e in p.entries})
@@ -170,8 +173,8 @@ def tasks_of(division: Standings) -> list[str]:
 
 
 def rounds_beside(division: Standings) -> list[Played]:
-    """The rounds that select nobody."""
-    return [played for played in division.rounds if not played.selects]
+    """The rounds beside those by which entries are placed."""
+    return [played for played in division.rounds if played.entries and not played.selects]
 
 
 def shade(effect: float) -> str:
@@ -206,8 +209,8 @@ def _curve(values: Sequence[float | None]) -> str:
 
 
 def cost_plot(division: Standings) -> Markup:
-    """Quality over the cost of a step; empty where no cost is known."""
-    if not division.costs:
+    """Quality over the cost of a step; empty where no cost is known, or no entry is placed."""
+    if not any(entry.activation in division.costs for _, entry in division.placed):
         return Markup("")
     title = f"{division.name}: mean difference to {division.reference} over the time of a step"
     return draw_svg(title, title, (7.4, 4.2), lambda axis, palette: _draw(axis, palette, division))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from zeta._errors import UserError
 from zeta._formula import Formula
 from zeta.doctor import environment
 from zeta.evaluate import tasks as task_registry
@@ -52,11 +53,14 @@ def make_leaderboard(
 
     Raises:
         UserError: an unknown name, an unusable file, a folder of another version's leaderboard, or
-            one that cannot be written to or is in use.
+            one that cannot be written to or is in use, a division without any task's data, or one
+            whose reference nowhere does better than a constant prediction.
         Interrupted: Ctrl-C.
     """
     folder, progress = Path(out), progress or Silent()
     own = {name: load_candidate(name) for name in map(one_spelling, activations)}
+    for division in divisions:
+        _check_data(division)
     try:
         before = read_board(folder / FILE)
     except FileNotFoundError:
@@ -81,6 +85,15 @@ def _with(division: Division, own: Mapping[str, Formula]) -> Division:
     return replace(division, formulas={**division.formulas, **belonging})
 
 
+def _check_data(division: Division) -> None:
+    """Raise a UserError if the data of all its tasks are missing."""
+    names = [name for of in division.rounds for name in of.tasks]
+    reasons = [task_registry.get(name).missing() for name in names]
+    if all(reasons):
+        why = "; ".join(dict.fromkeys(filter(None, reasons)))
+        raise UserError(f"no task can be run for {division.name}: {why}")
+
+
 class _Table:
     """The board while it is made, written after each round."""
 
@@ -96,10 +109,18 @@ class _Table:
         """All rounds of a division, then what its entries cost."""
         played: list[Played] = []
         for of in division.rounds:
+            if not self._available(of):
+                self._progress.note(f"{division.name}, {of.name}: left out, no task can be run")
+                continue
             entries = entrants(division, of, played)
             self._progress.note(f"{division.name}, {of.name}: {of.title}; {len(entries)} entries")
             played.append(self._play(division, of, entries))
             self._put(division, played)
+        if not any(p.entries for p in played):
+            raise UserError(
+                f"no entry can be ranked: {division.reference}, with which all are compared, is "
+                "not clearly better than a constant prediction on any task"
+            )
         self._measure(division)
 
     def _play(self, division: Division, of: Round, entries: Sequence[str]) -> Played:
