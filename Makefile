@@ -100,4 +100,4 @@ format: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .venv-oldest tests/.truths zeta-report build dist docs/_build docs/activations docs/api docs/results
+	rm -rf .venv .venv-demo .venv-oldest tests/.truths zeta-report build dist docs/_build docs/activations docs/api docs/results docs/leaderboard

@@ -25,6 +25,7 @@ extensions = [
     "api_pages",
     "mathml",
     "results_pages",
+    "leaderboard_page",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
