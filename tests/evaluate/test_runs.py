@@ -185,6 +185,18 @@ def test_a_task_that_an_activation_lacks_is_left_out_and_named(
     assert read_run(tmp_path / "out").skipped == merged.skipped
 
 
+def test_a_control_on_a_task_that_is_left_out_is_too(
+    run: Finished, tasks: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = Settings(
+        ("exo",), tasks, 3, tuning_seeds=(0,), grid_steps=(-6, -5, -4), controlled=tasks
+    )
+    controlled = study(tmp_path / "controlled", realistic, settings)[0].folder
+    merged = rebuild([controlled, run(("laplace",), tasks[:1])], tmp_path / "both")
+    assert merged.settings.controlled == tasks[:1]
+    assert {c.task for c in merged.controls} == {tasks[0]}
+
+
 def test_runs_that_share_no_task_are_not_merged(
     run: Finished, tasks: tuple[str, ...], tmp_path: Path
 ) -> None:

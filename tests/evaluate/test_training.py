@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -284,3 +285,16 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"^device '{device}' cannot be used here"):
             plan(["exo"], ["digits"], out=tmp_path / "out", device=device)
         assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_never_had_a_score_are_not_those_before_training() -> None:
+    """Of two networks that stop by validation, one whose outputs are never finite."""
+    from zeta.evaluate.training import _BestEpoch
+
+    weight = torch.zeros(2, 3)
+    best = _BestEpoch(SimpleNamespace(parameters={"weight": weight}, buffers={}))
+    for scores in ([0.5, None], [0.4, None]):
+        weight += 1
+        best.note(scores)
+    best.restore()
+    assert weight[:, 0].tolist() == [1.0, 2.0]

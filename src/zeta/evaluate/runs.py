@@ -168,7 +168,11 @@ def merge(named: Sequence[tuple[str, Run]]) -> Run:
     )
     tunings = _first({(t.task, t.activation): t for t in run.tunings} for run in runs)
     incomplete = _incomplete(settings, tunings)
-    settings = replace(settings, tasks=tuple(t for t in settings.tasks if t not in incomplete))
+    settings = replace(
+        settings,
+        tasks=tuple(t for t in settings.tasks if t not in incomplete),
+        controlled=tuple(t for t in settings.controlled if t not in incomplete),
+    )
     if not settings.tasks:
         task, why = next(iter(incomplete.items()))
         raise UserError(

@@ -304,15 +304,20 @@ class _BestEpoch:
         better = [new > old for new, old in zip(found, self._best, strict=True)]
         self._best = [max(pair) for pair in zip(found, self._best, strict=True)]
         for name, now in self._state.items():
-            kept = self._kept[name]
-            better_S = torch.tensor(better, device=now.device).view(-1, *[1] * (now.dim() - 1))
-            self._kept[name] = torch.where(better_S, now.detach(), kept)
+            self._kept[name] = _where(better, now.detach(), self._kept[name])
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the networks what was kept."""
+        """Give the networks what was kept; one that never had a score stays, as diverged."""
+        scored = [best > -math.inf for best in self._best]
         for name, now in self._state.items():
-            now.copy_(self._kept[name])
+            now.copy_(_where(scored, self._kept[name], now))
+
+
+def _where(chosen: Sequence[bool], ours_S: Tensor, others_S: Tensor) -> Tensor:
+    """Of each network the one or the other."""
+    chosen_S = torch.tensor(chosen, device=ours_S.device)
+    return torch.where(chosen_S.view(-1, *[1] * (ours_S.dim() - 1)), ours_S, others_S)
 
 
 class _Scored:
