@@ -132,6 +132,18 @@ def test_it_resumes_and_new_entries_are_trained_alone(
     assert again.divisions[0].rounds == board.divisions[0].rounds
 
 
+def test_an_entry_that_cannot_start_matched_is_refused_before_training(
+    tmp_path: Path, division: Division, engine: AnsweringEngine
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from zeta import formula\nfrom zeta.math import exp\n"
+        "@formula\ndef grows(x):\n    return exp(x * x)\n"
+    )
+    with pytest.raises(UserError, match="no variance-preserving initialisation"):
+        make_leaderboard([f"{tmp_path}/mine.py:grows"], out=tmp_path / "out", divisions=[division])
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_folder_is_refused_in_a_line(
     tmp_path: Path, division: Division, engine: AnsweringEngine
 ) -> None:

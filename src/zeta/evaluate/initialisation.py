@@ -84,7 +84,8 @@ def matched_gain(activation: str, formula: Formula) -> float:
     except ValueError:
         raise UserError(
             f"{activation!r} has no variance-preserving initialisation: the mean of its square "
-            "over N(0, 1) is 0, infinite or cannot be computed; evaluate it without --init matched"
+            "over N(0, 1) is 0, infinite or cannot be computed; it can be evaluated without "
+            "--init matched"
         ) from None
 
 

@@ -12,6 +12,7 @@ from zeta.evaluate import tasks as task_registry
 from zeta.evaluate.candidates import is_gate, load_candidate
 from zeta.evaluate.device import CPU
 from zeta.evaluate.engines import Engine, EngineName, make_engine
+from zeta.evaluate.initialisation import matched_gain
 from zeta.evaluate.progress import Onward, Progress, Silent
 from zeta.evaluate.run import Interrupted
 from zeta.evaluate.runner import Runner
@@ -52,13 +53,16 @@ def make_leaderboard(
         progress: told of every finished trial.
 
     Raises:
-        UserError: an unknown name, an unusable file, a folder of another version's leaderboard, or
-            one that cannot be written to or is in use, a division without any task's data, or one
-            whose reference nowhere does better than a constant prediction.
+        UserError: an unknown name, an unusable file, a formula without a matched initialisation,
+            a folder of another version's leaderboard, or one that cannot be written to or is in
+            use, a division without any task's data, or one whose reference nowhere does better
+            than a constant prediction.
         Interrupted: Ctrl-C.
     """
     folder, progress = Path(out), progress or Silent()
     own = {name: load_candidate(name) for name in map(one_spelling, activations)}
+    for name, formula in own.items():
+        matched_gain(name, formula)  # now, and not in the round that asks for it
     for division in divisions:
         _check_data(division)
     try:
