@@ -107,7 +107,7 @@ class _Table:
         self._folder, self._store, self._engine = folder, store, engine
         self._progress, self._before = Onward(progress), before
         self._started = time.perf_counter()
-        self.board = Board((), dict(environment()), {}, before.seconds)
+        self.board = replace(before, environment=dict(environment()), skipped={})
 
     def run(self, division: Division) -> None:
         """All rounds of a division, then what its entries cost."""
@@ -163,10 +163,10 @@ class _Table:
         self._write(replace(shown, costs={**shown.costs, **found}))
 
     def _write(self, shown: Standings) -> None:
-        others = [d for d in self.board.divisions if d.name != shown.name]
+        divisions = {d.name: d for d in self.board.divisions} | {shown.name: shown}
         self.board = replace(
             self.board,
-            divisions=(*others, shown),
+            divisions=tuple(divisions.values()),
             seconds=round(self._before.seconds + time.perf_counter() - self._started, 1),
         )
         self.board.write(self._folder)
