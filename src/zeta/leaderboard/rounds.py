@@ -123,8 +123,9 @@ DIVISIONS = (
             Round(
                 "confirmation",
                 "the best of them, on fresh splits",
-                (*_GATED, "letters_gated"),
-                entries=3,
+                _GATED,
+                entries=5,
+                num_seeds=20,
                 first_seed=_FRESH_SEED,
             ),
         ),
