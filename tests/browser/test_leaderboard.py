@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
-from test_report import PHONE, browser as browser
 
 from zeta.leaderboard import read_board
 from zeta.leaderboard.page import write_page
 
 pytestmark = pytest.mark.browser
 
+PHONE = {"width": 360, "height": 740}
 BOARD = Path(__file__).parents[2] / "benchmarks/results/leaderboard/leaderboard.json"
 
 
