@@ -110,7 +110,7 @@ ACTIVATIONS = Division(
         ),
     ),
 )
-#: What a leaderboard has by default: activations, then gates.
+#: Those of a usual leaderboard, activations and then gates.
 DIVISIONS = (
     ACTIVATIONS,
     Division(
