@@ -75,7 +75,7 @@ def _line(division: Standings, row: Row, beside: list[str]) -> list[str]:
         interval(row.entry.mean),
         "reference" if row.name == division.reference else row.entry.verdict.value,
         f"{cost.time:.2f}" if cost else "–",
-        f"{cost.saved:g}" if cost else "–",
+        f"{cost.saved:.3g}" if cost else "–",
         f"{row.width:.1f}",
         f"{row.diverged:.0%}",
         *(signed(effect.value) if effect else "–" for effect in effects),

@@ -221,19 +221,23 @@ def _draw(axis: Axes, palette: Palette, division: Standings) -> Iterator[Tip]:
     last = [p for p in division.rounds if p.selects][-1]
     values = sorted((e.shrunken.value for _, e in placed), reverse=True)
     lowest = values[3 * (len(values) - 1) // 4]
-    frontier = _frontier(division, [entry for _, entry in placed])
+    frontier = _frontier(division, [entry for played, entry in placed if played is last])
     for played, entry in placed:
         name, time = entry.activation, division.costs[entry.activation].time
         shown = max(entry.shrunken.value, lowest)
         color = palette.series[0] if played is last else palette.faint
         axis.plot([time], [shown], "v" if shown > entry.shrunken.value else "o", color=color, ms=5)
-        if entry in frontier or name in division.kept:
+        if (entry in frontier and shown > lowest) or name in division.kept:
             axis.annotate(
                 name, (time, shown), (4, 3), textcoords="offset points",
                 fontsize=8, color=palette.ink,
             )  # fmt: skip
         yield Tip(time, shown, f"{name}: {signed(entry.shrunken.value)}, {time:.2f} times the time")
-    corners = [(division.costs[e.activation].time, e.shrunken.value) for e in frontier]
+    corners = [
+        (division.costs[e.activation].time, e.shrunken.value)
+        for e in frontier
+        if e.shrunken.value >= lowest
+    ]
     axis.step(*zip(*corners, strict=True), where="post", color=palette.series[0], lw=1, zorder=0)
     axis.axhline(0, color=palette.faint, lw=1, zorder=0)
     axis.set_xscale("log")
