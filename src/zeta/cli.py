@@ -260,9 +260,9 @@ def leaderboard_command(
     """Rank the whole catalogue on real data, and write a page.
 
     All meet on a few cheap tasks, the best on more, and the best of those are confirmed on fresh
-    splits: an hour or two on two cores. ACTIVATION is a further entry, path/to/file.py:name, which
-    runs that file's code. The same command again resumes after an interruption, and trains new
-    entries alone.
+    splits: hours on two cores, in as many pieces as it takes, since the same command again resumes
+    and trains new entries alone. ACTIVATION is a further entry, path/to/file.py:name, which runs
+    that file's code.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from zeta.evaluate.terminal import TerminalProgress
