@@ -1,6 +1,7 @@
 """Gates as candidates, beside activations that are made gates."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,20 @@ def test_gates_are_refused_where_there_are_no_gated_units(tmp_path: Path) -> Non
             evaluate(["swiglu"], named, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert Sweep(Settings(("swiglu", "exo"), ("letters_gated",))).pairs[0][1] == "swiglu"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"activations": ["silu (retuned)"]},
+        {"activations": ["exo"], "reference": "silu (retuned)"},
+        {"activations": ["exo"], "baselines": ["relu", "gelu (retuned)"]},
+    ],
+)
+def test_a_control_is_no_candidate(tmp_path: Path, named: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^'\w+ \(retuned\)' is a control, which runs add"):
+        evaluate(tasks=["digits"], quick=True, out=tmp_path / "out", **named)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_gate_s_shape_is_what_it_makes_of_one() -> None:

@@ -1,16 +1,20 @@
 """The leaderboard with an engine that answers: rounds, resuming, new entries, bad folders."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from answering import AnsweringEngine, realistic, write_tasks
 from zeta import activations
 from zeta._errors import UserError
+from zeta._formula import Formula
 from zeta.evaluate.protocol import TrialKey
+from zeta.evaluate.run import Interrupted
 from zeta.leaderboard import Board, make_leaderboard, run
 from zeta.leaderboard.board import FILE, Cost, read_board
 from zeta.leaderboard.page import PAGE
@@ -141,6 +145,63 @@ def test_an_entry_that_cannot_start_matched_is_refused_before_training(
     )
     with pytest.raises(UserError, match="no variance-preserving initialisation"):
         make_leaderboard([f"{tmp_path}/mine.py:grows"], out=tmp_path / "out", divisions=[division])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_run_keeps_its_trials_and_its_time(
+    tmp_path: Path, division: Division, engine: AnsweringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(key: TrialKey) -> float | None:
+        if key.activation == "mish":
+            raise KeyboardInterrupt
+        return value(key)
+
+    minutes = count()
+    clock = SimpleNamespace(perf_counter=lambda: 60.0 * next(minutes))
+    monkeypatch.setattr(run, "time", clock)
+    monkeypatch.setattr(engine, "value", interrupted)
+    with pytest.raises(Interrupted, match="the same command resumes"):
+        make_leaderboard(out=tmp_path, divisions=[division])
+    before = read_board(tmp_path / FILE)
+    assert (before.seconds, before.divisions) == (60.0, ())
+    monkeypatch.setattr(engine, "value", value)
+    board = make_leaderboard(out=tmp_path, divisions=[division])
+    assert board.seconds >= 120.0
+    assert board.divisions[0].rounds
+
+
+def test_a_task_of_which_a_linear_network_learns_as_much_has_no_part(
+    tmp_path: Path, division: Division, engine: AnsweringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = division.rounds[0].tasks[0]
+    tasks = run.task_registry
+    get, linear = tasks.get, replace(tasks.get(first), tells_apart=False)
+    monkeypatch.setattr(tasks, "get", lambda name: linear if name == first else get(name))
+    board = make_leaderboard(out=tmp_path, divisions=[division])
+    screen = board.divisions[0].rounds[0]
+    assert screen.left_out == {first: "a linear network does as well"}
+
+
+def test_an_edited_formula_of_ones_own_is_measured_anew(
+    tmp_path: Path, division: Division, engine: AnsweringEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("from zeta import formula\nmine = formula(lambda x: x * x)\n")
+    measured: list[set[str]] = []
+
+    def measure(found: Mapping[str, Formula], _: Formula) -> dict[str, Cost]:
+        measured.append({*found})
+        return {name: Cost(1.5, 4.0) for name in found}
+
+    monkeypatch.setattr(run, "measure_costs", measure)
+    entry = f"{tmp_path}/mine.py:mine"
+    for _ in range(2):
+        make_leaderboard([entry], out=tmp_path / "board", divisions=[division])
+    assert measured == [{*NAMES, entry}, {entry}]
+
+
+def test_a_control_is_no_entry(tmp_path: Path, division: Division) -> None:
+    with pytest.raises(UserError, match=r"'silu \(retuned\)' is a control"):
+        make_leaderboard(["silu (retuned)"], out=tmp_path / "out", divisions=[division])
     assert not (tmp_path / "out").exists()
 
 

@@ -39,6 +39,8 @@ from zeta.evaluate.results import (
 )
 from zeta.evaluate.statistics import Array
 
+#: Why a task has no part in what the tasks say together.
+LINEAR_DOES_AS_WELL = "a linear network does as well"
 _NUM_THRESHOLDS = 81
 _CLEARLY = 5.0  # standard deviations
 
@@ -82,7 +84,7 @@ def look_across(
         left_out={
             task.source: "no baseline is clearly better than a constant prediction"
             if task.tells_apart
-            else "a linear network does as well"
+            else LINEAR_DOES_AS_WELL
             for task in tasks
             if task.source not in scales
         },

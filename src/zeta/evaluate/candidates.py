@@ -4,9 +4,26 @@ from collections.abc import Mapping
 
 from zeta._errors import UserError
 from zeta._formula import Formula
-from zeta.evaluate.protocol import formula_source
+from zeta.evaluate.protocol import as_trained, formula_source
 from zeta.evaluate.tasks import TASKS, GatedTask, Task
-from zeta.load_formula import load_formula
+from zeta.load_formula import load_formula, one_spelling
+
+
+def candidate_name(asked: str) -> str:
+    """The one name of an activation that was asked for.
+
+    Raises:
+        UserError: it is a control's.
+
+    Example:
+        >>> from zeta.evaluate.candidates import candidate_name
+        >>> candidate_name("./mine.py:swish")
+        'mine.py:swish'
+    """
+    name = one_spelling(asked)
+    if name != as_trained(name):
+        raise UserError(f"{name!r} is a control, which runs add by themselves; name another")
+    return name
 
 
 def load_candidate(activation: str) -> Formula:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zeta._errors import UserError
 from zeta.evaluate import tasks as task_registry
-from zeta.evaluate.candidates import load_candidate
+from zeta.evaluate.candidates import candidate_name, load_candidate
 from zeta.evaluate.device import CPU
 from zeta.evaluate.engines import EngineName, make_engine
 from zeta.evaluate.plan import Plan, make_plan
@@ -186,7 +186,7 @@ def make_settings(
             cannot be run under, or an activation that cannot be loaded or has no parameters to
             learn.
     """
-    asked = tuple(map(one_spelling, activations)) or DEFAULT_CANDIDATES
+    asked = tuple(map(candidate_name, activations)) or DEFAULT_CANDIDATES
     candidates = tuple(dict.fromkeys(_full_name(name, learn) for name in asked))
     default = tuple(name for name in task_registry.TASKS if name not in task_registry.SLOW)
     usual = task_registry.QUICK if quick else default
@@ -200,7 +200,7 @@ def make_settings(
     settings = replace(
         plain,
         baselines=_rivals(candidates, baselines),
-        reference=_full_name(one_spelling(reference), learn=False),
+        reference=_full_name(candidate_name(reference), learn=False),
         rope=rope,
         # Where trials train together a control costs little.
         controlled=tuple(n for n in own if not quick and task_registry.get(n).together > 1),
@@ -256,7 +256,7 @@ def _variants(
 
 def _rivals(candidates: tuple[str, ...], asked: Iterable[str]) -> tuple[str, ...]:
     """The baselines, of which every candidate needs one that is not itself."""
-    named = dict.fromkeys(_full_name(one_spelling(name), learn=False) for name in asked)
+    named = dict.fromkeys(_full_name(candidate_name(name), learn=False) for name in asked)
     rivals = tuple(named) or BASELINES
     if alone := [candidate for candidate in candidates if {candidate} == {*rivals}]:
         raise UserError(f"{alone[0]!r} has no other baseline than itself; name another")

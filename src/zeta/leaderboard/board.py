@@ -10,7 +10,7 @@ import numpy as np
 
 from zeta._errors import UserError
 from zeta.evaluate import statistics
-from zeta.evaluate.across import task_scales
+from zeta.evaluate.across import LINEAR_DOES_AS_WELL, task_scales
 from zeta.evaluate.compare import decide, score_trials
 from zeta.evaluate.conform import check_types
 from zeta.evaluate.pooling import Pooled, pool, shrink
@@ -258,9 +258,11 @@ def play(
         seeds=of.num_seeds,
         tasks={task.source: task.title for task in tasks},
         left_out={
-            task: f"{reference} is not clearly better than a constant prediction"
-            for task in infos
-            if task not in scales
+            name: f"{reference} is not clearly better than a constant prediction"
+            if task.tells_apart
+            else LINEAR_DOES_AS_WELL
+            for name, task in infos.items()
+            if name not in scales
         },
         entries=entries,
     )

@@ -1,7 +1,7 @@
 """`make_leaderboard`: rounds of trials, from the catalogue to a ranked page."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from zeta._errors import UserError
 from zeta._formula import Formula
 from zeta.doctor import environment
 from zeta.evaluate import tasks as task_registry
-from zeta.evaluate.candidates import is_gate, load_candidate
+from zeta.evaluate.candidates import candidate_name, is_gate, load_candidate
 from zeta.evaluate.device import CPU
 from zeta.evaluate.engines import Engine, EngineName, make_engine
 from zeta.evaluate.initialisation import matched_gain
@@ -23,7 +23,6 @@ from zeta.leaderboard.board import FILE, Board, Played, Standings, play, read_bo
 from zeta.leaderboard.costs import measure_costs
 from zeta.leaderboard.page import write_page
 from zeta.leaderboard.rounds import DIVISIONS, Division, Round
-from zeta.load_formula import one_spelling
 
 
 def make_leaderboard(
@@ -60,7 +59,7 @@ def make_leaderboard(
         Interrupted: Ctrl-C.
     """
     folder, progress = Path(out), progress or Silent()
-    own = {name: load_candidate(name) for name in map(one_spelling, activations)}
+    own = {name: load_candidate(name) for name in map(candidate_name, activations)}
     for name, formula in own.items():
         matched_gain(name, formula)  # now, and not in the round that asks for it
     for division in divisions:
@@ -70,11 +69,12 @@ def make_leaderboard(
     except FileNotFoundError:
         before = Board((), {}, {}, 0.0)
     with make_engine(engine, address, device) as workers, TrialStore(folder, progress.note) as kept:
-        table = _Table(folder, kept, workers, progress, before)
+        table = _Table(folder, kept, workers, progress, before, own)
         try:
             for division in divisions:
                 table.run(_with(division, own))
         except KeyboardInterrupt:
+            table.keep_time()
             raise Interrupted(
                 f"interrupted: finished trials are kept in {folder / 'trials'}; the same command "
                 "resumes"
@@ -102,10 +102,16 @@ class _Table:
     """The board while it is made, written after each round."""
 
     def __init__(
-        self, folder: Path, store: TrialStore, engine: Engine, progress: Progress, before: Board
+        self,
+        folder: Path,
+        store: TrialStore,
+        engine: Engine,
+        progress: Progress,
+        before: Board,
+        own: Collection[str],
     ) -> None:
         self._folder, self._store, self._engine = folder, store, engine
-        self._progress, self._before = Onward(progress), before
+        self._progress, self._before, self._own = Onward(progress), before, own
         self._started = time.perf_counter()
         self.board = replace(before, environment=dict(environment()), skipped={})
 
@@ -154,9 +160,14 @@ class _Table:
         self._write(shown)
 
     def _measure(self, division: Division) -> None:
-        """The costs that are not known yet, and the page with them."""
+        """The costs that are not known yet, and the page with them.
+
+        Formulas of one's own may have been edited since the last time.
+        """
         shown = next(d for d in self.board.divisions if d.name == division.name)
-        missing = {n: f for n, f in division.formulas.items() if n not in shown.costs}
+        missing = {
+            n: f for n, f in division.formulas.items() if n not in shown.costs or n in self._own
+        }
         if missing:
             self._progress.note(f"{division.name}: measuring what {len(missing)} entries cost")
         found = measure_costs(missing, division.formulas[division.reference])
@@ -164,13 +175,15 @@ class _Table:
 
     def _write(self, shown: Standings) -> None:
         divisions = {d.name: d for d in self.board.divisions} | {shown.name: shown}
-        self.board = replace(
-            self.board,
-            divisions=tuple(divisions.values()),
-            seconds=round(self._before.seconds + time.perf_counter() - self._started, 1),
-        )
-        self.board.write(self._folder)
+        self.board = replace(self.board, divisions=tuple(divisions.values()))
+        self.keep_time()
         write_page(self.board, self._folder)
+
+    def keep_time(self) -> None:
+        """Write the board with the time up to now, also of what was interrupted."""
+        spent = self._before.seconds + time.perf_counter() - self._started
+        self.board = replace(self.board, seconds=round(spent, 1))
+        self.board.write(self._folder)
 
 
 def entrants(division: Division, of: Round, played: Sequence[Played]) -> list[str]:
