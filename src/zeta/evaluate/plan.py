@@ -333,16 +333,16 @@ def _probe(groups: Sequence[Sequence[TrialKey]], device: str, asked: float) -> _
     """
     start = time.time() - asked
     first = _seconds(groups[0], device, 1)  # loads, imports and compiles
-    again = _seconds(groups[0], device, 1)
-    tuning, final, other = (_per_trial(group, device) for group in groups)
-    return _Probe(tuning, final, other, max(0.0, first - again), start, _peak_memory())
-
-
-def _per_trial(group: Sequence[TrialKey], device: str) -> float:
-    """Seconds of one trial of a group with all its epochs, by those with one and with two."""
-    one, two = _seconds(group, device, 1), _seconds(group, device, 2)
-    further = (group[0].budget.epochs - 1) * max(0.0, two - one)
-    return (one + further) / len(group)
+    one, two = (_seconds(groups[0], device, epochs) for epochs in (1, 2))
+    all_epochs = 1 + (groups[0][0].budget.epochs - 1) * max(0.0, two / one - 1)  # in those of one
+    final = _seconds(groups[1], device, 1)
+    _seconds(groups[2], device, 1)  # its activation may have to be compiled
+    other = _seconds(groups[2], device, 1)
+    tuning, final, other = (
+        all_epochs * seconds / len(group)
+        for seconds, group in zip((one, final, other), groups, strict=True)
+    )
+    return _Probe(tuning, final, other, max(0.0, first - one), start, _peak_memory())
 
 
 def _seconds(group: Sequence[TrialKey], device: str, epochs: int) -> float:
