@@ -224,7 +224,9 @@ def evaluate_command(
         "device": device,
     }
     if plan_only:
-        print_plan(plan(activations, tasks, **asked))
+        with TerminalProgress() as progress:
+            found = plan(activations, tasks, **asked, progress=progress)
+        print_plan(found)
         return
     with TerminalProgress() as progress:
         results = evaluate(

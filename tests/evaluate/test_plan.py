@@ -9,6 +9,7 @@ from answering import noise, settings_for, study
 from zeta._errors import UserError
 from zeta.evaluate import Settings, plan
 from zeta.evaluate.plan import Plan, TaskPlan, make_plan
+from zeta.evaluate.progress import Silent
 from zeta.evaluate.terminal import print_plan
 
 TASK = """
@@ -32,10 +33,20 @@ fatal = Fatal(*description, Budget(50, 32, 8))
 """
 
 
+class Noting(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
 def test_nothing_is_written_and_the_probe_is_of_this_task(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK)
     source = f"{tmp_path}/task.py:blobs"
-    found = plan(["exo"], [source], num_seeds=10, out=tmp_path / "out")
+    progress = Noting()
+    found = plan(["exo"], [source], num_seeds=10, out=tmp_path / "out", progress=progress)
+    assert progress.notes == [f"1 of 1 tasks measured: {source}"]
     (task,) = found.tasks
     assert found.start > 0
     assert (task.task, task.tuning, task.final, task.finished) == (source, 150, 50, 0)

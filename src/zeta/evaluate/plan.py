@@ -3,26 +3,25 @@
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
 
 from zeta._errors import UserError
 from zeta.evaluate import statistics
 from zeta.evaluate.device import CPU, check_device
 from zeta.evaluate.engines.local import available_cores, prepare_worker
 from zeta.evaluate.engines.worker import trials_of, work
+from zeta.evaluate.progress import Progress, Silent
 from zeta.evaluate.protocol import Settings, Trial, TrialKey, half_decade, is_trained
 from zeta.evaluate.store import read_trials
 from zeta.evaluate.sweep import Pair, Sweep
 
-T = TypeVar("T")
 # Of the trials that winners on the grid's edge can add, the share that they do: in a run of all
 # tasks it was a twentieth, in a quick one a sixth.
 _EXTENSIONS = 0.1
@@ -114,6 +113,7 @@ def make_plan(
     folder: Path,
     skipped: Mapping[str, str] | None = None,
     device: str = CPU,
+    progress: Progress | None = None,
 ) -> Plan:
     """Count the trials, and measure a few short ones; the folder is read and not written.
 
@@ -127,6 +127,7 @@ def make_plan(
         folder: where the report would go.
         skipped: task -> why it is left out.
         device: where the trials would train.
+        progress: told of each task that is measured.
 
     Raises:
         UserError: whatever the evaluation itself would refuse before training, or seeds too few
@@ -139,13 +140,9 @@ def make_plan(
     counts = [_count(sweep, task, trials) for task in settings.tasks]
     open_ = [task for task in counts if task.remaining]
     workers = available_cores()
-    probes = {
-        task.task: probe
-        for some in _batches(open_, workers)
-        for task, probe in zip(
-            some, _probe_all([_sample(sweep, t.task) for t in some], device), strict=True
-        )
-    }
+    samples = [_sample(sweep, task.task) for task in open_]
+    found = _probe_all(samples, device, workers, progress or Silent())
+    probes = {task.task: probe for task, probe in zip(open_, found, strict=True)}
     return Plan(
         tasks=tuple(_timed(sweep, task, probes.get(task.task), trials) for task in counts),
         most_extensions=2 * settings.max_extensions * len(settings.tuning_seeds) * len(sweep.pairs),
@@ -276,50 +273,35 @@ class _Probe:
         return tuning * (1 + final * (self.final / self.tuning - 1))
 
 
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _probe_all(samples: Sequence[Sequence[Sequence[TrialKey]]], device: str) -> list[_Probe]:
-    """:func:`_probe` of several tasks at once.
+def _probe_all(
+    samples: Sequence[Sequence[Sequence[TrialKey]]], device: str, workers: int, progress: Progress
+) -> list[_Probe]:
+    """:func:`_probe` of all tasks, so many at a time.
 
     Each has a fresh process, so that the peak of its memory is the task's.
     """
     context = get_context("spawn")
     until, alive = context.Pipe(duplex=False)
-    with ExitStack() as stack:
-        stack.enter_context(until)
-        stack.enter_context(alive)
-        pools = [
-            stack.enter_context(
-                ProcessPoolExecutor(
-                    1, mp_context=context, initializer=prepare_worker, initargs=(until,)
-                )
-            )
-            for _ in samples
-        ]
-        try:
-            asked = [
-                pool.submit(_probe, groups, device, time.time())
-                for pool, groups in zip(pools, samples, strict=True)
-            ]
-            return [
-                _probed(future, groups[0][0].task)
-                for future, groups in zip(asked, samples, strict=True)
-            ]
-        except BaseException:
-            alive.close()  # the processes end, and nothing waits for them
-            raise
 
+    def probe(groups: Sequence[Sequence[TrialKey]]) -> _Probe:
+        with ProcessPoolExecutor(
+            1, mp_context=context, initializer=prepare_worker, initargs=(until,)
+        ) as pool:
+            try:
+                return pool.submit(_probe, groups, device, time.time()).result()
+            except BrokenProcessPool:
+                raise UserError(
+                    f"a trial of task {groups[0][0].task!r} ended its process, perhaps for want "
+                    "of memory"
+                ) from None
 
-def _probed(future: "Future[_Probe]", task: str) -> _Probe:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            f"a trial of task {task!r} ended its process, perhaps for want of memory"
-        ) from None
+    found = []
+    # Once `alive` is closed the processes end, and no thread waits for them.
+    with until, ThreadPoolExecutor(workers) as threads, alive:
+        for groups, measured in zip(samples, threads.map(probe, samples), strict=True):
+            found.append(measured)
+            progress.note(f"{len(found)} of {len(samples)} tasks measured: {groups[0][0].task}")
+    return found
 
 
 def _probe(groups: Sequence[Sequence[TrialKey]], device: str, asked: float) -> _Probe:

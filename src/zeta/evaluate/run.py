@@ -140,11 +140,15 @@ def plan(
     quick: bool = False,
     out: str | Path = "zeta-report",
     device: str = CPU,
+    progress: Progress | None = None,
 ) -> Plan:
     """What :func:`evaluate` with these arguments would run; the time and memory are measured.
 
     Nothing is written. Worker processes are spawned, so a script needs the usual
     ``if __name__ == "__main__":``.
+
+    Args:
+        progress: told of each task that is measured; the others are those of :func:`evaluate`.
 
     Raises:
         UserError: whatever :func:`evaluate` would refuse before training; also seeds too few to
@@ -162,7 +166,7 @@ def plan(
         init=init,
         budget=budget,
     )
-    return make_plan(settings, Path(out), skipped, device)
+    return make_plan(settings, Path(out), skipped, device, progress)
 
 
 def make_settings(
