@@ -51,6 +51,12 @@ def test_a_phone_needs_no_sideways_scrolling(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
+def test_no_table_is_clipped_on_a_desktop(page: Page) -> None:
+    page.set_viewport_size({"width": 1280, "height": 900})
+    clipped = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{clipped}.length") == 0
+
+
 def test_a_name_leads_to_its_profile(page: Page) -> None:
     page.locator("table.ranking a", has_text="exo").first.click()
     assert page.url.endswith("#activations-exo")
