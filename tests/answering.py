@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -50,8 +51,7 @@ class AnsweringEngine:
         curve = tuple(float(1 / (1 + key.learning_rate * 30 * step)) for step in steps)
         learned = (_learned(key),) if is_trained(key.activation) else ()
         timing = {"seconds": len(self.ran) / 8, "step_ms": 0.5}
-        metric = tasks.get(key.task).metric
-        return Trial(key, metric, status, value, 100, curve, learned, timing, CONSTANT)
+        return Trial(key, _metric(key.task), status, value, 100, curve, learned, timing, CONSTANT)
 
 
 class InThisProcess:
@@ -68,6 +68,11 @@ class InThisProcess:
 
     def __exit__(self, *_: object) -> None:
         """Nothing to end."""
+
+
+@cache  # a task of a file is loaded anew whenever it is asked for
+def _metric(task: str) -> str:
+    return tasks.get(task).metric
 
 
 def _learned(key: TrialKey) -> dict[str, float]:
@@ -113,7 +118,7 @@ def write_tasks(folder: Path, number: int) -> tuple[str, ...]:
         "    load = lambda: (x, (x.sum(axis=1) > 0).astype(int))\n"
         "    title = f'the sign of a sum, draw {number}'\n"
         "    return Task(f'task_{number}', title, 'classification', load, Budget(30, 8, 16))\n"
-        "for number in range(100):\n"
+        f"for number in range({number}):\n"
         "    globals()[f'task_{number}'] = make(number)\n"
     )
     return tuple(f"{path}:task_{number}" for number in range(number))
