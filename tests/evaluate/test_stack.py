@@ -26,7 +26,8 @@ def perceptron(make_activation: Callable[[], nn.Module]) -> nn.Module:
 
 def convolutional(make_activation: Callable[[], nn.Module]) -> nn.Module:
     return nn.Sequential(
-        nn.Unflatten(-1, (1, 5)), nn.Conv1d(1, 4, 3), make_activation(), nn.Flatten(-2),
+        nn.Unflatten(-1, (1, 5)), nn.Conv1d(1, 4, 3, padding="same", dilation=2), make_activation(),
+        nn.Conv1d(4, 4, 3, stride=2, padding=1, bias=False), make_activation(), nn.Flatten(-2),
         nn.Linear(12, 3),
     )  # fmt: skip
 
