@@ -60,7 +60,8 @@ test-arm: .venv/.installed
 	    $(if $(FORMULAS),-k "$(FORMULAS)") tests/kernels/test_targets.py
 
 # How often the statistics are wrong, to a tenth of a percent; a sweep that is killed a hundred
-# times and resumed; compilations of half a minute. Some 20 minutes.
+# times and resumed; compilations of half a minute; whole evaluations
+# against rows that they never saw. Some 45 minutes.
 studies: .venv/.installed
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -m slow -s
 
