@@ -59,9 +59,9 @@ test-arm: .venv/.installed
 	ZETA_TARGETS="$(or $(TARGETS),aarch64)" OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2 \
 	    $(if $(FORMULAS),-k "$(FORMULAS)") tests/kernels/test_targets.py
 
-# How often the statistics are wrong, to a tenth of a percent; a sweep that is killed a hundred
-# times and resumed; compilations of half a minute; whole evaluations
-# against rows that they never saw. Some 45 minutes.
+# How often the statistics are wrong, to a tenth of a percent; whole evaluations against rows that
+# they never saw; a sweep that is killed a hundred times and resumed; compilations of half a minute.
+# Some 45 minutes.
 studies: .venv/.installed
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -m slow -s
 
