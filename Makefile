@@ -9,6 +9,8 @@ UV := $(shell command -v uv)
 UV_PIP = $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)") uv pip install --python $(1)/bin/python
 # Of some 30,000 modules few are ever imported: those are compiled then, and not all of them now.
 INSTALL = $(if $(UV),$(UV_PIP),$(1)/bin/python -m pip install --no-compile) --quiet
+# And kept, whatever the shell says: some hundred processes of the tests would compile PyTorch each.
+export PYTHONDONTWRITEBYTECODE :=
 # A new environment $(1).
 VENV = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Zeta needs Python 3.11 or newer; run make PYTHON=python3.12, say")' && $(PYTHON) -m venv $(1)
 # Packages whose own dependencies are not wanted: two with data of tasks would bring a training
