@@ -50,6 +50,19 @@ def _launcher():
 
 
 @pytest.fixture
+def catalogue_as_before():
+    """What a test registers is gone after it."""
+    from zeta.activations import registry
+
+    known = [*registry.FAMILIES.values(), registry.CATALOGUE]
+    before = [dict(members) for members in known]
+    yield
+    for members, kept in zip(known, before, strict=True):
+        members.clear()
+        members.update(kept)
+
+
+@pytest.fixture
 def launched_by_native():
     """Calls of CPU kernels go through the launcher in C++."""
     from zeta.kernels import native

@@ -32,6 +32,8 @@ NOTEBOOKS = sorted(DOCS.glob("notebooks/*.ipynb"))
 SNIPPET = re.compile(r"(?:<!-- (not run|own process): [^\n]+ -->\n)?```python\n(.*?)```", re.DOTALL)
 MAX_NOTEBOOK_BYTES = 200_000
 
+pytestmark = pytest.mark.usefixtures("catalogue_as_before")
+
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - set(OWN_PROCESS)))
 def test_docstring_examples(module):

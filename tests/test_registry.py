@@ -11,8 +11,9 @@ import torch
 import zeta
 from zeta import activations, formula
 from zeta._errors import UnknownNameError
-from zeta.activations import registry
 from zeta.math import sigmoid
+
+pytestmark = pytest.mark.usefixtures("catalogue_as_before")
 
 
 def made(name, parameter=1.0, inputs=1):
@@ -24,17 +25,6 @@ def made(name, parameter=1.0, inputs=1):
     found = lambda x, beta: x * sigmoid(beta * x)
     found.__name__ = name
     return formula(beta=parameter)(found)
-
-
-@pytest.fixture(autouse=True)
-def as_before():
-    """The catalogue, as it was."""
-    known = [*registry.FAMILIES.values(), registry.CATALOGUE]
-    before = [dict(members) for members in known]
-    yield
-    for members, kept in zip(known, before, strict=True):
-        members.clear()
-        members.update(kept)
 
 
 def test_a_registered_formula_is_found_by_its_name():
