@@ -11,7 +11,9 @@ rounds. Also, how far the results are apart.
 
 import argparse
 import math
+import shlex
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +130,9 @@ def main() -> None:
             rows += [measure(keys, options.rounds) for keys in groups(name, activation).values()]
             print(table(rows[-2:]), flush=True)
     machine = "\n".join(f"- {label}: {value}" for label, value in environment().items())
-    text = f"# Trials together and alone\n\n{__doc__}\n{table(rows)}\n\n{machine}\n"
+    command = shlex.join(["python", "benchmarks/evaluate.py", *sys.argv[1:]])
+    made = f"Made by `{command}`."
+    text = f"# Trials together and alone\n\n{__doc__}\n{made}\n\n{table(rows)}\n\n{machine}\n"
     print(table(rows))
     if options.out:
         options.out.write_text(text, encoding="utf-8")
